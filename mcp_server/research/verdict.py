@@ -1,0 +1,110 @@
+"""Whether an experiment is kept."""
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mcp_server.errors import InvalidInput
+from mcp_server.research.experiment import Scalar, Status
+from mcp_server.research.task import Policy, Task
+
+Decision = Literal["keep", "discard", "needs_confirmation", "crash"]
+Action = Literal["keep_commit", "git_reset", "confirm"]
+
+ABORT_AFTER_CRASHES = 3
+"""Crashes in a row from which an agent is advised to stop and look."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of an experiment, and why.
+
+    Attributes:
+        delta: improvement over the best before, in units of the metric; positive is better; None without one of both.
+        near_miss: not improved, but by less than the task's `near_miss_threshold`.
+        reason: one sentence with the numbers.
+    """
+
+    decision: Decision
+    delta: float | None
+    near_miss: bool
+    improved: bool
+    reason: str
+    action: Action
+
+
+def judge(task: Task, value: Scalar | None, best: float | None) -> Verdict:
+    """Judge an experiment's `value` of the task's metric against the `best` so far (None: there is none yet).
+
+    Raises:
+        InvalidInput: the task's policy is not one of this version's.
+    """
+    number = finite(value)
+    if number is None:
+        return _crash(task, value)
+    policy = _POLICIES.get(task.policy)
+    if policy is None:
+        raise InvalidInput(f"policy {task.policy!r} is not available", f"Use one of {', '.join(_POLICIES)}")
+    return policy(task, number, best)
+
+
+def finite(value: object) -> float | None:
+    """`value` as a float if it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def crash_streak(newest_first: Iterable[Status]) -> int:
+    """How many crashes in a row lead up to now, given the statuses of finished experiments, the newest first."""
+    streak = 0
+    for status in newest_first:
+        if status != "crash":
+            break
+        streak += 1
+    return streak
+
+
+def should_abort(streak: int) -> bool:
+    """Whether so many crashes in a row say that something other than the ideas is broken."""
+    return streak >= ABORT_AFTER_CRASHES
+
+
+def show(number: float) -> str:
+    """A metric's value for a person: six decimals where they say something, else six significant digits."""
+    return f"{number:.6f}" if number == 0 or 1e-3 <= abs(number) < 1e6 else f"{number:.6g}"
+
+
+def _greedy(task: Task, value: float, best: float | None) -> Verdict:
+    """Keep whatever came out strictly better than the best: the classic rule."""
+    if best is None:
+        reason = f"{task.metric} {show(value)} is the first result of this run, the baseline of all that follows."
+        return Verdict("keep", None, False, True, reason, "keep_commit")
+    # The difference of two huge numbers overflows; a verdict must stay a number that JSON can carry.
+    delta = max(-sys.float_info.max, min(sys.float_info.max, task.improvement(value, best)))
+    numbers = f"{task.metric} {show(value)} against the best, {show(best)}"
+    if delta > 0:
+        return Verdict("keep", delta, False, True, f"Better by {show(delta)}: {numbers}.", "keep_commit")
+    loss = abs(delta)
+    if loss < task.near_miss_threshold:
+        short = f"short by {show(loss)}" if loss else "equal"
+        reason = f"A near miss, {short}: {numbers} (near is less than {task.near_miss_threshold:g})."
+        return Verdict("discard", -loss, True, False, reason, "git_reset")
+    return Verdict("discard", -loss, False, False, f"Worse by {show(loss)}: {numbers}.", "git_reset")
+
+
+def _crash(task: Task, value: Scalar | None) -> Verdict:
+    if value is None:
+        reason = f"The training printed no {task.metric}."
+    else:
+        reason = f"{task.metric} came out as {str(value)[:40]!r}, which is not a finite number."
+    return Verdict("crash", None, False, False, reason, "git_reset")
+
+
+_POLICIES: Mapping[Policy, Callable[[Task, float, float | None], Verdict]] = {"greedy": _greedy}
