@@ -1,0 +1,34 @@
+"""The one family of errors that a caller is meant to read.
+
+Every door (MCP, REST, command line) catches `ResearchError` once and shows `str(error)`.
+"""
+
+
+class ResearchError(Exception):
+    """A refusal or failure that a person can act on.
+
+    Args:
+        what: what failed or was refused, with the value that was seen.
+        todo: what the caller can do next, as an imperative sentence.
+    """
+
+    def __init__(self, what: str, todo: str) -> None:
+        self.what = what.rstrip(".")
+        self.todo = todo.rstrip(".")
+        super().__init__(f"{self.what}. {self.todo}.")
+
+
+class InvalidInput(ResearchError):  # noqa: N818 - these read as sentences: `raise InvalidInput(...)`
+    """An argument has a value that cannot be used."""
+
+
+class UnknownId(ResearchError):  # noqa: N818
+    """No run, experiment or device bears the given name."""
+
+
+class WrongState(ResearchError):  # noqa: N818
+    """The operation is not possible in the present state of the run or experiment."""
+
+
+class NotReady(ResearchError):  # noqa: N818
+    """The machine lacks something that the operation needs: a repository, data, a device, disk space."""

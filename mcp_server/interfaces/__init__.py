@@ -1,0 +1,1 @@
+"""Thin doors made from the operations table: MCP tools, REST routes and command-line verbs."""

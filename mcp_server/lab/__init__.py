@@ -1,0 +1,1 @@
+"""Coordination: one method of `Lab` per operation that a user can ask for."""

@@ -1,0 +1,1 @@
+"""Everything that touches the outside: the store, git, devices and training processes."""

@@ -1,0 +1,212 @@
+"""Experiments: registering them, judging them, and the chain of keeps that the branch shows."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import aiosqlite
+
+from mcp_server.errors import UnknownId, WrongState
+from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.rows import dump, experiment_of
+from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
+from mcp_server.research.experiment import FINISHED, Experiment, Origin, Scalar, Status
+
+LATEST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT 1"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a verdict writes into an experiment."""
+
+    status: Status
+    reason: str
+    value: float | None
+    delta: float | None
+    near_miss: bool
+    metrics: Mapping[str, Scalar]
+    origin: Origin = "measured"
+
+
+class Experiments:
+    """Queries about single experiments."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, experiment: Experiment) -> Experiment:
+        """Record a new experiment, or return the open one that was registered by an equal request."""
+
+        async def body(connection: aiosqlite.Connection) -> Experiment:
+            row = await fetch(
+                connection,
+                """
+                INSERT INTO experiments (
+                    id, tag, number, agent, commit_sha, base_commit, hypothesis, category, request, registered_at,
+                    status, parent_id, description, source, diff_summary, lines_added, lines_removed, changes
+                ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'registered', ?, ?, ?, ?, ?, ?, ?)
+                ON CONFLICT (tag, request) WHERE decided IS NULL DO NOTHING
+                RETURNING *
+                """,
+                [
+                    experiment.id,
+                    experiment.tag,
+                    experiment.number,
+                    experiment.agent,
+                    experiment.commit,
+                    experiment.base_commit,
+                    experiment.hypothesis,
+                    experiment.category,
+                    experiment.request,
+                    experiment.registered_at,
+                    experiment.parent_id,
+                    experiment.description,
+                    experiment.source,
+                    experiment.diff_summary,
+                    experiment.lines_added,
+                    experiment.lines_removed,
+                    dump(experiment.changes),
+                ],
+            ) or await fetch(connection, _OPEN_REQUEST, [experiment.tag, experiment.request])
+            assert row is not None
+            return experiment_of(row)
+
+        return await self._database.transaction(body)
+
+    async def open_request(self, tag: str, request: str) -> Experiment | None:
+        """The experiment, not yet judged, that was registered by an equal request."""
+        row = await self._database.one(_OPEN_REQUEST, [tag, request])
+        return experiment_of(row) if row else None
+
+    async def open_at(self, tag: str, commit: str) -> Experiment | None:
+        """An experiment of this commit that has no verdict yet, if there is one."""
+        row = await self._database.one(
+            "SELECT * FROM experiments WHERE tag = ? AND commit_sha = ? AND decided IS NULL", [tag, commit]
+        )
+        return experiment_of(row) if row else None
+
+    async def of_commit(self, tag: str, commit: str) -> Experiment | None:
+        """The first experiment of this commit, or the keep whose branch commit it is."""
+        row = await self._database.one(
+            """
+            SELECT * FROM experiments WHERE tag = ?1 AND commit_sha = ?2
+            UNION ALL SELECT * FROM experiments WHERE tag = ?1 AND status = 'keep' AND branch_commit = ?2 LIMIT 1
+            """,
+            [tag, commit],
+        )
+        return experiment_of(row) if row else None
+
+    async def get(self, experiment_id: str) -> Experiment:
+        """The experiment with this id; raises UnknownId."""
+        row = await self._database.one("SELECT * FROM experiments WHERE id = ?", [experiment_id])
+        if row is None:
+            raise UnknownId(f"No experiment has the id {experiment_id!r}", "Call history to see the ids")
+        return experiment_of(row)
+
+    async def best(self, tag: str) -> Experiment | None:
+        """The incumbent: the latest keep of a run."""
+        row = await self._database.one(LATEST_KEEP, [tag])
+        return experiment_of(row) if row else None
+
+    async def decide(
+        self, experiment_id: str, judge: Callable[[Experiment, Experiment | None], Decision]
+    ) -> Experiment:
+        """Judge an experiment against the incumbent of this very moment, and record the verdict.
+
+        An experiment that has its verdict is returned as it is. `judge` gets the experiment and the incumbent; it is
+        pure, since it runs inside the transaction. Raises WrongState where the status admits no verdict.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> Experiment:
+            row = await fetch(connection, "SELECT * FROM experiments WHERE id = ?", [experiment_id])
+            if row is None:
+                raise UnknownId(f"No experiment has the id {experiment_id!r}", "Call history to see the ids")
+            experiment = experiment_of(row)
+            if experiment.status in FINISHED:
+                return experiment
+            best = await fetch(connection, LATEST_KEEP, [experiment.tag])
+            incumbent = experiment_of(best) if best else None
+            decision = judge(experiment, incumbent)
+            if decision.status == "crash":
+                await crash_body(connection, experiment_id, decision.reason, decision.metrics)
+            else:
+                await connection.execute(
+                    f"""
+                    UPDATE experiments SET status = ?, reason = ?, value = ?, delta = ?, best_before = ?,
+                        near_miss = ?, metrics = ?, origin = ?, decided = {NEXT_DECISION}, decided_at = ?
+                    WHERE id = ?
+                    """,  # noqa: S608 - the expression is a constant
+                    [
+                        decision.status,
+                        decision.reason,
+                        decision.value,
+                        decision.delta,
+                        incumbent.value if incumbent else None,
+                        decision.near_miss,
+                        dump(decision.metrics),
+                        decision.origin,
+                        time.time(),
+                        experiment_id,
+                    ],
+                )
+            judged = await fetch(connection, "SELECT * FROM experiments WHERE id = ?", [experiment_id])
+            assert judged is not None
+            return experiment_of(judged)
+
+        return await self._database.transaction(body)
+
+    async def crash(self, experiment_id: str, reason: str) -> None:
+        """Give a trained experiment, or a registered one of an external run, the verdict `crash`."""
+
+        async def body(connection: aiosqlite.Connection) -> None:
+            row = await fetch(connection, "SELECT status FROM experiments WHERE id = ?", [experiment_id])
+            if row and row["status"] not in ("registered", "trained", "needs_confirmation"):
+                raise WrongState(
+                    f"Experiment {experiment_id} is {row['status']}", "Call stop first if its training should end"
+                )
+            await crash_body(connection, experiment_id, reason, {})
+
+        await self._database.transaction(body)
+
+    async def learn(self, experiment_id: str, lesson: str) -> None:
+        """Attach what an agent learnt to an experiment."""
+
+        async def body(connection: aiosqlite.Connection) -> None:
+            await connection.execute("UPDATE experiments SET lesson = ? WHERE id = ?", [lesson, experiment_id])
+
+        await self._database.transaction(body)
+
+    async def unprojected_keeps(self, tag: str) -> list[Experiment]:
+        """Keeps whose branch commit is not known yet, in the order of their verdicts."""
+        rows = await self._database.all(
+            """
+            SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND branch_commit IS NULL ORDER BY decided
+            """,
+            [tag],
+        )
+        return [experiment_of(row) for row in rows]
+
+    async def last_projected(self, tag: str) -> Experiment | None:
+        """The latest keep whose branch commit is known."""
+        row = await self._database.one(
+            """
+            SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND branch_commit IS NOT NULL
+            ORDER BY decided DESC LIMIT 1
+            """,
+            [tag],
+        )
+        return experiment_of(row) if row else None
+
+    async def project(self, experiment_id: str, branch_commit: str) -> None:
+        """Record the commit by which the branch shows a keep."""
+
+        async def body(connection: aiosqlite.Connection) -> None:
+            await connection.execute(
+                "UPDATE experiments SET branch_commit = ? WHERE id = ? AND branch_commit IS NULL",
+                [branch_commit, experiment_id],
+            )
+
+        await self._database.transaction(body)
+
+
+_OPEN_REQUEST = "SELECT * FROM experiments WHERE tag = ? AND request = ? AND decided IS NULL"

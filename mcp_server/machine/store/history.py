@@ -1,0 +1,148 @@
+"""Reading the past of a run, always by an index and never whole."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mcp_server.machine.store.connection import Database
+from mcp_server.machine.store.rows import experiment_of
+from mcp_server.research.experiment import CATEGORIES, FINISHED, Category, Experiment, Status
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How often a category was tried to a verdict, and how often kept."""
+
+    tries: int = 0
+    keeps: int = 0
+
+
+class History:
+    """Queries over the experiments of a run."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(
+        self,
+        tag: str,
+        status: Status | None = None,
+        category: Category | None = None,
+        before: int | None = None,
+        limit: int = 20,
+    ) -> Sequence[Experiment]:
+        """Experiments, newest first, with numbers below `before`."""
+        clause, parameters = _where(tag, status=status, category=category)
+        if before is not None:
+            clause, parameters = f"{clause} AND number < ?", [*parameters, before]
+        return await self._experiments(f"{clause} ORDER BY number DESC LIMIT ?", [*parameters, limit])
+
+    async def total(self, tag: str, status: Status | None = None, category: Category | None = None) -> int:
+        """How many experiments match."""
+        clause, parameters = _where(tag, status=status, category=category)
+        row = await self._database.one(f"SELECT count(*) AS total FROM experiments {clause}", parameters)  # noqa: S608
+        return int(row["total"]) if row else 0
+
+    async def all(self, tag: str) -> AsyncIterator[Experiment]:
+        """Every experiment of a run, oldest first, a page at a time."""
+        last, size = 0, 500
+        while page := await self._experiments(
+            "WHERE tag = ? AND number > ? ORDER BY number LIMIT ?", [tag, last, size]
+        ):
+            for experiment in page:
+                yield experiment
+            last = page[-1].number
+
+    async def counts(self, tag: str) -> Mapping[Status, int]:
+        """How many experiments have each status that occurs."""
+        rows = await self._database.all(
+            "SELECT status, count(*) AS total FROM experiments WHERE tag = ? GROUP BY status", [tag]
+        )
+        return {row["status"]: row["total"] for row in rows}
+
+    async def categories(self, tag: str) -> Mapping[Category, Tries]:
+        """Tries and keeps of every category, over experiments with a verdict."""
+        rows = await self._database.all(
+            """
+            SELECT category, count(*) AS tries, sum(status = 'keep') AS keeps FROM experiments
+            WHERE tag = ? AND status IN ('keep', 'discard', 'crash') GROUP BY category
+            """,
+            [tag],
+        )
+        found = {row["category"]: Tries(row["tries"], row["keeps"]) for row in rows}
+        return {category: found.get(category, Tries()) for category in CATEGORIES}
+
+    async def finished(self, tag: str, limit: int) -> Sequence[Experiment]:
+        """The latest experiments with a verdict by their number, oldest of them first."""
+        marks = ", ".join("?" * len(FINISHED))
+        rows = await self._experiments(
+            f"WHERE tag = ? AND status IN ({marks}) ORDER BY number DESC LIMIT ?", [tag, *FINISHED, limit]
+        )
+        return rows[::-1]
+
+    async def decided(self, tag: str, limit: int) -> Sequence[Experiment]:
+        """The latest verdicts of a run, newest first."""
+        return await self._experiments(
+            "WHERE tag = ? AND decided IS NOT NULL ORDER BY decided DESC LIMIT ?", [tag, limit]
+        )
+
+    async def keeps(self, tag: str, limit: int) -> Sequence[Experiment]:
+        """The latest keeps of a run, oldest of them first."""
+        rows = await self._experiments("WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT ?", [tag, limit])
+        return rows[::-1]
+
+    async def baseline(self, tag: str) -> Experiment | None:
+        """The first keep of a run."""
+        rows = await self._experiments("WHERE tag = ? AND status = 'keep' ORDER BY decided LIMIT 1", [tag])
+        return rows[0] if rows else None
+
+    async def near_misses(self, tag: str, best: float, limit: int) -> Sequence[Experiment]:
+        """Near misses by the distance of their value from the present best."""
+        return await self._experiments(
+            "WHERE tag = ? AND near_miss ORDER BY abs(value - ?), number LIMIT ?", [tag, best, limit]
+        )
+
+    async def near_miss_total(self, tag: str) -> int:
+        """How many near misses a run has."""
+        row = await self._database.one("SELECT count(*) AS total FROM experiments WHERE tag = ? AND near_miss", [tag])
+        return int(row["total"]) if row else 0
+
+    async def lessons(self, tag: str, limit: int) -> Sequence[Experiment]:
+        """The latest experiments that an agent left a lesson with, newest first."""
+        return await self._experiments("WHERE tag = ? AND lesson <> '' ORDER BY decided DESC LIMIT ?", [tag, limit])
+
+    async def consecutive_crashes(self, tag: str) -> int:
+        """How many of the latest verdicts are crashes, before any other verdict."""
+        row = await self._database.one(
+            """
+            SELECT count(*) AS crashes FROM experiments
+            WHERE tag = ?1 AND decided > COALESCE((
+                SELECT max(decided) FROM experiments WHERE tag = ?1 AND decided IS NOT NULL AND status <> 'crash'
+            ), 0)
+            """,
+            [tag],
+        )
+        return int(row["crashes"]) if row else 0
+
+    async def training_seconds(self, tag: str) -> float:
+        """Wall seconds that the trials of a run took on their devices."""
+        row = await self._database.one(
+            """
+            SELECT COALESCE(sum(ended_at - started_at), 0) AS seconds
+            FROM trials JOIN experiments ON experiments.id = trials.experiment_id
+            WHERE experiments.tag = ? AND started_at IS NOT NULL AND ended_at IS NOT NULL
+            """,
+            [tag],
+        )
+        return float(row["seconds"]) if row else 0.0
+
+    async def _experiments(self, clause: str, parameters: Sequence[Any]) -> list[Experiment]:
+        query = f"SELECT * FROM experiments {clause}"  # noqa: S608 - clauses are constants of this file
+        return [experiment_of(row) for row in await self._database.all(query, parameters)]
+
+
+def _where(tag: str, **equal: str | None) -> tuple[str, list[Any]]:
+    """A WHERE clause for a run and the columns that were given a value."""
+    given = {column: value for column, value in equal.items() if value is not None}
+    clause = " AND ".join(["tag = ?", *[f"{column} = ?" for column in given]])
+    return f"WHERE {clause}", [tag, *given.values()]

@@ -1,0 +1,62 @@
+"""Between rows of the store and the dataclasses of the research room."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from mcp_server.machine.store.connection import Row
+from mcp_server.research.experiment import Experiment, Run, Trial
+from mcp_server.research.task import Task
+
+
+def dump(value: Mapping[str, Any] | Task) -> str:
+    """JSON text of a mapping or task, with non-finite numbers as text so that every reader accepts it."""
+    plain = asdict(value) if isinstance(value, Task) else {key: _finite(item) for key, item in value.items()}
+    return json.dumps(plain, allow_nan=False)
+
+
+def _finite(item: Any) -> Any:
+    return str(item) if isinstance(item, float) and not math.isfinite(item) else item
+
+
+def tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def run_of(row: Row) -> Run:
+    """The run in a row of `runs`."""
+    task = {key: tuples(value) for key, value in json.loads(row["task"]).items()}
+    known = {field.name for field in fields(Task)}
+    return Run(
+        tag=row["tag"],
+        branch=row["branch"],
+        base_commit=row["base_commit"],
+        task=Task(**{key: value for key, value in task.items() if key in known}),
+        device_kind=row["device_kind"],
+        platform=json.loads(row["platform"]),
+        created_at=row["created_at"],
+        manual_mode=row["manual_mode"],
+        manual_reason=row["manual_reason"],
+    )
+
+
+def experiment_of(row: Row) -> Experiment:
+    """The experiment in a row of `experiments`."""
+    values = dict(row)
+    values["commit"] = values.pop("commit_sha")
+    values["changes"] = {name: tuples(pair) for name, pair in json.loads(values["changes"]).items()}
+    values["metrics"] = json.loads(values["metrics"])
+    values["near_miss"] = bool(values["near_miss"])
+    return Experiment(**values)
+
+
+def trial_of(row: Row) -> Trial:
+    """The trial in a row of `trials`."""
+    values = dict(row)
+    del values["came_from"]
+    values["metrics"] = json.loads(values["metrics"])
+    values["stop_requested"] = bool(values["stop_requested"])
+    return Trial(**values)

@@ -1,0 +1,243 @@
+"""Trials: the queue, and every transition that an experiment makes together with its trial."""
+
+import time
+from collections.abc import Mapping
+
+import aiosqlite
+
+from mcp_server.errors import UnknownId, WrongState
+from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.rows import dump, trial_of
+from mcp_server.research.experiment import FIRST_SEED, MAX_LOST, Ending, Trial
+
+NEXT_DECISION = "(SELECT COALESCE(MAX(decided), 0) + 1 FROM experiments AS other WHERE other.tag = experiments.tag)"
+"""The number of the next verdict in an experiment's run, as an SQL expression."""
+
+
+class Trials:
+    """Queries about trials. Every write is guarded by the status that it expects to find."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def enqueue(self, experiment_id: str, seed: int | None, device_kind: str) -> Trial:
+        """Queue a trial of an experiment, or return the live one; raises WrongState if it may not be trained.
+
+        Args:
+            seed: the seed of the trial; None takes 42 for the first and one more for each further trial.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> Trial:
+            last = await fetch(
+                connection,
+                "SELECT * FROM trials WHERE experiment_id = ? ORDER BY attempt DESC LIMIT 1",
+                [experiment_id],
+            )
+            if last and last["status"] in ("queued", "training"):
+                return trial_of(last)
+            again = last is not None and last["status"] in ("stopped", "lost")
+            came_from = await fetch(
+                connection,
+                "SELECT status FROM experiments WHERE id = ? AND (status IN ('registered', 'needs_confirmation')"
+                " OR (status = 'trained' AND ?))",
+                [experiment_id, again],
+            )
+            if came_from is None:
+                raise WrongState(f"Experiment {experiment_id} cannot be trained now", "Call history to see its status")
+            attempt = last["attempt"] + 1 if last else 1
+            return await _insert(connection, experiment_id, attempt, seed, device_kind, came_from["status"])
+
+        return await self._database.transaction(body)
+
+    async def claim(self, device: str, device_kind: str, worker_pid: int) -> Trial | None:
+        """Move the oldest queued trial of a device kind to `training` on this device, if there is one."""
+
+        async def body(connection: aiosqlite.Connection) -> Trial | None:
+            row = await fetch(
+                connection,
+                """
+                UPDATE trials SET status = 'training', device = ?, worker_pid = ?, started_at = ?
+                WHERE id = (SELECT id FROM trials WHERE status = 'queued' AND device_kind = ?
+                            ORDER BY queued_at, rowid LIMIT 1)
+                RETURNING *
+                """,
+                [device, worker_pid, time.time(), device_kind],
+            )
+            if row is None:
+                return None
+            await _move(connection, row["experiment_id"], "training")
+            return trial_of(row)
+
+        return await self._database.transaction(body)
+
+    async def finish(self, trial_id: str, ending: Ending, crashed: bool) -> bool:
+        """Record how a training ended; False if that was recorded before.
+
+        The experiment becomes `crash`, with the error as its reason, if `crashed`, else `trained`.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> bool:
+            row = await fetch(
+                connection,
+                """
+                UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?
+                WHERE id = ? AND status = 'training' RETURNING *
+                """,
+                [ending.status, ending.ended_at, ending.exit_code, dump(ending.metrics), ending.error, trial_id],
+            )
+            if row is None:
+                return False
+            await _move(connection, row["experiment_id"], "trained")
+            if crashed:
+                await crash_body(connection, row["experiment_id"], ending.error, ending.metrics)
+            return True
+
+        return await self._database.transaction(body)
+
+    async def lose(self, trial_id: str, ended_at: float, error: str) -> bool:
+        """Record that a trial was lost with its worker, and queue it again at most `MAX_LOST` times.
+
+        A trial that was asked to stop is recorded as stopped instead. True if it is queued again.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> bool:
+            row = await fetch(
+                connection,
+                """
+                UPDATE trials SET status = iif(stop_requested, 'stopped', 'lost'), ended_at = ?, error = ?
+                WHERE id = ? AND status = 'training' RETURNING *
+                """,
+                [ended_at, error, trial_id],
+            )
+            if row is None:
+                return False
+            experiment_id = row["experiment_id"]
+            await _move(connection, experiment_id, "trained")
+            lost = await fetch(
+                connection,
+                "SELECT count(*) AS times FROM trials WHERE experiment_id = ? AND status = 'lost' AND seed = ?",
+                [experiment_id, row["seed"]],
+            )
+            assert lost is not None
+            if row["status"] == "stopped" or lost["times"] > MAX_LOST:
+                return False
+            await _insert(
+                connection, experiment_id, row["attempt"] + 1, row["seed"], row["device_kind"], row["came_from"]
+            )
+            return True
+
+        return await self._database.transaction(body)
+
+    async def stop(self, trial_id: str) -> Trial:
+        """End a queued trial now, or ask the worker of one in training to end it; returns it as it then is."""
+
+        async def body(connection: aiosqlite.Connection) -> Trial:
+            stopped = await fetch(
+                connection,
+                """
+                UPDATE trials SET status = 'stopped', ended_at = ?, error = 'stopped while queued', stop_requested = 1
+                WHERE id = ? AND status = 'queued' RETURNING *
+                """,
+                [time.time(), trial_id],
+            )
+            if stopped is not None:
+                await _move(connection, stopped["experiment_id"], stopped["came_from"])
+                return trial_of(stopped)
+            await connection.execute(
+                "UPDATE trials SET stop_requested = 1 WHERE id = ? AND status = 'training'", [trial_id]
+            )
+            row = await fetch(connection, "SELECT * FROM trials WHERE id = ?", [trial_id])
+            if row is None:
+                raise UnknownId(f"No trial has the id {trial_id!r}", "Call history")
+            return trial_of(row)
+
+        return await self._database.transaction(body)
+
+    async def stop_requested(self, trial_id: str) -> bool:
+        """Whether someone asked to end this trial."""
+        row = await self._database.one("SELECT stop_requested FROM trials WHERE id = ?", [trial_id])
+        return bool(row and row["stop_requested"])
+
+    async def training_on(self, device: str) -> list[Trial]:
+        """The trials recorded as in training on a device: more than one only if something went wrong."""
+        rows = await self._database.all("SELECT * FROM trials WHERE status = 'training' AND device = ?", [device])
+        return [trial_of(row) for row in rows]
+
+    async def in_training(self) -> Mapping[str, Trial]:
+        """The trial in training on each device that has one."""
+        rows = await self._database.all("SELECT * FROM trials WHERE status = 'training'")
+        return {row["device"]: trial_of(row) for row in rows}
+
+    async def waiting(self, device_kind: str) -> int:
+        """How many trials are queued for a kind of device."""
+        row = await self._database.one(
+            "SELECT count(*) AS waiting FROM trials WHERE status = 'queued' AND device_kind = ?", [device_kind]
+        )
+        return int(row["waiting"]) if row else 0
+
+    async def position(self, trial: Trial) -> int:
+        """How many queued trials of its kind come before a queued trial, plus one."""
+        row = await self._database.one(
+            """
+            SELECT count(*) AS position FROM trials
+            WHERE status = 'queued' AND device_kind = ?
+              AND (queued_at, rowid) <= (SELECT queued_at, rowid FROM trials WHERE id = ?)
+            """,
+            [trial.device_kind, trial.id],
+        )
+        return int(row["position"]) if row else 0
+
+    async def latest(self, experiment_id: str) -> Trial | None:
+        """The newest trial of an experiment, if it has any."""
+        row = await self._database.one(
+            "SELECT * FROM trials WHERE experiment_id = ? ORDER BY attempt DESC LIMIT 1", [experiment_id]
+        )
+        return trial_of(row) if row else None
+
+    async def of(self, experiment_id: str) -> list[Trial]:
+        """All trials of an experiment, oldest first."""
+        rows = await self._database.all(
+            "SELECT * FROM trials WHERE experiment_id = ? ORDER BY attempt", [experiment_id]
+        )
+        return [trial_of(row) for row in rows]
+
+
+async def _insert(
+    connection: aiosqlite.Connection,
+    experiment_id: str,
+    attempt: int,
+    seed: int | None,
+    device_kind: str,
+    came_from: str,
+) -> Trial:
+    """Insert a queued trial and move its experiment to `queued`."""
+    seed = FIRST_SEED + attempt - 1 if seed is None else seed
+    row = await fetch(
+        connection,
+        """
+        INSERT INTO trials (id, experiment_id, attempt, seed, device_kind, status, came_from, queued_at)
+        VALUES (?, ?, ?, ?, ?, 'queued', ?, ?) RETURNING *
+        """,
+        [f"{experiment_id}.{attempt}", experiment_id, attempt, seed, device_kind, came_from, time.time()],
+    )
+    assert row is not None
+    await _move(connection, experiment_id, "queued")
+    return trial_of(row)
+
+
+async def _move(connection: aiosqlite.Connection, experiment_id: str, status: str) -> None:
+    """Move an experiment to a status; the table's trigger refuses an illegal transition."""
+    await connection.execute("UPDATE experiments SET status = ? WHERE id = ?", [status, experiment_id])
+
+
+async def crash_body(
+    connection: aiosqlite.Connection, experiment_id: str, reason: str, metrics: Mapping[str, float | int | str]
+) -> None:
+    """Give an experiment the verdict `crash`."""
+    await connection.execute(
+        f"""
+        UPDATE experiments SET status = 'crash', reason = ?, metrics = ?, decided = {NEXT_DECISION}, decided_at = ?
+        WHERE id = ?
+        """,  # noqa: S608 - the expression is a constant
+        [reason, dump(metrics), time.time(), experiment_id],
+    )

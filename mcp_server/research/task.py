@@ -1,0 +1,128 @@
+"""The task of a run: what may be edited, how it runs, how it is scored, its budget and its limits."""
+
+import math
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Literal
+
+from mcp_server.errors import InvalidInput
+from mcp_server.research.experiment import CATEGORIES, Category
+
+Direction = Literal["minimize", "maximize"]
+Policy = Literal["greedy", "noise_aware", "strict"]
+
+STARTUP_SECONDS = 120.0
+"""What a training may spend before and after its budget: imports, compilation, evaluation."""
+
+DEPENDENCY_FILES = (
+    "pyproject.toml",
+    "setup.py",
+    "setup.cfg",
+    "requirements*.txt",
+    "requirements/*.txt",
+    "environment*.yml",
+    "environment*.yaml",
+    "Pipfile",
+    "*.lock",
+    "pylock*.toml",
+    "package.json",
+    "package-lock.json",
+)
+"""Read-only whatever `editable` says: a changed dependency changes what every other experiment meant."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """The research config of a run, frozen at set-up.
+
+    Attributes:
+        command: the training command, split by shlex and never given to a shell.
+        interpreter: absolute path of the Python that runs the command where it says `python`.
+        inputs: paths of untracked data, relative to the repository, linked into every checkout.
+        startup_seconds: allowance on top of twice the budget before a training is ended.
+    """
+
+    metric: str
+    direction: Direction
+    time_budget_seconds: float
+    train_script: str
+    command: str
+    interpreter: str
+    editable: tuple[str, ...]
+    readonly: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    scope: tuple[Category, ...] = CATEGORIES
+    policy: Policy = "greedy"
+    near_miss_threshold: float = 0.002
+    max_experiments: int | None = None
+    target: float | None = None
+    results_file: str = "results.tsv"
+    startup_seconds: float = STARTUP_SECONDS
+    builtin: bool = False
+    external: bool = False
+
+    @property
+    def deadline_seconds(self) -> float:
+        """Wall seconds after which a training is ended: twice the budget plus the start-up allowance."""
+        return 2 * self.time_budget_seconds + self.startup_seconds
+
+    def improvement(self, value: float, reference: float) -> float:
+        """How much better `value` is than `reference`, in units of the metric; positive is better."""
+        return reference - value if self.direction == "minimize" else value - reference
+
+    def reached(self, value: float) -> bool:
+        """Whether `value` meets the target, if there is one."""
+        return self.target is not None and self.improvement(value, self.target) >= 0
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name` if it can be a tag or an agent's name (and so part of a git ref); else raise InvalidInput."""
+    if not _NAME.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
+        raise InvalidInput(
+            f"{name!r} cannot be a {kind}",
+            "Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit, "
+            "without '..' and not ending in '.' or '.lock', for example 'mar8'",
+        )
+    return name
+
+
+def check_task(task: Task) -> Task:
+    """Return `task` if its values make sense together; else raise InvalidInput naming the argument."""
+    if not re.fullmatch(r"[A-Za-z_][\w./@-]*", task.metric):
+        raise InvalidInput(
+            f"metric {task.metric!r} is not a name", "Give the key that the script prints, e.g. val_loss"
+        )
+    if not math.isfinite(task.time_budget_seconds) or not 0 < task.time_budget_seconds <= 7 * 86400:
+        raise InvalidInput(
+            f"time_budget_seconds is {task.time_budget_seconds}", "Give the seconds of one training, e.g. 300"
+        )
+    if not math.isfinite(task.near_miss_threshold) or task.near_miss_threshold < 0:
+        raise InvalidInput(f"near_miss_threshold is {task.near_miss_threshold}", "Give a small number, e.g. 0.002")
+    if task.max_experiments is not None and task.max_experiments < 1:
+        raise InvalidInput(f"max_experiments is {task.max_experiments}", "Give at least 1, or leave it out")
+    if task.target is not None and not math.isfinite(task.target):
+        raise InvalidInput(f"target is {task.target}", "Give a finite number, or leave it out")
+    if unknown := [category for category in task.scope if category not in CATEGORIES]:
+        raise InvalidInput(f"scope names unknown categories {unknown}", f"Choose from {', '.join(CATEGORIES)}")
+    if not task.scope:
+        raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}")
+    split_command(task.command)
+    if task.policy != "greedy":
+        raise InvalidInput(
+            f"policy {task.policy!r} is not available in this version", "Use policy 'greedy', the default"
+        )
+    return task
+
+
+def split_command(command: str) -> list[str]:
+    """Split a command as a shell would, without running one; raises InvalidInput where quotes do not close."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InvalidInput(f"command {command!r} cannot be split: {error}", "Close its quotes") from None
+    if not words:
+        raise InvalidInput("command is empty", "Give the command that trains, e.g. 'python train.py'")
+    return words

@@ -1,0 +1,42 @@
+"""The settings of this process: read once at an entry point and handed down, never read again."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are and what this process may do.
+
+    Attributes:
+        repo: a folder inside the git repository to research in.
+        state: the folder for the store, workspaces and trials; None means `.autoresearch` in the repository.
+        cache: the folder for prepared data and compile caches, shared by all repositories.
+        locks: the machine-local folder of the device locks, shared by all repositories.
+        devices: `auto`, a list such as `cuda:0,1`, or `cpu:N` for N simulated slots.
+        keep_environment: names of further environment variables that trainings may see.
+    """
+
+    repo: Path
+    state: Path | None
+    cache: Path
+    locks: Path
+    devices: str = "auto"
+    keep_environment: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, repo: Path | None = None, devices: str | None = None) -> "Settings":
+        """Read the environment; the arguments win over it."""
+        environ = os.environ
+        state = environ.get("AUTORESEARCH_STATE")
+        cache = environ.get("AUTORESEARCH_CACHE") or "~/.cache/autoresearch"
+        locks = environ.get("AUTORESEARCH_LOCKS") or f"/tmp/autoresearch-{os.getuid()}"  # noqa: S108 - machine-local
+        return cls(
+            repo=(repo or Path.cwd()).expanduser().absolute(),
+            state=Path(state).expanduser().absolute() if state else None,
+            cache=Path(cache).expanduser().absolute(),
+            locks=Path(locks).expanduser().absolute(),
+            devices=devices or environ.get("AUTORESEARCH_DEVICES") or "auto",
+            keep_environment=tuple(environ.get("AUTORESEARCH_KEEP_ENV", "").replace(",", " ").split()),
+        )
