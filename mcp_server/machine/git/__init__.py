@@ -1,0 +1,32 @@
+"""All git: the user's repository, agents' workspaces, trial checkouts, and the inputs that git does not track."""
+
+from mcp_server.machine.git.candidate import Edit, apply_edits, tree_with_files
+from mcp_server.machine.git.checkout import check_out, verify
+from mcp_server.machine.git.command import GitFailed
+from mcp_server.machine.git.inputs import Input, expand_inputs, find_inputs, missing_hint, state_of
+from mcp_server.machine.git.locks import Hold
+from mcp_server.machine.git.repository import Repository
+from mcp_server.machine.git.workspace import Workspace, ensure_state_folder, hold_workspace
+from mcp_server.research.guard import Change, check_changes, check_path
+
+__all__ = [
+    "Change",
+    "Edit",
+    "GitFailed",
+    "Hold",
+    "Input",
+    "Repository",
+    "Workspace",
+    "apply_edits",
+    "check_changes",
+    "check_out",
+    "check_path",
+    "ensure_state_folder",
+    "expand_inputs",
+    "find_inputs",
+    "hold_workspace",
+    "missing_hint",
+    "state_of",
+    "tree_with_files",
+    "verify",
+]

@@ -1,0 +1,189 @@
+"""Inputs: the data that a training needs and that the repository ignores or does not track."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from mcp_server.errors import InvalidInput
+from mcp_server.machine.git.repository import Repository
+from mcp_server.research.guard import check_path
+
+WALKED = 100_000
+"""Files that are looked at in one input; what lies beyond is not counted and not watched."""
+
+_DATA_FOLDER = re.compile(
+    r"(assets?|checkpoints?|corpora|corpus|csv|embeddings|features|images|inputs|labels|models|parquet|splits|tokenizers?)"
+    r"|(.*[-_.])?(data|datasets?|corpus|pretrained|shards|tokens|weights)([-_.\d].*)?"
+)
+_DATA_FILE = re.compile(
+    r".*\.(arrow|avro|bin|bz2|ckpt|csv|db|duckdb|feather|flac|gguf|gz|h5|hdf5|jsonl|lmdb|mat|mdb|memmap|mmap|model|mp3"
+    r"|ndjson|npy|npz|onnx|parquet|pickle|pkl|pth?|rec|safetensors|sqlite3?|tar|tfrecord|tgz|tiktoken|tsv|wav|xz|zip|zst)"
+)
+_TEXT_FILE = re.compile(r".*\.(txt|json|xml)")
+"""Data when large or so named; notes and settings otherwise."""
+
+_TEXT_BYTES = 50_000
+
+_SKIPPED_FOLDER = re.compile(
+    r"\..*|.*\.egg-info|__pycache__|artifacts|bin|build|dist|env|htmlcov|include|lib(64)?|lightning_logs|logs?|mlruns"
+    r"|node_modules|out(puts?)?|results|runs|secrets|site-packages|target|tb_logs|te?mp|tensorboard|v(irtual)?env|wandb"
+)
+_SKIPPED_FILE = re.compile(
+    r"^\.|^(results?|history|leaderboard|logs?|run|nohup|notes?|todo|readme|licen[cs]e|changelog|requirements|coverage)"
+    r"([-_.\d].*)?$|credential|secret|passw|service[-_]?account|api[-_]?key|^token$|^token\.|^id_[a-z0-9]+$"
+    r"|\.(pem|key|p12|pfx|kdbx|log)$"
+)
+
+
+@dataclass(frozen=True)
+class Input:
+    """An untracked file or folder, relative to the top of the repository, with its total size."""
+
+    path: str
+    bytes: int
+    files: int
+
+
+def find_inputs(repository: Repository) -> list[Input]:
+    """The untracked or ignored files and folders that look like data, by path.
+
+    Virtual environments, caches, build outputs, hidden files and whatever may hold credentials are left out.
+    """
+    listing = repository.main.git("ls-files", "--others", "--directory", "--no-empty-directory", "-z")
+    paths = [path.rstrip("/") for path in listing.split("\0")[:-1]]
+    measured = (_measure(repository.root, path) for path in sorted(paths) if _usable(path))
+    return [found for found, data_bytes in measured if found.files and _like_data(repository.root, found, data_bytes)]
+
+
+def expand_inputs(repository: Repository, patterns: Sequence[str]) -> list[Input]:
+    """The existing paths that the user's globs name (`**` crosses folders), those inside of others left out.
+
+    Raises:
+        InvalidInput: a pattern leads out of the repository, or nothing matches it.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        clean = check_path(pattern.removeprefix("./").rstrip("/"))
+        matched = (path.relative_to(repository.root) for path in repository.root.glob(clean))
+        usable = {str(path) for path in matched if path.parts and not {".git", ".autoresearch"} & set(path.parts)}
+        if not usable:
+            raise InvalidInput(
+                f"inputs pattern {pattern!r} matches nothing in {str(repository.root)!r}",
+                "Give paths of existing data, relative to the top of the repository",
+            )
+        found |= usable
+    outermost = [path for path in found if not found.intersection(map(str, PurePosixPath(path).parents))]
+    return [_measure(repository.root, path)[0] for path in sorted(outermost)]
+
+
+def state_of(root: Path, inputs: Iterable[str]) -> dict[str, str]:
+    """A digest for each input, of the names, sizes and times of its files; `gone` for one that does not exist.
+
+    Only the first 100,000 files of an input count.
+    """
+    states = {}
+    for path in inputs:
+        digest = hashlib.sha256()
+        for file, status in _walk(root / path):
+            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        states[path] = digest.hexdigest() if (root / path).exists() else "gone"
+    return states
+
+
+def missing_hint(root: Path, checkout: Path, log_tail: str) -> str | None:
+    """What to do, when a log complains of a file that the user's repository holds and the checkout lacks."""
+    for line in reversed(log_tail.splitlines()):
+        if not _COMPLAINT.search(line):
+            continue
+        for path in _paths_in(line, checkout):
+            missing = _first_missing(root, checkout, path)
+            if missing:
+                return (
+                    f"The training looked for {path!r}, which exists in {str(root)!r} but is not committed, so that "
+                    f"the trial's checkout lacks it. If it is data, declare it: setup_run(inputs=[{missing!r}, ...]); "
+                    f"if it is code, commit it."
+                )
+    return None
+
+
+_COMPLAINT = re.compile(
+    r"no such file|not found|does ?n[o']t exist|unable to (find|open|load)|can(not|'t| not) (find|open|read|load)"
+    r"|could ?n[o']t (find|open|read|load)|failed to (find|open|read|load)|missing|no module named|errno 2\b",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r"'([^'\n]{1,500})'|\"([^\"\n]{1,500})\"|`([^`\n]{1,500})`")
+_BARE = re.compile(r"[\w.+@%=~-]*(?:/[\w.+@%=~-]+)+|[\w+@-]+\.[A-Za-z]\w{0,11}")
+
+
+def _paths_in(line: str, checkout: Path) -> Iterator[str]:
+    """What may be paths below the checkout in a line of a log, relative to it."""
+    quoted = ["".join(groups) for groups in _QUOTED.findall(line)]
+    module = re.search(r"No module named '([\w.]+)'", line)
+    modules = [module[1].replace(".", "/"), module[1].replace(".", "/") + ".py"] if module else []
+    for text in (*quoted, *_BARE.findall(line), *modules):
+        name = text
+        for folder in (str(checkout), str(checkout.resolve())):
+            name = name.removeprefix(f"{folder}/")
+        path = PurePosixPath(os.path.normpath(name))
+        if not path.is_absolute() and ".." not in path.parts and path.parts:
+            yield str(path)
+
+
+def _first_missing(root: Path, checkout: Path, path: str) -> str | None:
+    """The outermost part of `path` that the checkout lacks, if the repository has the whole of it."""
+    try:
+        if (checkout / path).exists() or not (root / path).exists():
+            return None
+    except OSError:  # not a path: too long
+        return None
+    outward = [path, *map(str, PurePosixPath(path).parents)][:-1]
+    return next(part for part in reversed(outward) if not (checkout / part).exists())
+
+
+def _usable(path: str) -> bool:
+    *folders, name = path.casefold().split("/")
+    return not any(map(_SKIPPED_FOLDER.fullmatch, (*folders, name))) and not _SKIPPED_FILE.search(name)
+
+
+def _like_data(root: Path, found: Input, data_bytes: int) -> bool:
+    parts = found.path.casefold().split("/")
+    if (root / found.path).is_dir():
+        if (root / found.path / "pyvenv.cfg").exists():
+            return False
+        return any(map(_DATA_FOLDER.fullmatch, parts)) or (data_bytes > 0 and 2 * data_bytes >= found.bytes)
+    if _TEXT_FILE.fullmatch(parts[-1]):
+        named = any(_DATA_FOLDER.fullmatch(part.rpartition(".")[0] or part) for part in parts)
+        return named or "input" in parts[-1] or found.bytes >= _TEXT_BYTES
+    return bool(_DATA_FILE.fullmatch(parts[-1]))
+
+
+def _measure(root: Path, path: str) -> tuple[Input, int]:
+    """The input, and how many of its bytes lie in files with the ending of a data format."""
+    total = data = files = 0
+    for file, status in _walk(root / path):
+        total, files = total + status.st_size, files + 1
+        data += status.st_size if _DATA_FILE.fullmatch(file.casefold()) else 0
+    return Input(path, total, files), data
+
+
+def _walk(top: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """The files below `top`, or itself, in a fixed order with their status; links in it are not followed."""
+    if top.is_file():
+        yield top.name, top.stat()
+        return
+    seen = 0
+    for folder, folders, files in os.walk(top):
+        folders[:] = sorted(name for name in folders if name != ".git")
+        for name in sorted(files):
+            file = Path(folder, name)
+            try:
+                status = file.stat()
+            except OSError:  # a dangling link, or deleted just now
+                continue
+            yield str(file.relative_to(top)), status
+            seen += 1
+            if seen == WALKED:
+                return

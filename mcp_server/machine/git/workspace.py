@@ -1,0 +1,224 @@
+"""Workspaces: the folders in which agents edit. Each is a detached worktree with the task's inputs linked in."""
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from mcp_server.errors import NotReady, WrongState
+from mcp_server.machine.git.command import LONG_TIMEOUT, TIMEOUT, GitFailed, WorkTree, git, temporary_index
+from mcp_server.machine.git.links import link_inputs
+from mcp_server.machine.git.locks import Hold, locked
+from mcp_server.machine.git.repository import MARKER, Repository, locate
+
+LITTER = ("**/__pycache__/**", "**/.ipynb_checkpoints/**", "**/.DS_Store")
+"""What tools leave beside the code; never part of an experiment, ignored by the user's repository or not."""
+
+UNTRACKED_LIMIT = 100_000_000
+"""Bytes of new files that one experiment may bring; more is a checkpoint or a data set left in the workspace."""
+
+STALE_SECONDS = 10.0
+_WAIT_SECONDS = 3.0
+_WOULD_LOSE = re.compile(r"Cannot merge|would be (overwritten|removed)|would lose")
+
+T = TypeVar("T")
+
+
+class Workspace:
+    """A detached worktree that one agent edits.
+
+    Attributes:
+        path: its folder.
+        links: the paths in it that are links to inputs, and no part of any snapshot.
+    """
+
+    def __init__(
+        self, repository: Repository, tree: WorkTree, links: Sequence[str], ignore: Sequence[str] = ()
+    ) -> None:
+        """Use `open_or_create`."""
+        self.repository = repository
+        self.path = tree.folder
+        self.links = tuple(links)
+        self._tree = tree
+        excluded = [f":(exclude,top,literal){path}" for path in (*links, *ignore)]
+        self._scope = ["--", ":(top)", *excluded, *(f":(exclude,top,glob){glob}" for glob in LITTER)]
+
+    @classmethod
+    def open_or_create(
+        cls, repository: Repository, path: Path, commit: str, inputs: Sequence[str] = (), ignore: Sequence[str] = ()
+    ) -> "Workspace":
+        """The workspace at `path`, made at `commit` if there is none; an existing one keeps its HEAD and its edits.
+
+        A workspace whose folder was deleted is made anew, and one that was moved with its repository is mended.
+
+        Args:
+            inputs: paths of untracked data in the repository, linked in.
+            ignore: paths that are never part of a snapshot, such as a results file.
+
+        Raises:
+            WrongState: `path` holds something else.
+            NotReady: an input is gone.
+        """
+        with locked(repository.common_dir / f"{MARKER}.lock", TIMEOUT):
+            tree = _existing(repository, path) or _mended(repository, path) or _created(repository, path, commit)
+        if not (
+            tree.git_dir / "index"
+        ).exists():  # new, or its maker was killed: filling is slow, so not under the lock
+            tree.git("read-tree", "--reset", "-u", "HEAD", timeout=LONG_TIMEOUT)
+        return cls(repository, tree, link_inputs(repository.root, path, inputs), ignore)
+
+    def head(self) -> str:
+        """The commit that the workspace is based on."""
+        return self._tree.git("rev-parse", "--verify", "HEAD^{commit}").strip()
+
+    def is_clean(self) -> bool:
+        """Whether its files, staged or not, are those of its HEAD, with no new ones."""
+        status = ("status", "--porcelain=v1", "-z", "--untracked-files=normal", "--no-renames")
+        return not self._tree.git(*status, "--ignore-submodules=dirty", *self._scope, timeout=LONG_TIMEOUT)
+
+    def snapshot(self) -> str:
+        """The id of the tree of all its files as they are, new ones included, ignored ones and links to inputs not.
+
+        Raises:
+            WrongState: the new files are larger than 100 MB together.
+        """
+        self._check_untracked()
+        with temporary_index() as index:
+            # The times of the copy must be those of the original: git takes files that are as new as their index for
+            # possibly changed, and would miss a change if the index seemed newer.
+            shutil.copy2(self._tree.git_dir / "index", index)
+            self._tree.git("add", "--all", *self._scope, index=index, timeout=LONG_TIMEOUT)
+            return self._tree.git("write-tree", index=index).strip()
+
+    def _check_untracked(self) -> None:
+        listing = self._tree.git("ls-files", "--others", "--exclude-standard", "-z", *self._scope, timeout=LONG_TIMEOUT)
+        sizes: dict[str, int] = {}
+        for path in listing.split("\0")[:-1]:
+            place = self.path / path
+            sizes[path] = place.lstat().st_size if place.is_symlink() or place.is_file() else 0
+        if sum(sizes.values()) > UNTRACKED_LIMIT:
+            largest = max(sizes, key=lambda path: sizes[path])
+            raise WrongState(
+                f"the workspace holds {sum(sizes.values()) / 1e6:.0f} MB of new files, the largest being {largest!r}",
+                "Delete them, or add them to .gitignore in the repository",
+            )
+
+    def adopt(self, commit: str) -> None:
+        """Base the workspace on `commit` without touching its files: for a commit that was made of its snapshot."""
+        self._when_free(lambda: self._tree.git("read-tree", "--reset", commit))
+        self._tree.git("update-ref", "--no-deref", "HEAD", commit)
+
+    def move_to(self, commit: str) -> bool:
+        """Bring its files to `commit`, keeping edits of files that are the same in both; False, and nothing changed,
+        when an edit or a new file would be overwritten."""
+        head = self.head()
+        self._when_free(self._tree.refresh)  # `adopt` leaves changed files without their times in the index
+        try:
+            self._when_free(lambda: self._tree.git("read-tree", "-m", "-u", head, commit, timeout=LONG_TIMEOUT))
+        except GitFailed as error:
+            if _WOULD_LOSE.search(error.stderr):
+                return False
+            raise
+        self._tree.git("update-ref", "--no-deref", "HEAD", commit, head)
+        return True
+
+    def hold(self) -> Hold:
+        """Hold this workspace, so that no other agent is given it, until the handle is closed or this process ends.
+
+        Raises:
+            WrongState: it is held, by another process or another handle of this one.
+        """
+        return hold_workspace(self.path)
+
+    def _when_free(self, action: Callable[[], T]) -> T:
+        """Run an action that writes the index, waiting for other git commands and clearing what a killed one left."""
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while True:
+            try:
+                return action()
+            except GitFailed as error:
+                if "index.lock" not in error.stderr or time.monotonic() > deadline:
+                    raise
+            self._clear_stale_lock()
+            time.sleep(0.05)
+
+    def _clear_stale_lock(self) -> None:
+        lock = self._tree.git_dir / "index.lock"
+        try:
+            age = time.time() - lock.stat().st_mtime
+        except FileNotFoundError:
+            return
+        if age > STALE_SECONDS and not self._in_use_by_git():
+            lock.unlink(missing_ok=True)
+
+    def _in_use_by_git(self) -> bool:
+        for process in psutil.process_iter(["name", "cwd"]):
+            if process.info["name"] == "git" and Path(process.info["cwd"] or "/").is_relative_to(self.path):
+                return True
+        return False
+
+
+def hold_workspace(path: Path) -> Hold:
+    """Hold the workspace at `path`, which need not exist yet; see `Workspace.hold`."""
+    try:
+        return Hold(path.with_name(f"{path.name}.lock"))
+    except BlockingIOError:
+        raise WrongState(
+            f"workspace {str(path)!r} is in use by a live server", "Choose another agent name, or stop that server"
+        ) from None
+
+
+def ensure_state_folder(path: Path) -> Path:
+    """Make the state folder, invisible to git, so that the user's repository stays clean; returns it.
+
+    Raises:
+        NotReady: it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        ignore = path / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        raise NotReady(
+            f"the state folder {str(path)!r} cannot be made: {error.strerror}",
+            "Make its place writable, or name another folder in AUTORESEARCH_STATE",
+        ) from None
+    return path
+
+
+def _existing(repository: Repository, path: Path) -> WorkTree | None:
+    if not (path / ".git").is_file():
+        return None
+    try:
+        top, git_dir, common = locate(path)
+    except NotReady:
+        return None
+    ours = top == path.resolve() and common == repository.common_dir and git_dir != common
+    return WorkTree(path, git_dir) if ours else None
+
+
+def _mended(repository: Repository, path: Path) -> WorkTree | None:
+    """Its `.git` file was deleted, or the repository was moved together with it."""
+    if not path.is_dir() or not any(path.iterdir()):
+        return None
+    git(repository.common_dir, "worktree", "repair", str(path), environment={"GIT_DIR": str(repository.common_dir)})
+    tree = _existing(repository, path)
+    if tree is None:
+        raise WrongState(f"{str(path)!r} is not a workspace of this repository", "Move that folder away")
+    (tree.git_dir / MARKER).write_text(str(repository.root), encoding="utf-8")
+    return tree
+
+
+def _created(repository: Repository, path: Path, commit: str) -> WorkTree:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # --force: a workspace whose folder was deleted is still registered. `git worktree prune` would forget the user's
+    # own worktrees on disks that are not mounted just now.
+    repository.main.git("worktree", "add", "--force", "--detach", "--no-checkout", str(path), commit)
+    git_dir = locate(path)[1]
+    (git_dir / MARKER).write_text(str(repository.root), encoding="utf-8")
+    return WorkTree(path, git_dir)
