@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mcp_server.research.experiment import Category, Experiment
 
@@ -53,7 +54,7 @@ class Evidence:
         """How many experiments of the run are finished."""
         return sum(count.tries for count in self.counts.values())
 
-    @property
+    @cached_property
     def known(self) -> tuple[Experiment, ...]:
         """Every experiment in the extract once, the newest first: what must not be proposed again."""
         everything = {e.id: e for e in (*self.recent, *self.keeps, *self.near_misses, *self.in_flight)}

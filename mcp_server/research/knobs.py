@@ -60,8 +60,7 @@ def read_knobs(source: str) -> dict[str, Knob]:
                 value = literal(node)
             except (ValueError, ArithmeticError, RecursionError):
                 continue
-            text = ast.get_source_segment(source, node) or repr(value)
-            knobs[name] = Knob(name, value, statement.lineno, _comment(lines, statement), text)
+            knobs[name] = Knob(name, value, statement.lineno, _comment(lines, statement), _text(lines, node))
     return knobs
 
 
@@ -196,6 +195,13 @@ def _assignment(statement: ast.stmt) -> tuple[str, ast.expr | None]:
         case ast.AnnAssign(target=ast.Name(id=name), value=value):
             return name, value
     return "", None
+
+
+def _text(lines: list[str], node: ast.expr) -> str:
+    """An expression as it is written, or in one line if it takes several."""
+    if node.lineno != node.end_lineno:
+        return ast.unparse(node)
+    return lines[node.lineno - 1].encode()[node.col_offset : node.end_col_offset].decode()  # offsets count bytes
 
 
 def _comment(lines: list[str], statement: ast.stmt) -> str:

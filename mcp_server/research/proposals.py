@@ -1,0 +1,261 @@
+"""Single proposals, each with what it rests on: settings of the script, its code, earlier experiments."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import zip_longest
+
+from mcp_server.research.evidence import Evidence
+from mcp_server.research.experiment import Category, Experiment, KnobValue
+from mcp_server.research.ideas import Place, places
+from mcp_server.research.knobs import written
+from mcp_server.research.moves import Move, halfway, heading, moves
+from mcp_server.research.script import Outline, Setting, words_of
+from mcp_server.research.strategy import near_miss_pairs
+from mcp_server.research.task import Task
+from mcp_server.research.verdict import show
+
+SAFEST: tuple[Category, ...] = ("scheduling", "optimizer", "regularization")
+"""Categories whose settings rarely crash a training."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One thing to try. Of proposals with the same `topic`, only the first is shown."""
+
+    topic: str
+    category: Category
+    text: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a proposal is made from."""
+
+    task: Task
+    evidence: Evidence
+    outline: Outline = field(default_factory=Outline)
+
+    @property
+    def values(self) -> dict[str, KnobValue]:
+        """The present values of the script's settings."""
+        return {setting.knob.name: setting.knob.value for setting in self.outline.settings}
+
+    def past(self, name: str) -> list[Experiment]:
+        """The known experiments that changed a setting, the newest first."""
+        return [e for e in self.evidence.known if name in e.changes]
+
+    def seen(self, setting: Setting) -> set[str]:
+        """The values of a setting that were measured, or are being measured, as `repr` writes them."""
+        name = setting.knob.name
+        return {repr(value) for e in self.past(name) for value in e.changes[name]}
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Where the ideas for the code fit."""
+        return tuple(places(self.outline, self.evidence.source or "", self.evidence.known))
+
+
+def told(scene: Scene, e: Experiment) -> str:
+    """An experiment in a few words: its id, what it changed, and how that came out."""
+    changes = [f"{name} {written(old)} -> {written(new)}" for name, (old, new) in e.changes.items()]
+    words = ", ".join(changes[:3]) + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")
+    if not words:
+        words = repr(_clip(e.hypothesis, 70)) if e.hypothesis else "no change"
+    return f"{e.id} ({words}: {_outcome(e)})"
+
+
+def open_moves(scene: Scene, setting: Setting) -> list[Move]:
+    """Moves of a setting to values never measured, and not in a direction that clearly made things worse."""
+    name, present = setting.knob.name, setting.knob.value
+    past, seen = scene.past(name), scene.seen(setting)
+    closed = {heading(present, e.changes[name][1]) for e in past if len(e.changes) == 1 and _made_worse(e)} - {None}
+    candidates = moves(setting, scene.values)
+    return [move for move in candidates if repr(move.value) not in seen and move.heading not in closed]
+
+
+def of_setting(scene: Scene, setting: Setting, value: KnobValue, advice: str = "") -> Proposal:
+    """Propose a value for a setting."""
+    knob = setting.knob
+    unit = f": {_clip(knob.comment, 100)}" if knob.comment else ""
+    text = (
+        f"{knob.name} = {_clip(knob.text, 60)} (line {knob.line}{unit}). Try {written(value, knob.text)}{advice}. "
+        f"{_rests_on(scene, setting)}"
+    )
+    return Proposal(knob.name, setting.category, f"{setting.category}: {text}")
+
+
+def settings_in(scene: Scene, category: Category) -> Iterator[Proposal]:
+    """A proposal for each setting of a category that has an open move, those never tried first."""
+    settings = [s for s in scene.outline.settings if s.category == category and not _only_speed(s)]
+    for setting in sorted(settings, key=lambda s: len(scene.past(s.knob.name))):
+        for move in open_moves(scene, setting)[:1]:
+            yield of_setting(scene, setting, move.value)
+
+
+def code_in(scene: Scene, category: Category) -> Iterator[Proposal]:
+    """Proposals to change the code, in a category."""
+    for place in scene.places:
+        if place.idea.category == category:
+            yield _of_place(scene, place)
+
+
+def continued(scene: Scene) -> Iterator[Proposal]:
+    """Go on where the last keeps went: the same setting, further the same way."""
+    for e in scene.evidence.keeps:
+        for setting, old, new in _single_change(scene, e):
+            onward = [m for m in open_moves(scene, setting) if m.heading and m.heading == heading(old, new)]
+            if repr(setting.knob.value) == repr(new) and onward:
+                yield of_setting(scene, setting, onward[0].value, f", further the way that {e.id} went")
+
+
+def halved(scene: Scene) -> Iterator[Proposal]:
+    """Half the step of a near miss."""
+    for e in scene.evidence.near_misses:
+        for setting, old, new in _single_change(scene, e):
+            middle = halfway(setting.knob.value, new)
+            seen = {
+                repr(value) for other in scene.past(setting.knob.name) for value in other.changes[setting.knob.name]
+            }
+            if repr(setting.knob.value) == repr(old) and middle is not None and repr(middle) not in seen:
+                yield of_setting(scene, setting, middle, f", about half the step of {e.id}")
+
+
+def combined(scene: Scene) -> Iterator[Proposal]:
+    """Put two near misses together."""
+    by_id = {e.id: e for e in scene.evidence.near_misses}
+    for pair in near_miss_pairs(scene.task, scene.evidence):
+        a, b = by_id[pair.first], by_id[pair.second]
+        how = "make both edits on the present best"
+        if _only_knobs(a) and _only_knobs(b):
+            both = {name: new for e in (a, b) for name, (_, new) in e.changes.items()}
+            how = f"register with knobs {json.dumps(both)}"
+        text = f"combination: put {told(scene, a)} and {told(scene, b)} together: {how}."
+        yield Proposal(f"{a.id}+{b.id}", "combination", text)
+
+
+def ablated(scene: Scene) -> Iterator[Proposal]:
+    """Take back a kept change that is still in place, the smallest gain first."""
+    evidence = scene.evidence
+    keeps = [e for e in evidence.keeps if e != evidence.baseline and e.delta is not None]
+    for e in sorted(keeps, key=lambda e: e.delta or 0.0):
+        present = {name: old for name, (old, new) in e.changes.items() if repr(scene.values.get(name)) == repr(new)}
+        if (e.changes and not present) or _was_ablated(scene, e, present):
+            continue
+        how = ", ".join(f"set {name} back to {written(old)}" for name, old in present.items())
+        what = how or f"take its change out again ({_clip(e.diff_summary, 60) or 'see its diff'})"
+        text = f"ablation: does {told(scene, e)} still pay? On the present best, {what}; all else stays."
+        yield Proposal(f"-{e.id}", "ablation", text)
+
+
+def simplified(scene: Scene) -> Iterator[Proposal]:
+    """Switch something off, or make the longest part shorter."""
+    for setting in scene.outline.settings:
+        off = {int: 0, float: 0.0}.get(type(setting.knob.value))
+        says_so = re.search(r"\b0\b[^;,]{0,12}\b(no|none|off)\b", setting.knob.comment)
+        if says_so and setting.knob.value and off is not None and repr(off) not in scene.seen(setting):
+            switch = of_setting(scene, setting, off, ": if the score holds, its code can go")
+            yield replace(switch, category="simplification", text=f"simplification: {switch.text.split(': ', 1)[1]}")
+    for part in sorted(scene.outline.parts, key=lambda part: -part.lines)[:1]:
+        text = (
+            f"simplification: {part.name} (line {part.line}) is the longest part with {part.lines} lines: take out one "
+            f"refinement of it and see whether the score holds; {compare(scene)}."
+        )
+        yield Proposal(part.name, "simplification", text)
+
+
+def careful(scene: Scene) -> Iterator[Proposal]:
+    """After many crashes: what crashed last, less memory if that was it, then near steps of the safest settings."""
+    crashes = [e for e in scene.evidence.recent if e.status == "crash"]
+    for e in crashes[:1]:
+        why = f" It said: {_clip(e.reason, 120)!r}." if e.reason else ""
+        todo = "Mend it if the mistake is small, else leave it"
+        text = f"{e.category}: {told(scene, e)} was the last to crash.{why} {todo}."
+        yield Proposal(e.id, e.category, text)
+    if any(re.search(r"memory|\boom\b", e.reason, re.I) for e in crashes):
+        yield from _less_memory(scene)
+    for turn in zip_longest(*(settings_in(scene, category) for category in SAFEST)):
+        yield from (proposal for proposal in turn if proposal)
+
+
+def _less_memory(scene: Scene) -> Iterator[Proposal]:
+    for setting in scene.outline.settings:
+        value = setting.knob.value
+        if _only_speed(setting) and isinstance(value, int) and value > 1:
+            yield of_setting(scene, setting, value // 2, " so that other changes fit into memory")
+
+
+def _of_place(scene: Scene, place: Place) -> Proposal:
+    category = place.idea.category
+    count = scene.evidence.counts.get(category)
+    so_far = (
+        f"{count.keeps} of {count.tries} tries of {category} were kept" if count else "Nothing of the kind was tried"
+    )
+    text = f"{category}: in {place.part.name} (line {place.line}), {place.idea.text}. {so_far}; {compare(scene)}."
+    return Proposal(place.part.name + place.idea.known, category, text)
+
+
+def _rests_on(scene: Scene, setting: Setting) -> str:
+    past = scene.past(setting.knob.name)[:2]
+    if not past:
+        return f"Never changed so far; {compare(scene)}."
+    return f"Before: {', '.join(told(scene, e) for e in past)}."
+
+
+def compare(scene: Scene) -> str:
+    """Which experiment a new one is to be compared with."""
+    best = scene.evidence.best
+    if best is None or best.value is None:
+        return "compare with the baseline"
+    which = "baseline" if best == scene.evidence.baseline else "best"
+    return f"compare with {best.id} ({which}, {scene.task.metric} {show(best.value)})"
+
+
+def _outcome(e: Experiment) -> str:
+    match e.status:
+        case "keep":
+            return f"kept, better by {show(e.delta)}" if e.delta else "kept"
+        case "discard":
+            lost = f" by {show(-e.delta)}" if e.delta else ""
+            return f"a near miss, short{lost or ' by nothing'}" if e.near_miss else f"worse{lost}"
+        case "crash":
+            return "crashed"
+    return "under way"
+
+
+def _made_worse(e: Experiment) -> bool:
+    return e.status == "crash" or (e.status == "discard" and not e.near_miss)
+
+
+def _single_change(scene: Scene, e: Experiment) -> Iterator[tuple[Setting, KnobValue, KnobValue]]:
+    """The setting that an experiment changed with both values, if it changed just one."""
+    if len(e.changes) == 1:
+        ((name, (old, new)),) = e.changes.items()
+        setting = scene.outline.setting(name)
+        if setting:
+            yield setting, old, new
+
+
+def _only_knobs(e: Experiment) -> bool:
+    return bool(e.changes) and (e.source == "knobs" or e.lines_added == len(e.changes) == e.lines_removed)
+
+
+def _was_ablated(scene: Scene, e: Experiment, back: dict[str, KnobValue]) -> bool:
+    for other in scene.evidence.known:
+        went_back = back and all(name in other.changes and other.changes[name][1] == old for name, old in back.items())
+        named = other.category == "ablation" and re.search(rf"\b{re.escape(e.id)}\b", other.hypothesis)
+        if other.number > e.number and (went_back or named):
+            return True
+    return False
+
+
+def _only_speed(setting: Setting) -> bool:
+    """The batch of one device: it decides speed and memory, not what is learned."""
+    return re.search(r"device_batch|micro_?batch", words_of(setting.knob.name)) is not None
+
+
+def _clip(text: str, limit: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
