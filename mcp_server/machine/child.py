@@ -1,0 +1,122 @@
+"""One command in a process of its own: its output in a bounded log, its deadline, its end with all that it started."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mcp_server.machine import processes
+from mcp_server.machine.environment import MARK, launched
+from mcp_server.machine.logfile import BoundedLog
+
+EndedBy = Literal["itself", "deadline", "stop", "shutdown"]
+"""Who ended a command: itself, its deadline, a user who asked for it, or the end of the worker."""
+
+GRACE = 3.0
+"""Seconds from SIGTERM to SIGKILL."""
+
+POLL = 0.25
+CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a command ended.
+
+    Attributes:
+        code: its exit code; minus the number of the signal that ended it; None if it could not be killed.
+        seconds: wall time that it ran.
+    """
+
+    by: EndedBy
+    code: int | None
+    seconds: float
+
+
+async def run(
+    words: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    log: BoundedLog,
+    deadline: float,
+    ask: Callable[[], Awaitable[EndedBy | None]],
+    inherited: Sequence[int] = (),
+) -> Exit:
+    """Run a command until it ends, and then end whatever it left behind.
+
+    Args:
+        folder: its working directory.
+        environment: all that it sees, with the mark by which its processes are known.
+        deadline: seconds that it may run.
+        ask: called several times a second; another answer than None ends the command.
+        inherited: descriptors that it inherits.
+    """
+    started = time.monotonic()
+    mark = environment[MARK]
+    source, sink = os.pipe()
+    os.set_blocking(source, False)
+    loop = asyncio.get_running_loop()
+    try:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *launched("attached", str(os.getpid()), *words),
+                cwd=folder,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                pass_fds=inherited,
+                start_new_session=True,
+            )
+        finally:
+            os.close(sink)
+        loop.add_reader(source, _pump, loop, source, log)
+        ended = asyncio.ensure_future(process.wait())
+        by = await _watch(ended, started + deadline, ask, log)
+        seconds = time.monotonic() - started
+        await processes.end(mark, process.pid, GRACE if by != "itself" else 0.0)
+        await asyncio.wait({ended}, timeout=processes.PATIENCE)
+        loop.remove_reader(source)
+        _drain(source, log)
+        return Exit(by, ended.result() if ended.done() else None, seconds)
+    finally:
+        loop.remove_reader(source)
+        os.close(source)
+
+
+async def _watch(
+    ended: "asyncio.Future[int]", deadline: float, ask: Callable[[], Awaitable[EndedBy | None]], log: BoundedLog
+) -> EndedBy:
+    """Wait for the command's end, or for a reason to end it."""
+    while True:
+        remaining = deadline - time.monotonic()
+        await asyncio.wait({ended}, timeout=max(0.0, min(POLL, remaining)))
+        if ended.done():
+            return "itself"
+        if remaining <= 0:
+            return "deadline"
+        log.flush()
+        if by := await ask():
+            return by
+
+
+def _pump(loop: asyncio.AbstractEventLoop, source: int, log: BoundedLog) -> None:
+    with contextlib.suppress(BlockingIOError):
+        if data := os.read(source, CHUNK):
+            log.write(data)
+        else:
+            loop.remove_reader(source)
+
+
+def _drain(source: int, log: BoundedLog) -> None:
+    """Read what is left in the pipe, and no more: something unkillable may still be writing."""
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(64):
+            data = os.read(source, CHUNK)
+            if not data:
+                return
+            log.write(data)

@@ -1,0 +1,119 @@
+"""What a training sees of the user's environment: a documented list, and what the contract adds."""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from mcp_server.machine.devices import Device
+from mcp_server.research.experiment import Trial
+from mcp_server.research.task import Task, split_command
+from mcp_server.settings import Settings
+
+KEPT = (
+    # the system and the user
+    *(
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "XDG_CACHE_HOME",
+        "XDG_DATA_HOME",
+    ),
+    # trust
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    # compilers and libraries
+    *("CC", "CXX", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CONDA_PREFIX", "UV_CACHE_DIR"),
+    # torch
+    *("TORCH_HOME", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ENABLE_MPS_FALLBACK"),
+    # data on this machine
+    *("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"),
+    "AUTORESEARCH_DATA",
+)
+"""Variables that trainings see as the user set them; AUTORESEARCH_KEEP_ENV adds others."""
+
+KEPT_BEGINNINGS = ("LC_", "CUDA_", "CUDNN_", "NCCL_", "NVIDIA_")
+"""Variables whose names begin so are kept too, unless the name looks like that of a secret."""
+
+MARK = "AUTORESEARCH_DEVICE_KEY"
+"""The variable by which the processes of a training are known."""
+
+_SECRET = re.compile(r"token|key|secret|credential|passw|auth(?!or)", re.IGNORECASE)
+
+
+def scrubbed(source: Mapping[str, str], keep: Iterable[str] = ()) -> dict[str, str]:
+    """The variables of `source` that trainings may see; `keep` names further ones, which are taken as they are."""
+    wanted = {*KEPT, *keep}
+    return {
+        name: value
+        for name, value in source.items()
+        if name in wanted or (name.startswith(KEPT_BEGINNINGS) and not _SECRET.search(name))
+    }
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """What a worker sees: no more than its trainings will, and the settings."""
+    environment = scrubbed(os.environ, settings.keep_environment)
+    environment |= {
+        "AUTORESEARCH_CACHE": str(settings.cache),
+        "AUTORESEARCH_LOCKS": str(settings.locks),
+        "AUTORESEARCH_DEVICES": settings.devices,
+        "AUTORESEARCH_KEEP_ENV": " ".join(settings.keep_environment),
+    }
+    if settings.state:
+        environment["AUTORESEARCH_STATE"] = str(settings.state)
+    return environment
+
+
+def training_environment(
+    settings: Settings, task: Task, trial: Trial, device: Device, mark: str, checkout: Path, out: Path
+) -> dict[str, str]:
+    """The whole environment of one trial.
+
+    Args:
+        mark: the mark of the device's lock, see `DeviceLock.mark`.
+        out: the folder for what the training leaves.
+    """
+    kept = scrubbed(os.environ, settings.keep_environment)
+    programs = str(Path(task.interpreter).parent)
+    environment = kept | {
+        "AUTORESEARCH_TIME_BUDGET": f"{task.time_budget_seconds:g}",
+        "AUTORESEARCH_SEED": str(trial.seed),
+        "AUTORESEARCH_DEVICE": device.kind,
+        "AUTORESEARCH_OUT": str(out),
+        "AUTORESEARCH_CACHE": str(settings.cache),
+        MARK: mark,
+        "CUDA_VISIBLE_DEVICES": device.uuid,
+        "TORCHINDUCTOR_CACHE_DIR": str(settings.cache / "inductor"),
+        "TRITON_CACHE_DIR": str(settings.cache / "triton"),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # An editable install of the user's repository would be imported in place of the checkout's own packages.
+        "PYTHONPATH": os.pathsep.join([str(checkout), str(checkout / "src"), *filter(None, [kept.get("PYTHONPATH")])]),
+        # So that `torchrun` and scripts find the task's interpreter too.
+        "PATH": os.pathsep.join([programs, kept.get("PATH", os.defpath)]),
+        # `uv run` would install torch anew in every checkout, or repoint an editable install at it.
+        "UV_PROJECT_ENVIRONMENT": str(Path(programs).parent),
+        "UV_NO_SYNC": "1",
+    }
+    if device.cores:
+        threads = str(len(device.cores))
+        environment |= {"AUTORESEARCH_THREADS": threads, "OMP_NUM_THREADS": threads}
+    return environment
+
+
+def training_words(task: Task) -> list[str]:
+    """The words of the task's command, with the task's interpreter where it says `python`."""
+    first, *rest = split_command(task.command)
+    return [task.interpreter if first in ("python", "python3") else first, *rest]
+
+
+def launched(*words: str) -> list[str]:
+    """The words that run `launch.py` with the given arguments."""
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")), *words]

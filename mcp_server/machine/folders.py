@@ -1,0 +1,43 @@
+"""Where things lie in the state folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcp_server.settings import Settings
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The layout below the state folder of one repository."""
+
+    state: Path
+
+    @classmethod
+    def of(cls, settings: Settings, root: Path) -> "Folders":
+        """The folders for the repository whose top is `root`."""
+        return cls(settings.state or root / ".autoresearch")
+
+    @property
+    def store(self) -> Path:
+        """The SQLite file."""
+        return self.state / "autoresearch.db"
+
+    def workspace(self, tag: str, agent: str) -> Path:
+        """Where an agent of a run edits."""
+        return self.state / "workspaces" / tag / agent
+
+    def trial(self, trial_id: str) -> Path:
+        """All that one trial has and leaves: `log.txt`, `out/`, `result.json` and, while it runs, `checkout/`."""
+        return self.state / "trials" / trial_id
+
+    def log(self, trial_id: str) -> Path:
+        """The output of one trial."""
+        return self.trial(trial_id) / "log.txt"
+
+    def out(self, trial_id: str) -> Path:
+        """What one trial leaves."""
+        return self.trial(trial_id) / "out"
+
+    def worker_log(self, key: str) -> Path:
+        """What the workers of a device have to say."""
+        return self.state / "workers" / f"{key.replace(':', '-')}.log"

@@ -1,0 +1,100 @@
+"""What a training's exit and its log mean, in words that say what to do."""
+
+import re
+import signal
+from pathlib import Path
+
+from mcp_server.machine.child import Exit
+from mcp_server.research.experiment import Ending, Scalar, TrialStatus
+from mcp_server.research.metrics import clean, parse_metrics
+from mcp_server.research.task import Task
+from mcp_server.research.verdict import finite
+
+LONGEST_ERROR = 1500
+LOOKED_AT = 64 * 1024
+"""Characters at the end of a log in which the reason of a failure is looked for."""
+
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|OutOfMemoryError|can't allocate memory|cannot allocate memory|^MemoryError|std::bad_alloc",
+    re.I | re.M,
+)
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+def ending(
+    task: Task, end: Exit, text: str, ended_at: float, checkout: Path, changed: list[str], hint: str | None
+) -> Ending:
+    """The ending of a trial.
+
+    Args:
+        text: all that is kept of its log.
+        ended_at: seconds since the epoch.
+        checkout: the folder that it ran in.
+        changed: the inputs that were changed while it ran.
+        hint: what to do about a file that it missed, see `git.missing_hint`.
+    """
+    metrics = parse_metrics(text)
+    status, error = _status(task, end, text.replace(f"{checkout}/", ""), metrics, changed, hint)
+    error = clean(error, LONGEST_ERROR).strip()
+    return Ending(status, ended_at, end.code, metrics, error)
+
+
+def _status(
+    task: Task, end: Exit, text: str, metrics: dict[str, Scalar], changed: list[str], hint: str | None
+) -> tuple[TrialStatus, str]:
+    """The status and, for all but a good end, why."""
+    if end.by == "stop":
+        return "stopped", f"Stopped on request after {end.seconds:.0f} s."
+    if end.by == "shutdown":
+        return "lost", f"Its worker was told to end after {end.seconds:.0f} s."
+    if end.by == "deadline":
+        return "timed_out", (
+            f"Ended after {task.deadline_seconds:g} s: a training may take twice its budget of "
+            f"{task.time_budget_seconds:g} s and {task.startup_seconds:g} s besides. Make it watch "
+            f"AUTORESEARCH_TIME_BUDGET. Its last words: {last_words(text)}"
+        )
+    if end.code != 0:
+        return "failed", _failure(end.code, text, hint)
+    if changed:
+        return "failed", (
+            f"Invalid: the inputs {', '.join(changed)} changed while it trained. Write only below AUTORESEARCH_OUT."
+        )
+    if task.metric not in metrics:
+        return "failed", (
+            f'It printed no metric {task.metric}: print a line "{task.metric}: value" at the end. '
+            f"Its last words: {last_words(text)}"
+        )
+    value = metrics[task.metric]
+    if finite(value) is None:
+        return "failed", f"Its {task.metric} is {value!r}, which is not a finite number: the training diverged."
+    return "finished", ""
+
+
+def _failure(code: int | None, text: str, hint: str | None) -> str:
+    how = f"Exit code {code}" if code is None or code >= 0 else f"Killed by {_signal(-code)}"
+    if _OUT_OF_MEMORY.search(text[-LOOKED_AT:]):
+        return f"Out of memory ({how}): use a smaller batch or model. {last_words(text)}"
+    if code == -signal.SIGKILL:
+        how += " (perhaps by the system, for want of memory)"
+    return f"{how}: {last_words(text)} {hint or ''}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def last_words(text: str) -> str:
+    """The exception that ends the last traceback of a log, with its place in the task's own code; else the last lines."""
+    text = clean(text[-LOOKED_AT:], LOOKED_AT)
+    start = text.rfind(_TRACEBACK)
+    lines = [line for line in text[max(start, 0) :].splitlines() if not re.fullmatch(r"[\s^~]*", line)]
+    frames = [index for index, line in enumerate(lines) if re.match(r'  File ".*", line \d+', line)]
+    if start < 0 or not frames:
+        return " / ".join(line.strip()[-200:] for line in lines[-4:]) or "(it printed nothing)"
+    raised = [line for line in lines[frames[-1] + 1 :] if not line.startswith(" ")]
+    ours = [index for index in frames if not lines[index].startswith('  File "/')] or frames
+    place = [line.strip() for line in lines[ours[-1] : ours[-1] + 2] if line.startswith(" ")]
+    return f"{' '.join(raised)[:600]} ({': '.join(place)[:300]})"

@@ -1,0 +1,90 @@
+"""One trial, from its checkout to its ending."""
+
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcp_server.errors import ResearchError
+from mcp_server.machine import child, outcome, result
+from mcp_server.machine.devices import Device
+from mcp_server.machine.environment import training_environment, training_words
+from mcp_server.machine.git import Repository, check_out, missing_hint, state_of
+from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.logfile import BoundedLog
+from mcp_server.research.experiment import Ending, Trial
+from mcp_server.research.task import Task
+from mcp_server.settings import Settings
+
+Ask = Callable[[], Awaitable[child.EndedBy | None]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where trials run: a device with its lock, for a repository."""
+
+    settings: Settings
+    repository: Repository
+    device: Device
+    lock: DeviceLock
+
+
+async def train(bench: Bench, task: Task, trial: Trial, commit: str, folder: Path, busy: int, ask: Ask) -> Ending:
+    """Train `commit` and say how it ended; what cannot even be started has ended as `failed`.
+
+    Args:
+        folder: the trial's folder; what it held is deleted.
+        busy: the descriptor of the device's busy lock, for the training to inherit.
+        ask: see `child.run`.
+    """
+    checkout = folder / "checkout"
+    try:
+        discard(folder)
+        (folder / "out").mkdir(parents=True)
+        bench.settings.cache.mkdir(parents=True, exist_ok=True)
+        result.reserve(folder)
+        log = BoundedLog(folder / "log.txt")
+    except OSError as error:
+        return _not_started(f"its folder {str(folder)!r} cannot be written: {error.strerror}")
+    try:
+        check_out(bench.repository, commit, checkout, task.inputs)
+        before = state_of(bench.repository.root, task.inputs)
+        end = await _run(bench, task, trial, checkout, log, busy, ask)
+        after = state_of(bench.repository.root, task.inputs)
+        changed = [path for path in task.inputs if after[path] != before[path]]
+        text = log.text()
+        hint = missing_hint(bench.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
+        return outcome.ending(task, end, text, time.time(), checkout, changed, hint)
+    except (ResearchError, OSError) as error:
+        log.write(f"{error}\n".encode("utf-8", "replace"))
+        return _not_started(str(error))
+    finally:
+        log.close()
+
+
+async def _run(
+    bench: Bench, task: Task, trial: Trial, checkout: Path, log: BoundedLog, busy: int, ask: Ask
+) -> child.Exit:
+    mark = bench.lock.mark
+    environment = training_environment(
+        bench.settings, task, trial, bench.device, mark, checkout, checkout.with_name("out")
+    )
+    return await child.run(training_words(task), checkout, environment, log, task.deadline_seconds, ask, [busy])
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder as far as that is possible; a training may have left parts of it read-only."""
+
+    def make_writable(action: Callable[..., object], path: str, _: object) -> None:
+        try:
+            Path(path).parent.chmod(0o700)
+            action(path)
+        except OSError:
+            pass
+
+    shutil.rmtree(folder, onerror=make_writable)
+
+
+def _not_started(why: str) -> Ending:
+    return Ending("failed", time.time(), error=f"It could not be trained: {why}")

@@ -1,0 +1,225 @@
+"""The worker of one device: trains what is queued, one trial after the other, until nothing is left, and exits.
+
+    python -m mcp_server.machine.worker --repo PATH --device KEY
+
+It is nobody's child and needs no server. Whoever holds the device's lock is its worker, and nobody else touches a trial
+on that device. A worker that is killed outright is healed by the next one. SIGTERM or SIGINT ends the training with all
+it started, queues its trial again, and ends the worker: what a reboot does, and what `kill` does. To end a training
+for good, ask to stop it.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from mcp_server.errors import NotReady, ResearchError
+from mcp_server.machine import processes, result
+from mcp_server.machine.child import EndedBy
+from mcp_server.machine.devices import Device, find_device
+from mcp_server.machine.environment import launched, worker_environment
+from mcp_server.machine.folders import Folders
+from mcp_server.machine.git import Repository
+from mcp_server.machine.locks import DeviceLock, Holder
+from mcp_server.machine.store import Store
+from mcp_server.machine.training import Bench, discard, train
+from mcp_server.research.experiment import Ending, Trial
+from mcp_server.settings import Settings
+
+Answer = TypeVar("Answer")
+
+LOG_LIMIT = 1024 * 1024
+TRIES = 12
+"""How often a refused write is tried; the waits between add up to about a minute, on top of SQLite's own."""
+
+
+def start_worker(settings: Settings, device: Device, folders: Folders) -> None:
+    """Start a worker for the device and return at once; one too many ends by itself. Takes about 20 ms.
+
+    Raises:
+        NotReady: it cannot be started.
+    """
+    log = folders.worker_log(device.key)
+    words = [sys.executable, "-m", "mcp_server.machine.worker", "--repo", str(settings.repo), "--device", device.key]
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        too_long = log.exists() and log.stat().st_size > LOG_LIMIT
+        with log.open("wb" if too_long else "ab") as output:
+            subprocess.run(
+                launched("detached", *words),
+                cwd="/",
+                env=worker_environment(settings),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                check=True,
+            )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NotReady(
+            f"The worker of {device.label} cannot be started: {error}", "Run `autoresearch doctor`"
+        ) from None
+
+
+class Worker:
+    """The holder of a device's lock, at work for one repository."""
+
+    def __init__(self, bench: Bench, folders: Folders, store: Store) -> None:
+        self._bench = bench
+        self._folders = folders
+        self._store = store
+        self.ending = False
+        """Set to end the present training and claim no other."""
+
+    async def work(self) -> None:
+        """Train until nothing is queued for this device, another worker has it, or something unkillable is on it."""
+        device, lock = self._bench.device, self._bench.lock
+        while not self.ending and lock.take():
+            with lock:
+                await self._hold()
+            if lock.is_busy():
+                pids = [process.pid for process in processes.marked(lock.mark)]
+                say(f"{device.label} is stuck: cannot kill {pids or 'whatever has its busy lock'}")
+                return
+            # What was queued before the release is seen now; what is queued later finds the lock free.
+            if not await self._store.trials.waiting(device.kind):
+                return
+
+    async def _hold(self) -> None:
+        """Do all that only the holder of the lock may do."""
+        self._note()
+        await self._clear()
+        if self._bench.lock.is_busy():
+            return
+        await self._heal()
+        while not self.ending and (busy := self._bench.lock.mark_busy()) is not None:
+            trial = await self._claim()
+            if trial is None:
+                os.close(busy)
+                return
+            self._note(trial)
+            await self._train(trial, busy)
+            self._note()
+
+    async def _clear(self) -> None:
+        """End all that is left of earlier trainings on this device, and wait for it a while."""
+        mark = self._bench.lock.mark
+        await processes.end(mark)
+        deadline = time.monotonic() + processes.PATIENCE
+        while self._bench.lock.is_busy() and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+            await processes.end(mark)
+
+    async def _heal(self) -> None:
+        """Give every trial that an earlier worker left in training the end that it had."""
+        for trial in await patiently(lambda: self._store.trials.training_on(self._bench.device.key)):
+            folder = self._folders.trial(trial.id)
+            ending = result.read(folder, trial) or Ending("lost", time.time(), error="Its worker was killed.")
+            await self._record(trial, ending)
+            discard(folder / "checkout")
+
+    async def _claim(self) -> Trial | None:
+        device = self._bench.device
+        return await patiently(lambda: self._store.trials.claim(device.key, device.kind, os.getpid()))
+
+    async def _train(self, trial: Trial, busy: int) -> None:
+        """Train one trial, free the device of all that it left, and record how it ended."""
+        folder = self._folders.trial(trial.id)
+
+        async def ask() -> EndedBy | None:
+            if self.ending:
+                return "shutdown"
+            try:
+                return "stop" if await self._store.trials.stop_requested(trial.id) else None
+            except sqlite3.OperationalError:
+                return None
+
+        try:
+            experiment = await self._store.experiments.get(trial.experiment_id)
+            run = await self._store.runs.get(experiment.tag)
+            ending = await train(self._bench, run.task, trial, experiment.commit, folder, busy, ask)
+        finally:
+            os.close(busy)
+        await processes.end(self._bench.lock.mark, below=os.getpid())
+        processes.reap()
+        try:
+            result.write(folder, trial, ending)
+        except OSError as error:
+            say(f"{trial.id}: the result cannot be written: {error}")
+        await self._record(trial, ending)
+        discard(folder / "checkout")
+
+    async def _record(self, trial: Trial, ending: Ending) -> None:
+        trials = self._store.trials
+        if ending.status == "lost":
+            await patiently(lambda: trials.lose(trial.id, ending.ended_at, ending.error))
+        else:
+            crashed = ending.status in ("failed", "timed_out")
+            await patiently(lambda: trials.finish(trial.id, ending, crashed))
+
+    def _note(self, trial: Trial | None = None) -> None:
+        repo = str(self._bench.repository.root)
+        self._bench.lock.note(Holder(os.getpid(), repo, trial.id if trial else ""))
+
+
+async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Await `attempt()`, again and again while the store is locked or the disk is full, and at last raise the error."""
+    for number in range(TRIES):
+        try:
+            return await attempt()
+        except sqlite3.OperationalError as error:
+            if number == TRIES - 1:
+                raise
+            say(f"trying again: {error}")
+        await asyncio.sleep(min(10.0, 0.1 * 2**number))
+    raise AssertionError("unreachable")
+
+
+def say(text: str) -> None:
+    """Write a line to the worker's log."""
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{os.getpid()}] {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+async def serve(settings: Settings, key: str) -> None:
+    """Be the worker of the device with this key; raises ResearchError where the repository or device is gone."""
+    device = find_device(key, settings.devices)
+    if device.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, device.cores)
+    lock = DeviceLock(settings.locks, device.key)
+    if lock.is_held():
+        return
+    repository = Repository.discover(settings.repo)
+    folders = Folders.of(settings, repository.root)
+    async with Store.open(folders.store) as store:
+        worker = Worker(Bench(settings, repository, device, lock), folders, store)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, setattr, worker, "ending", True)
+        await worker.work()
+
+
+def main() -> None:
+    """The entry point of the worker's process."""
+    parser = argparse.ArgumentParser(prog="mcp_server.machine.worker", description="Train what is queued for a device.")
+    parser.add_argument("--repo", type=Path, required=True)
+    parser.add_argument("--device", required=True, metavar="KEY")
+    parser.add_argument(
+        "--devices", metavar="SPEC", help="the devices of which KEY is one; default: of the environment"
+    )
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would turn every exit code into 0
+    processes.adopt_orphans()
+    try:
+        asyncio.run(serve(Settings.load(arguments.repo, arguments.devices), arguments.device))
+    except ResearchError as error:
+        say(str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
