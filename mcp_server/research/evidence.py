@@ -1,10 +1,11 @@
 """What the strategy looks at: a bounded extract of a run's history, however long the history is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from mcp_server.research.experiment import Category, Experiment
+from mcp_server.research.experiment import FINISHED, Category, Experiment
+from mcp_server.research.task import Task
 
 RECENT = 200
 KEEPS = 50
@@ -59,3 +60,30 @@ class Evidence:
         """Every experiment in the extract once, the newest first: what must not be proposed again."""
         everything = {e.id: e for e in (*self.recent, *self.keeps, *self.near_misses, *self.in_flight)}
         return tuple(sorted(everything.values(), key=lambda e: e.number, reverse=True))
+
+
+def gather(task: Task, experiments: Iterable[Experiment], source: str | None = None) -> Evidence:
+    """The evidence of a whole history in memory: what a simulation has, and what a store's queries must agree with."""
+    newest = sorted(experiments, key=lambda e: e.number, reverse=True)
+    finished = [e for e in newest if e.status in FINISHED]
+    kept = [e for e in finished if e.status == "keep"]
+    near = [e for e in finished if e.near_miss]
+    counts: dict[Category, Count] = {}
+    for e in finished:
+        count = counts.get(e.category, Count())
+        counts[e.category] = Count(count.tries + 1, count.keeps + (e.status == "keep"))
+
+    def loss(e: Experiment) -> float:
+        return 0.0 if e.value is None else -task.improvement(e.value, 0.0)
+
+    return Evidence(
+        counts=counts,
+        recent=tuple(finished[:RECENT]),
+        keeps=tuple(kept[:KEEPS]),
+        near_misses=tuple(sorted(near, key=loss)[:NEAR_MISSES]),
+        in_flight=tuple([e for e in newest if e.status not in FINISHED][:IN_FLIGHT]),
+        lessons=tuple([e for e in finished if e.lesson][:LESSONS]),
+        best=min(kept, key=loss, default=None),
+        baseline=kept[-1] if kept else None,
+        source=source,
+    )
