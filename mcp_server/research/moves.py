@@ -1,7 +1,7 @@
 """Where a setting could go from its present value: steps on the scale that suits it, near ones first."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mcp_server.research.experiment import KnobValue
@@ -145,5 +145,5 @@ def _short(number: float) -> float:
     return float(f"{number:.6g}")
 
 
-def _pad(steps: list[float]) -> list[float | None]:
+def _pad(steps: Sequence[float]) -> list[float | None]:
     return [*steps[:2], *[None] * (2 - len(steps[:2]))]

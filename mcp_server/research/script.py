@@ -71,7 +71,7 @@ _CATEGORY = tuple((category, re.compile(rf"(?:^|_)(?:{words})(?:_|$)")) for cate
 _HOUSEKEEPING = re.compile(
     r"(?:^|_)(?:seed|path|dir|folder|file\w*|logs?|logging|print\w*|wandb|url|version|debug|verbose|name|eval\w*|val"
     r"|workers|compile\w*|dtype|cache\w*|interval|save\w*|resume|checkpoint\w*|budget|data|dataset|tokenizer|peak|t?flops"
-    r"|profile\w*|port|host|project|entity|metric|target|time\w*|device(?!_batch))(?:_|$)"
+    r"|profile\w*|port|host|project|entity|metric|target|time\w*|device(?!_batch)|gpu|gi?b|memory|cuda)(?:_|$)"
 )
 
 
@@ -135,6 +135,12 @@ def _parts(tree: ast.Module, source: str) -> Iterator[Part]:
 
 def _part(node: ast.ClassDef | ast.FunctionDef, name: str, lines: list[str]) -> Iterator[Part]:
     category = category_of(node.name)
+    if (
+        category == "optimizer"
+        and isinstance(node, ast.FunctionDef)
+        and re.search("lr|learning_rate", words_of(node.name))
+    ):
+        category = "scheduling"  # a function of the learning rate is its schedule, a constant is the optimizer's
     if category and not _HOUSEKEEPING.search(words_of(node.name)):
         end = node.end_lineno or node.lineno
         yield Part(name, node.lineno, end - node.lineno + 1, category, "\n".join(lines[node.lineno - 1 : end]))
@@ -155,20 +161,18 @@ def _arguments(tree: ast.Module) -> Iterator[Knob]:
 def _fields(tree: ast.Module) -> Iterator[Knob]:
     """Fields of configuration classes and entries of module-level dictionaries."""
     for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            for field in node.body:
-                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value:
-                    yield from _knob(f"{node.name}.{field.target.id}", field.value)
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            holder = node.targets[0].id
-            if isinstance(node.value, ast.Dict):
-                for key, value in zip(node.value.keys, node.value.values, strict=True):
+        match node:
+            case ast.ClassDef(name=holder, body=body):
+                for field in body:
+                    if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value:
+                        yield from _knob(f"{holder}.{field.target.id}", field.value)
+            case ast.Assign(targets=[ast.Name(id=holder)], value=ast.Dict(keys=keys, values=values)):
+                for key, value in zip(keys, values, strict=True):
                     if isinstance(key, ast.Constant) and isinstance(key.value, str):
                         yield from _knob(f"{holder}.{key.value}", value)
-            elif isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
-                if node.value.func.id == "dict":
-                    for keyword in node.value.keywords:
-                        yield from _knob(f"{holder}.{keyword.arg}", keyword.value)
+            case ast.Assign(targets=[ast.Name(id=holder)], value=ast.Call(func=ast.Name(id="dict"), keywords=keywords)):
+                for keyword in keywords:
+                    yield from _knob(f"{holder}.{keyword.arg}", keyword.value)
 
 
 def _knob(name: str, node: ast.expr, comment: ast.expr | None = None) -> Iterator[Knob]:
@@ -184,7 +188,7 @@ def _options(tree: ast.Module, knob: Knob) -> tuple[str, ...]:
     if not isinstance(knob.value, str):
         return ()
     own = knob.name.lstrip("-").split(".")[-1].lower()
-    found = [word for word in re.findall(r"[\w-]+(?=\s*\|)|(?<=\|)\s*[\w-]+", knob.comment)]
+    found = re.findall(r"[\w-]+(?=\s*\|)|(?<=\|)\s*[\w-]+", knob.comment)
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name | ast.Attribute):
             name = node.left.id if isinstance(node.left, ast.Name) else node.left.attr
