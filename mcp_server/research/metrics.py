@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mcp_server.research.experiment import Scalar
+from mcp_server.research.verdict import finite
 
 MAX_METRICS = 64
 """Keys remembered of one log; of more, the ones printed last stay, because a summary ends a log."""
@@ -30,7 +31,9 @@ _NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[-+]?\d+)?
 _NOT_A_KEY = re.compile(r"(?:Error|Exception|Warning|Interrupt|Exit)$")
 
 _VALUE = r"\s*[:=]?\s*([-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf))"
-_STEP = re.compile(r"\b(?:step|iter|iteration|epoch|batch)\s*[:=#]?\s*\[?(\d+)(?:\s*/\s*(\d+))?", re.I)
+_STEP = re.compile(
+    r"\b(?:step|iter|iteration|epoch|batch)\s*[:=#]?\s*\[?(\d{1,15})(?!\d)(?:\s*/\s*(\d{1,15})(?!\d))?", re.I
+)
 _LOSS = re.compile(r"\b(?:train[ _]?)?loss" + _VALUE, re.I)
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s?%")
 _ELAPSED = re.compile(r"\belapsed" + _VALUE + r"\s*s", re.I)
@@ -80,16 +83,16 @@ def parse_progress(text: str) -> Progress | None:
         loss = _LOSS.search(line)
         if step is None or (loss is None and step[2] is None and "|" not in line):
             continue
-        percent = _float(_PERCENT.search(line))
+        percent = finite(_float(_PERCENT.search(line)))
         if percent is None and step[2] and int(step[2]) > 0:
-            percent = min(100.0, 100 * int(step[1]) / int(step[2]))
+            percent = 100 * int(step[1]) / int(step[2])
         return Progress(
             text=clean(line, 200).strip(),
             step=int(step[1]),
             loss=_float(loss),
-            percent=percent,
-            elapsed_seconds=_float(_ELAPSED.search(line)),
-            remaining_seconds=_float(_REMAINING.search(line)),
+            percent=None if percent is None else min(100.0, percent),
+            elapsed_seconds=finite(_float(_ELAPSED.search(line))),
+            remaining_seconds=finite(_float(_REMAINING.search(line))),
         )
     return None
 

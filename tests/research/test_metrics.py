@@ -95,6 +95,7 @@ PROGRESS = (
         ("Epoch [2/4], Loss: 1.5e-2", Progress("", 2, 0.015, 50.0)),
         ("step: 7 train_loss: nan | eta 30 s", Progress("", 7, math.nan, None, None, 30.0)),
         ("iteration 12/0 loss: 1", Progress("", 12, 1.0)),
+        ("step 3 | 250% | elapsed: infs", Progress("", 3, None, 100.0)),
     ],
 )
 def test_progress_of_many_scripts_is_understood(line: str, expected: Progress) -> None:
@@ -104,7 +105,9 @@ def test_progress_of_many_scripts_is_understood(line: str, expected: Progress) -
     assert repr(progress) == repr(Progress(**{**vars(expected), "text": line}))  # repr: NaN equals nothing
 
 
-@pytest.mark.parametrize("text", ["", "loading", "val_bpb: 0.9", "the first step", "step 3", "x" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "loading", "val_bpb: 0.9", "the first step", "step 3", "x" * 5000, f"step {'9' * 900}/1"]
+)
 def test_without_a_progress_line_there_is_no_progress(text: str) -> None:
     assert parse_progress(text) is None
 
