@@ -1,5 +1,6 @@
 """The one table of what a user can ask for. Tools, REST routes and command-line verbs are all made from it."""
 
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,16 @@ class Operation:
     def name(self) -> str:
         """The name of the tool, route and verb."""
         return self.method.__name__
+
+    @property
+    def description(self) -> str:
+        """What it does, when to call it and what to call next, on one line."""
+        return " ".join((self.method.__doc__ or "").split())
+
+    @property
+    def waits(self) -> bool:
+        """Whether it takes a while and reports progress."""
+        return "progress" in inspect.signature(self.method).parameters
 
     async def call(self, lab: Lab, **arguments: Any) -> Any:
         """Call the operation on an open lab; raises ResearchError."""

@@ -1,0 +1,47 @@
+"""What an operation answers, as JSON that every door sends alike."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from mcp_server.operations import Operation
+
+
+@cache
+def output_schema(operation: Operation) -> dict[str, Any]:
+    """The JSON schema of what an operation answers."""
+    schema = TypeAdapter(get_type_hints(operation.method)["return"]).json_schema(schema_generator=_Untitled)
+    return _without_titles(schema)
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON types. A field that may be left out and is None is left out: small answers cost few tokens."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: plain(content)
+            for field in fields(value)
+            if (content := getattr(value, field.name)) is not None or field.default is MISSING
+        }
+    if isinstance(value, Mapping):
+        return {str(key): plain(content) for key, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no NaN
+    return value
+
+
+class _Untitled(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _without_titles(schema: dict[str, Any]) -> dict[str, Any]:
+    for part in (schema, *schema.get("$defs", {}).values()):
+        part.pop("title", None)
+    return schema

@@ -1,0 +1,129 @@
+"""Serving: MCP over stdio, or MCP, REST and the dashboard over HTTP. Both end quickly and quietly on a signal."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mcp_server.errors import NotReady
+from mcp_server.interfaces.entrance import Entrance
+from mcp_server.interfaces.mcp_tools import build_server
+from mcp_server.settings import Settings
+
+if TYPE_CHECKING:
+    from mcp.server import Server
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_CLOSING_SECONDS = 0.3
+
+
+def serve_stdio(settings: Settings) -> None:
+    """Serve MCP on stdin and stdout until stdin ends or a signal comes."""
+    log_to_stderr()
+    asyncio.run(_serve_stdio(settings))
+
+
+def serve_http(settings: Settings, host: str = "127.0.0.1", port: int = 8765, allow_commands: bool = False) -> None:
+    """Serve MCP at /mcp, REST at /api and the dashboard at / until a signal comes.
+
+    Raises:
+        NotReady: the port is taken, or the address is reachable from elsewhere and no token is set.
+    """
+    from mcp_server.interfaces.guard import LOOPBACK, read_token
+
+    log_to_stderr()
+    token = read_token(os.environ)
+    if host not in LOOPBACK and token is None:
+        raise NotReady(
+            f"{host} can be reached from other machines, and no token is set",
+            "Set AUTORESEARCH_TOKEN or AUTORESEARCH_TOKEN_FILE, or serve on 127.0.0.1",
+        )
+    asyncio.run(_serve_http(settings, _bind(host, port), host, token, allow_commands))
+
+
+def log_to_stderr() -> None:
+    """Send warnings and errors to stderr: on stdio, stdout belongs to the protocol."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="autoresearch: %(levelname)s %(message)s")
+
+
+async def _serve_stdio(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    async with Entrance(settings) as entrance:
+        with _on_signals(stopping.set):
+            serving = asyncio.create_task(_over_stdio(build_server(entrance)))
+            stopped = asyncio.create_task(stopping.wait())
+            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if stopping.is_set():
+                serving.cancel()
+                await asyncio.wait({serving}, timeout=_CLOSING_SECONDS)
+            else:
+                await serving
+    if not serving.done():
+        os._exit(0)  # the SDK's thread waits for stdin and cannot be interrupted; everything else is closed
+
+
+async def _over_stdio(server: "Server[Any]") -> None:
+    from mcp.server.stdio import stdio_server
+
+    async with stdio_server() as (reader, writer):
+        await server.run(reader, writer, server.create_initialization_options())
+
+
+async def _serve_http(
+    settings: Settings, listener: socket.socket, host: str, token: str | None, allow_commands: bool
+) -> None:
+    import uvicorn
+
+    from mcp_server.interfaces.http import build_app
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # the original raises a signal again once it has shut down, which ends in a traceback
+
+    async with Entrance(settings, trusted=allow_commands, shared=True) as entrance:
+        config = uvicorn.Config(
+            build_app(entrance, host, token),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        server = Server(config)
+
+        def stop() -> None:
+            server.force_exit = server.should_exit
+            server.should_exit = True
+
+        with _on_signals(stop):
+            name = f"[{host}]" if ":" in host else host
+            url = f"http://{name}:{listener.getsockname()[1]}"
+            print(f"autoresearch: dashboard {url}/, MCP {url}/mcp, REST {url}/api", file=sys.stderr, flush=True)  # noqa: T201
+            await server.serve(sockets=[listener])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise NotReady(
+            f"Cannot listen on {host} port {port}: {error.strerror or error}", "Choose another with --host or --port"
+        ) from None
+
+
+@contextmanager
+def _on_signals(act: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for each in SIGNALS:
+        loop.add_signal_handler(each, act)
+    try:
+        yield
+    finally:
+        for each in SIGNALS:
+            loop.remove_signal_handler(each)
