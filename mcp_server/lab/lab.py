@@ -1,28 +1,48 @@
 """`Lab`: the parts that know how to do things, over one repository and one store."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from mcp_server.lab.bench import Bench
+from mcp_server.lab.branch import Branch
+from mcp_server.lab.pool import Pool
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
 from mcp_server.lab.setup import Setup
 from mcp_server.lab.training import Training
 from mcp_server.lab.verdicts import Verdicts
+from mcp_server.machine.folders import Folders
+from mcp_server.machine.git import Repository, ensure_state_folder
+from mcp_server.machine.store import Store
 from mcp_server.settings import Settings
 
 
 class Lab:
-    """One method per operation, grouped by what it knows."""
+    """One method per operation, grouped by what it knows. Made by `Lab.open`."""
 
-    setup: Setup
-    registering: Registering
-    training: Training
-    verdicts: Verdicts
-    reading: Reading
+    def __init__(self, bench: Bench) -> None:
+        pool, branch = Pool(bench), Branch(bench)
+        self.setup = Setup(bench, pool, branch)
+        self.registering = Registering(bench, branch)
+        self.training = Training(bench, pool)
+        self.verdicts = Verdicts(bench, branch)
+        self.reading = Reading(bench, pool, branch)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator["Lab"]:
-        """Open the repository and its store; raises NotReady where there is none."""
-        raise NotImplementedError
-        yield
+    async def open(cls, settings: Settings, shared: bool = False) -> AsyncIterator["Lab"]:
+        """Open the repository around `settings.repo` and its store; raises NotReady where there is none.
+
+        Args:
+            shared: several agents will call this lab, as over HTTP.
+        """
+        repository = await asyncio.to_thread(Repository.discover, settings.repo)
+        folders = Folders.of(settings, repository.root)
+        ensure_state_folder(folders.state)
+        async with Store.open(folders.store) as store:
+            bench = Bench(settings, repository, folders, store, shared)
+            try:
+                yield cls(bench)
+            finally:
+                bench.close()

@@ -1,19 +1,71 @@
 """Reading: everything that looks at the record and changes nothing."""
 
+import time
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from mcp_server.lab.results import Best, Diff, Exported, HistoryPage, NearMisses, RunList, Suggested, Summary
-from mcp_server.research.experiment import Category, Status
+from mcp_server.errors import InvalidInput, NotReady, UnknownId
+from mcp_server.lab.bench import Bench
+from mcp_server.lab.branch import Branch
+from mcp_server.lab.evidence import gather
+from mcp_server.lab.exporting import write_export
+from mcp_server.lab.pool import Pool
+from mcp_server.lab.results import (
+    Best,
+    Diff,
+    Exported,
+    HistoryPage,
+    NearMisses,
+    RunList,
+    RunView,
+    Suggested,
+    Summary,
+)
+from mcp_server.lab.views import plain, view, when
+from mcp_server.research import suggestions
+from mcp_server.research.experiment import FINISHED, Category, Experiment, Run, Status
+from mcp_server.research.strategy import choose
 
 Tag = Annotated[str | None, "The run; default: the newest"]
 
+PROGRESSION = 50
+LAST = 5
+RUNS_SHOWN = 100
+
 
 class Reading:
+    """Answers questions about the record."""
+
+    def __init__(self, bench: Bench, pool: Pool, branch: Branch) -> None:
+        self._bench = bench
+        self._pool = pool
+        self._branch = branch
+
     async def suggest(self, tag: Tag = None) -> Suggested:
         """Say what to try next and why: the strategy, categories by promise, concrete values for this very script."""
-        raise NotImplementedError
+        run = await self._run(tag)
+        source = await self._script(run, await self._branch.tip(run))
+        evidence = await gather(self._bench, run, source)
+        suggestion = suggestions.suggest(run, evidence)
+        fields = asdict(suggestion)
+        first = "Begin with the baseline: register without any change" if evidence.best is None else "Choose one"
+        return Suggested(
+            strategy=suggestion.strategy,
+            reason=suggestion.reason,
+            ranking=list(fields["ranking"]),
+            category_stats=fields["category_stats"],
+            underexplored_categories=list(suggestion.underexplored_categories),
+            high_yield_categories=list(suggestion.high_yield_categories),
+            near_miss_pairs=list(fields["near_miss_pairs"]),
+            trend=fields["trend"] | {"values": list(suggestion.trend.values)},
+            suggestions=list(suggestion.suggestions),
+            pending_confirmations=list(suggestion.pending_confirmations),
+            lessons=[f"{lesson.experiment_id} ({lesson.status}): {lesson.lesson}" for lesson in suggestion.lessons],
+            next_action=f"{first}, then register(tag={run.tag!r}, ...) and train",
+        )
 
     async def history(
         self,
@@ -25,29 +77,107 @@ class Reading:
         detail: Literal["concise", "full"] = "concise",
     ) -> HistoryPage:
         """List experiments, newest first."""
-        raise NotImplementedError
+        run = await self._run(tag)
+        before = _number(cursor)
+        history = self._bench.store.history
+        found = await history.page(run.tag, status, category, before, limit + 1)
+        page = found[:limit]
+        more = str(page[-1].number) if len(found) > limit else None
+        return HistoryPage(
+            experiments=[view(experiment, detail) for experiment in page],
+            total=await history.total(run.tag, status, category),
+            next_cursor=more,
+            next_action=f"Call history(cursor={more!r}) for older ones" if more else f"Call suggest(tag={run.tag!r})",
+        )
 
-    async def near_misses(
-        self, tag: Tag = None, limit: Annotated[int, "How many", Ge(1), Le(200)] = 20
-    ) -> NearMisses:
+    async def near_misses(self, tag: Tag = None, limit: Annotated[int, "How many", Ge(1), Le(200)] = 20) -> NearMisses:
         """List discarded experiments that came close to the best: candidates to refine or combine."""
-        raise NotImplementedError
+        run = await self._run(tag)
+        history = self._bench.store.history
+        best = await self._bench.store.experiments.best(run.tag)
+        value = best.value if best and best.value is not None else 0.0
+        found = await history.near_misses(run.tag, value, limit)
+        todo = "Refine one, or combine two of different categories" if found else f"Call suggest(tag={run.tag!r})"
+        return NearMisses(
+            near_misses=[view(experiment) for experiment in found],
+            total=await history.near_miss_total(run.tag),
+            next_action=todo,
+        )
 
     async def summary(self, tag: Tag = None) -> Summary:
         """Show a run at a glance: best against baseline, counts, progression, categories, devices."""
-        raise NotImplementedError
+        run = await self._run(tag)
+        store, task = self._bench.store, run.task
+        history = store.history
+        best, baseline = await store.experiments.best(run.tag), await history.baseline(run.tag)
+        gain = _gain(run, best, baseline)
+        start = baseline.value if baseline else None
+        counts = await history.counts(run.tag)
+        finished = sum(counts.get(status, 0) for status in FINISHED)
+        keeps = await history.keeps(run.tag, PROGRESSION)
+        strategy = choose(run, await gather(self._bench, run, None))
+        return Summary(
+            tag=run.tag,
+            metric=task.metric,
+            direction=task.direction,
+            baseline=start,
+            best=view(best) if best else None,
+            improvement=gain,
+            improvement_percent=None if gain is None or not start else 100 * gain / abs(start),
+            counts=plain(counts),
+            experiments=sum(counts.values()),
+            max_experiments=task.max_experiments,
+            elapsed_seconds=round(time.time() - run.created_at, 1),
+            training_minutes=round(await history.training_seconds(run.tag) / 60, 2),
+            keep_rate=round(counts.get("keep", 0) / finished, 4) if finished else None,
+            last_five=[view(experiment) for experiment in await history.decided(run.tag, LAST)],
+            progression=[
+                {"experiment_id": keep.id, "value": keep.value, "delta": keep.delta, "change": keep.hypothesis}
+                for keep in reversed(keeps)
+            ],
+            categories={name: asdict(count) for name, count in (await history.categories(run.tag)).items()},
+            strategy=f"{strategy.mode}: {strategy.reason}",
+            devices=await self._pool.views(),
+            noise="not measured: policy greedy keeps whatever came out better once",
+            next_action=f"Call suggest(tag={run.tag!r})",
+        )
 
     async def best(self, tag: Tag = None) -> Best:
         """Show the best experiment and its commit."""
-        raise NotImplementedError
+        run = await self._run(tag)
+        best = await self._bench.store.experiments.best(run.tag)
+        commit = await self._branch.tip(run)
+        todo = f"Call register(tag={run.tag!r}, ...) with a change to it" if best else "Register and train the baseline"
+        return Best(view(best, "full") if best else None, commit, run.branch, todo)
 
     async def diff(self, experiment_a: str, experiment_b: str) -> Diff:
         """Compare two experiments: metric deltas (b minus a) and the unified diff of their code."""
-        raise NotImplementedError
+        a = await self._bench.store.experiments.get(experiment_a)
+        b = await self._bench.store.experiments.get(experiment_b)
+        first, second = await self._metrics(a), await self._metrics(b)
+        deltas = {name: second[name] - first[name] for name in first if name in second}
+        text = await self._bench.run(self._bench.repository.diff, a.commit, b.commit)
+        return Diff(a.id, b.id, deltas, text, f"Call register(parent_id={b.id!r}, ...) to build on the second")
 
     async def list_runs(self) -> RunList:
         """List all runs of this repository, newest first."""
-        raise NotImplementedError
+        runs = []
+        for run in await self._bench.store.runs.newest(RUNS_SHOWN):
+            best = await self._bench.store.experiments.best(run.tag)
+            runs.append(
+                RunView(
+                    tag=run.tag,
+                    branch=run.branch,
+                    metric=run.task.metric,
+                    direction=run.task.direction,
+                    created_at=when(run.created_at) or "",
+                    best_value=best.value if best else None,
+                    experiments=await self._bench.store.history.total(run.tag),
+                    agents=list(await self._bench.store.runs.agents(run.tag)),
+                )
+            )
+        todo = f"Call setup_run(tag={runs[0].tag!r}, resume=true) to continue the newest" if runs else "Call setup_run"
+        return RunList(runs, todo)
 
     async def export(
         self,
@@ -56,4 +186,83 @@ class Reading:
         path: Annotated[str | None, "File to write, relative to the repository; default: return the text"] = None,
     ) -> Exported:
         """Export a run as results.tsv, JSON lines or a Markdown report."""
-        raise NotImplementedError
+        run = await self._run(tag)
+        target = None if path is None else _export_path(self._bench.repository.root, path)
+        text, count = await write_export(self._bench.store.history, run, format, target)
+        return Exported(
+            format=format,
+            experiments=count,
+            text=text,
+            path=str(target) if target else None,
+            next_action="Show it to the user" if text else f"Tell the user where it is: {target}",
+        )
+
+    async def tags(self, prefix: str) -> list[str]:
+        """Tags of runs that begin with `prefix`, newest first."""
+        return await self._bench.store.runs.matching(prefix)
+
+    async def program(self) -> str:
+        """The repository's program.md as it now is; raises NotReady if there is none."""
+        path = self._bench.repository.root / "program.md"
+        try:
+            return await self._bench.run(path.read_text, encoding="utf-8")
+        except OSError:
+            raise NotReady(f"{path} does not exist", "Follow the instructions of this server instead") from None
+
+    async def best_script(self, tag: str) -> str:
+        """The training script as it is in the best experiment of a run."""
+        run = await self._run(tag)
+        source = await self._script(run, await self._branch.tip(run))
+        if source is None:
+            raise UnknownId(f"Run {run.tag!r} has no single training script", "Call best for its commit")
+        return source
+
+    async def experiment_diff(self, experiment_id: str) -> str:
+        """The unified diff of an experiment against what it was based on."""
+        experiment = await self._bench.store.experiments.get(experiment_id)
+        return await self._bench.run(self._bench.repository.diff, experiment.base_commit, experiment.commit)
+
+    async def _run(self, tag: str | None) -> Run:
+        """The named run, or the newest."""
+        if tag is not None:
+            return await self._bench.store.runs.get(tag)
+        newest = await self._bench.store.runs.newest(1)
+        if not newest:
+            raise UnknownId("There is no run in this repository yet", "Call setup_run to begin one")
+        return newest[0]
+
+    async def _script(self, run: Run, commit: str) -> str | None:
+        if not run.task.train_script:
+            return None
+        return await self._bench.run(self._bench.repository.read_file, commit, run.task.train_script)
+
+    async def _metrics(self, experiment: Experiment) -> dict[str, float]:
+        """The numbers of an experiment: those judged, or those of its latest training."""
+        metrics = experiment.metrics
+        if not metrics and (trial := await self._bench.store.trials.latest(experiment.id)):
+            metrics = trial.metrics
+        return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _gain(run: Run, best: Experiment | None, baseline: Experiment | None) -> float | None:
+    if best is None or baseline is None or best.value is None or baseline.value is None:
+        return None
+    return run.task.improvement(best.value, baseline.value)
+
+
+def _number(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not cursor.isdecimal() or len(cursor) > 18:
+        raise InvalidInput(f"cursor {cursor!r} is not one of ours", "Give next_cursor as the page before answered it")
+    return int(cursor)
+
+
+def _export_path(root: Path, path: str) -> Path:
+    """Where to write an export: inside the repository, and never over a file that git has."""
+    target = (root / path).resolve()
+    if not target.is_relative_to(root.resolve()) or ".git" in target.relative_to(root.resolve()).parts:
+        raise InvalidInput(f"path {path!r} leads out of the repository", "Give a path relative to its top")
+    if target.exists():
+        raise InvalidInput(f"{path!r} exists", "Give the name of a new file")
+    return target

@@ -1,15 +1,35 @@
 """Setting a run up, or taking it up again."""
 
-from typing import Annotated, Literal
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
 
+from mcp_server.errors import InvalidInput, NotReady, WrongState
+from mcp_server.lab.bench import Bench, Desk
+from mcp_server.lab.branch import Branch
+from mcp_server.lab.planning import Plan, plan
+from mcp_server.lab.pool import Pool
 from mcp_server.lab.results import SetUp
-from mcp_server.research.experiment import Category
+from mcp_server.lab.views import plain, view
+from mcp_server.machine.devices import Device
+from mcp_server.research.experiment import Category, Experiment, Run
+from mcp_server.research.task import check_name
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+OPEN_SHOWN = 20
 
 
 class Setup:
     """Makes runs and workspaces."""
+
+    def __init__(self, bench: Bench, pool: Pool, branch: Branch) -> None:
+        self._bench = bench
+        self._pool = pool
+        self._branch = branch
 
     async def setup_run(
         self,
@@ -38,6 +58,184 @@ class Setup:
     ) -> SetUp:
         """Begin a run of experiments, or continue one with resume=true. Call this first.
 
-        Makes the branch and a workspace folder to edit in. Next: register a baseline without any change, train, complete.
+        Makes the branch and a workspace folder to edit in. Next: register the unchanged baseline, train, complete.
         """
-        raise NotImplementedError
+        arguments = {key: value for key, value in locals().items() if key != "self" and value is not None}
+        chosen = {key: value for key, value in arguments.items() if key in CONFIG or (key == "external" and value)}
+        name = check_name("tag", tag or _today())
+        if agent is not None:
+            check_name("agent name", agent)
+        if resume:
+            return await self._resume(name, chosen, base_ref, agent)
+        if not preview and (taken := await self._bench.store.runs.find(name)):
+            raise WrongState(
+                f"A run with tag {taken.tag!r} exists",
+                f"Continue it with setup_run(tag={taken.tag!r}, resume=true), or choose another tag",
+            )
+        repository = self._bench.repository
+        commit = await self._bench.run(repository.resolve, base_ref or "HEAD")
+        planned = await self._bench.run(plan, repository, commit, self._bench.settings.cache, chosen)
+        devices = await self._pool.devices()
+        run = _new_run(name, commit, planned, devices)
+        notes = [*planned.adjustments, *_device_notes(devices), *await self._left_out(run)]
+        if preview:
+            return await self._answer(run, None, None, notes, f"Call setup_run(tag={name!r}) to begin, without preview")
+        if not external:
+            await self._bench.run(repository.create_branch, run.branch, commit)
+        await self._bench.store.runs.add(run)
+        if external:
+            await self._bench.store.runs.add_agent(name, agent or "agent-1")
+            return await self._answer(run, agent or "agent-1", None, notes, _FIRST_EXTERNAL)
+        name_of_agent = agent or "agent-1"
+        desk = await self._bench.desk(run, name_of_agent, commit)
+        return await self._answer(run, name_of_agent, desk, notes, _FIRST.format(tag=name))
+
+    async def _resume(self, tag: str, given: Mapping[str, Any], base_ref: str | None, agent: str | None) -> SetUp:
+        run = await self._bench.store.runs.get(tag)
+        _check_same(run, given)
+        if base_ref is not None and await self._bench.run(self._bench.repository.resolve, base_ref) != run.base_commit:
+            raise InvalidInput(
+                f"base_ref {base_ref!r} is not the commit that run {tag!r} started from ({run.base_commit[:12]})",
+                "Leave base_ref out to resume, or begin a run under another tag",
+            )
+        notes: list[str] = []
+        if run.task.external:
+            known = await self._bench.store.runs.agents(run.tag)
+            return await self._answer(run, agent or known[0], None, notes, await self._next(run))
+        notes += await self._branch.settle(run)
+        tip = await self._branch.tip(run)
+        name, desk = await self._take_desk(run, agent, tip)
+        head = await self._bench.run(desk.workspace.head)
+        if not await self._bench.run(desk.workspace.is_clean):
+            notes.append("The workspace holds edits that are not registered yet.")
+        elif head != tip and not await self._bench.store.experiments.open_at(run.tag, head):
+            await self._bench.run(desk.workspace.move_to, tip)
+        await self._pool.wake(run.device_kind)
+        return await self._answer(run, name, desk, notes, await self._next(run))
+
+    async def _take_desk(self, run: Run, agent: str | None, tip: str) -> tuple[str, Desk]:
+        """The named agent's desk; else the one held already, the first that is free, or a new one."""
+        if agent is not None:
+            return agent, await self._bench.desk(run, agent, tip)
+        held = self._bench.held(run.tag)
+        if len(held) == 1 and not self._bench.shared:
+            return held[0], await self._bench.desk(run, held[0], tip)
+        known = await self._bench.store.runs.agents(run.tag)
+        fresh = (f"agent-{number}" for number in range(1, len(known) + 2))
+        for name in [*known, *[name for name in fresh if name not in known]]:
+            if name not in held:
+                try:
+                    return name, await self._bench.desk(run, name, tip)
+                except WrongState:
+                    continue
+        raise WrongState(f"Every workspace of run {run.tag!r} is in use", "Give a new agent name")
+
+    async def _left_out(self, run: Run) -> list[str]:
+        paths = await self._bench.run(self._bench.repository.uncommitted)
+        outside = {run.task.results_file, *run.task.inputs}
+        paths = [path for path in paths if path.rstrip("/") not in outside and not path.startswith(".autoresearch")]
+        if not paths:
+            return []
+        shown = ", ".join(paths[:20]) + (f" and {len(paths) - 20} more" if len(paths) > 20 else "")
+        return [f"Uncommitted changes are left out, since a run starts from the committed state: {shown}."]
+
+    async def _next(self, run: Run) -> str:
+        """What a caller who has lost its memory should do now."""
+        for experiment in reversed(await self._bench.store.history.open(run.tag, OPEN_SHOWN)):
+            if experiment.status in ("queued", "training"):
+                return f"Call train({experiment.id!r}) to watch the training that is under way"
+            if experiment.status == "trained":
+                return f"Call complete({experiment.id!r}): it is trained and not judged"
+            if experiment.status in ("registered", "needs_confirmation"):
+                return f"Call train({experiment.id!r}): it is registered and not trained"
+        if await self._bench.store.experiments.best(run.tag) is None:
+            return _FIRST_EXTERNAL if run.task.external else _FIRST.format(tag=run.tag)
+        return f"Call suggest(tag={run.tag!r}), then register the next idea"
+
+    async def _answer(
+        self, run: Run, agent: str | None, desk: Desk | None, notes: list[str], next_action: str
+    ) -> SetUp:
+        store = self._bench.store
+        best = await store.experiments.best(run.tag)
+        waiting: list[Experiment] = list(await store.history.open(run.tag, OPEN_SHOWN))
+        return SetUp(
+            tag=run.tag,
+            branch=run.branch,
+            workspace=str(desk.workspace.path) if desk else None,
+            agent=agent,
+            config={key: list(value) if isinstance(value, tuple) else value for key, value in asdict(run.task).items()},
+            platform=dict(run.platform),
+            devices=await self._pool.views(),
+            adjustments=notes,
+            best=view(best) if best else None,
+            counts=plain(await store.history.counts(run.tag)),
+            open_experiments=[view(experiment) for experiment in waiting],
+            next_action=next_action,
+        )
+
+
+CONFIG = (
+    "metric",
+    "direction",
+    "time_budget_seconds",
+    "train_script",
+    "command",
+    "editable",
+    "readonly",
+    "inputs",
+    "scope",
+    "policy",
+    "near_miss_threshold",
+    "max_experiments",
+    "target",
+    "results_file",
+    "task",
+)
+"""The arguments that decide the research config."""
+
+_FIRST = (
+    "Call register(tag={tag!r}, hypothesis='baseline', category='other') without any change, then train and "
+    "complete it: everything later is measured against this baseline"
+)
+_FIRST_EXTERNAL = "Measure the unchanged code, then register and complete it with its metrics: it is the baseline"
+
+
+def _today() -> str:
+    today = datetime.now(UTC).astimezone()
+    return f"{MONTHS[today.month - 1]}{today.day}"
+
+
+def _new_run(tag: str, commit: str, planned: Plan, devices: list[Device]) -> Run:
+    if not devices:
+        raise NotReady("No device is available", "Run `autoresearch doctor`")
+    device = devices[0]
+    return Run(
+        tag=tag,
+        branch=f"autoresearch/{tag}",
+        base_commit=commit,
+        task=planned.task,
+        device_kind=device.kind,
+        platform={"device_kind": device.kind, "device_name": device.name, "devices": str(len(devices))},
+        created_at=time.time(),
+    )
+
+
+def _device_notes(devices: list[Device]) -> list[str]:
+    if devices and devices[0].kind == "cpu":
+        cores = ", ".join(f"{device.label} with {len(device.cores)} cores" for device in devices)
+        return [f"No GPU is used: trainings run on the CPU ({cores})."]
+    return []
+
+
+def _check_same(run: Run, given: Mapping[str, Any]) -> None:
+    """Raise InvalidInput, naming them, where arguments differ from the run's config."""
+    for name, value in given.items():
+        if name == "task":
+            continue
+        wanted = tuple(value) if isinstance(value, list) else value
+        present = getattr(run.task, name)
+        if present != wanted:
+            raise InvalidInput(
+                f"{name} of run {run.tag!r} is {present!r}, not {value!r}",
+                f"Leave {name} out to resume the run as it is, or begin another under a new tag",
+            )

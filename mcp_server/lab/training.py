@@ -1,21 +1,47 @@
 """Trainings: queueing them, watching them, ending them."""
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
+from mcp_server.errors import UnknownId, WrongState
+from mcp_server.lab.bench import Bench
+from mcp_server.lab.logs import read_end, read_whole
+from mcp_server.lab.pool import Pool
 from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
+from mcp_server.research.experiment import FINISHED, Experiment, Run, Trial
+from mcp_server.research.metrics import as_data, clean, parse_progress
 
 Watcher = Callable[[float, float | None, str], Awaitable[None]]
 """Called while an operation waits, with seconds done, seconds in all (if known), and a message."""
 
+LIVE = ("queued", "training")
+AGAIN = ("stopped", "lost")
+TAIL_LINES = 12
+TAIL_CHARACTERS = 2_000
+REPORT_SECONDS = 3.0
+WAKE_SECONDS = 2.0
+STOP_SECONDS = 20.0
+LOG_CHARACTERS = 20_000
+
 
 class Training:
+    """Queues trials and watches them; the workers do the rest."""
+
+    def __init__(self, bench: Bench, pool: Pool) -> None:
+        self._bench = bench
+        self._pool = pool
+
     async def train(
         self,
         experiment_id: str,
-        wait_seconds: Annotated[float, "Return after this long at the latest; call again to re-attach", Ge(0), Le(3600)] = 45,
+        wait_seconds: Annotated[
+            float, "Return after this long at the latest; call again to re-attach", Ge(0), Le(3600)
+        ] = 45,
         seed: Annotated[int | None, "Random seed; default: chosen for you"] = None,
         *,
         progress: Watcher | None = None,
@@ -24,11 +50,96 @@ class Training:
 
         A second call never starts a second training. Next, when trained: complete.
         """
-        raise NotImplementedError
+        experiment = await self._bench.store.experiments.get(experiment_id)
+        run = await self._bench.store.runs.get(experiment.tag)
+        if run.task.external:
+            raise WrongState(
+                f"Run {run.tag!r} is external: its trainings are yours", "Train, then call complete with the metrics"
+            )
+        trial = await self._bench.store.trials.latest(experiment_id)
+        if experiment.status not in FINISHED and (trial is None or trial.status not in LIVE):
+            trial = await self._queue(run, experiment, trial, seed)
+        if seed is not None and trial is not None and seed != trial.seed:
+            raise WrongState(
+                f"Experiment {experiment_id} is {experiment.status} with seed {trial.seed}, not {seed}",
+                "Leave seed out; another seed is for an experiment that needs confirmation",
+            )
+        if trial is None:  # it was given up before any training
+            return _untrained(experiment)
+        return await self._watch(run, trial, wait_seconds, progress)
+
+    async def _queue(self, run: Run, experiment: Experiment, last: Trial | None, seed: int | None) -> Trial | None:
+        """Queue a trial where the experiment may be trained now; else its last trial."""
+        may = experiment.status in ("registered", "needs_confirmation") or (
+            experiment.status == "trained" and last is not None and last.status in AGAIN
+        )
+        if not may:
+            return last
+        await self._pool.of_kind(run.device_kind)
+        return await self._bench.store.trials.enqueue(experiment.id, seed, run.device_kind)
+
+    async def _watch(self, run: Run, trial: Trial, wait_seconds: float, progress: Watcher | None) -> Trained:
+        """Wait until the trial has ended or the time is up; wake workers where the queue stands still."""
+        deadline = time.monotonic() + wait_seconds
+        woken = reported = float("-inf")
+        pause = 0.05
+        while trial.status in LIVE:
+            now = time.monotonic()
+            if now - woken >= WAKE_SECONDS:
+                woken = now
+                await self._pool.wake(trial.device_kind)
+            if progress is not None and now - reported >= REPORT_SECONDS:
+                reported = now
+                await progress(*await self._message(run, trial))
+            if now >= deadline:
+                break
+            await asyncio.sleep(min(pause, max(0.0, deadline - now)))
+            pause = min(pause * 1.5, 0.5)
+            trial = await self._bench.store.trials.latest(trial.experiment_id) or trial
+        return await self._answer(run, trial)
+
+    async def _message(self, run: Run, trial: Trial) -> tuple[float, float | None, str]:
+        """How far a training is: seconds done, seconds in all, and the last line of its log."""
+        elapsed = _elapsed(trial) or 0.0
+        if trial.status == "queued":
+            return 0.0, None, f"queued at place {await self._bench.store.trials.position(trial)}"
+        log = await self._bench.run(read_end, self._bench.folders.log(trial.id))
+        lines = clean(log.text, TAIL_CHARACTERS).strip().splitlines()
+        return elapsed, run.task.time_budget_seconds, lines[-1] if lines else "starting"
+
+    async def _answer(self, run: Run, trial: Trial) -> Trained:
+        experiment = await self._bench.store.experiments.get(trial.experiment_id)
+        log = await self._bench.run(read_end, self._bench.folders.log(trial.id))
+        seen = parse_progress(log.text)
+        elapsed = _elapsed(trial)
+        training = trial.status == "training"
+        left = max(0.0, run.task.time_budget_seconds - elapsed) if training and elapsed is not None else None
+        if training and seen and seen.remaining_seconds is not None:
+            left = seen.remaining_seconds
+        status = _status(experiment, trial)
+        return Trained(
+            trial_id=trial.id,
+            status=status,
+            device=trial.device,
+            queue_position=await self._bench.store.trials.position(trial) if trial.status == "queued" else None,
+            elapsed_seconds=elapsed,
+            remaining_seconds=left,
+            progress=asdict(seen) if seen and training else None,
+            metrics=dict(trial.metrics),
+            log_tail=as_data(log.last(TAIL_LINES, TAIL_CHARACTERS)),
+            next_action=_next(experiment, trial, status),
+            error=trial.error or None,
+            seed=trial.seed,
+        )
 
     async def devices(self) -> DeviceList:
         """List the devices: memory in MB, temperature, utilisation, and the experiment on each."""
-        raise NotImplementedError
+        views = await self._pool.views()
+        kinds = {device.kind for device in await self._pool.devices()}
+        queued = sum([await self._bench.store.trials.waiting(kind) for kind in sorted(kinds)])
+        idle = sum(view.status == "idle" for view in views)
+        todo = f"{idle} idle: register and train further experiments" if idle else "All busy: trainings wait their turn"
+        return DeviceList(devices=views, queued=queued, next_action=todo)
 
     async def logs(
         self,
@@ -37,8 +148,94 @@ class Training:
         grep: Annotated[str | None, "Only lines that contain this text"] = None,
     ) -> LogExcerpt:
         """Read the end of an experiment's training log."""
-        raise NotImplementedError
+        trial = await self._trial(experiment_id)
+        log = await self._bench.run(read_whole, self._bench.folders.log(trial.id), grep)
+        text = log.last(lines, LOG_CHARACTERS)
+        shown = len(text.splitlines())
+        return LogExcerpt(
+            experiment_id=experiment_id,
+            trial_id=trial.id,
+            lines=as_data(text),
+            total_lines=log.total,
+            truncated=shown < log.total,
+            next_action="Call logs with more lines or another grep to see more"
+            if shown < log.total
+            else f"Call train({experiment_id!r}) for its status",
+        )
+
+    async def full_log(self, experiment_id: str) -> str:
+        """The log of an experiment's latest trial, cleaned, its end if it is very long."""
+        trial = await self._trial(experiment_id)
+        log = await self._bench.run(read_whole, self._bench.folders.log(trial.id), None)
+        return as_data(log.last(log.total, 400_000))
 
     async def stop(self, experiment_id: str) -> Stopped:
         """End an experiment's training. It is recorded as stopped, and the experiment may be trained again."""
-        raise NotImplementedError
+        await self._bench.store.experiments.get(experiment_id)
+        trial = await self._bench.store.trials.latest(experiment_id)
+        if trial is None or trial.status not in LIVE:
+            return Stopped(
+                experiment_id, trial.id if trial else None, "not_training", f"Call train({experiment_id!r}) to train it"
+            )
+        trial = await self._bench.store.trials.stop(trial.id)
+        deadline = time.monotonic() + STOP_SECONDS
+        woken = time.monotonic()
+        while trial.status in LIVE and time.monotonic() < deadline:
+            if time.monotonic() - woken >= WAKE_SECONDS:
+                woken = time.monotonic()
+                await self._pool.wake(trial.device_kind)  # heals it if its worker is gone
+            await asyncio.sleep(0.1)
+            trial = await self._bench.store.trials.latest(experiment_id) or trial
+        if trial.status in LIVE:
+            return Stopped(
+                experiment_id, trial.id, "stopping", f"Call train({experiment_id!r}) in a while to see it end"
+            )
+        if trial.status != "stopped":
+            return Stopped(
+                experiment_id,
+                trial.id,
+                "not_training",
+                f"It ended by itself: call train({experiment_id!r}) for its result",
+            )
+        return Stopped(experiment_id, trial.id, "stopped", f"Call train({experiment_id!r}) to train it again")
+
+    async def _trial(self, experiment_id: str) -> Trial:
+        await self._bench.store.experiments.get(experiment_id)
+        trial = await self._bench.store.trials.latest(experiment_id)
+        if trial is None:
+            raise UnknownId(f"Experiment {experiment_id!r} has no training yet", f"Call train({experiment_id!r})")
+        return trial
+
+
+def _elapsed(trial: Trial) -> float | None:
+    """Wall seconds since the trial started, up to its end."""
+    if trial.started_at is None:
+        return None
+    return round(max(0.0, (trial.ended_at or time.time()) - trial.started_at), 3)
+
+
+def _status(experiment: Experiment, trial: Trial) -> Literal["queued", "training", "trained", "crash", "stopped"]:
+    if experiment.status == "crash":
+        return "crash"
+    if trial.status == "queued" or trial.status == "training":
+        return trial.status
+    return "stopped" if trial.status in AGAIN else "trained"
+
+
+def _next(experiment: Experiment, trial: Trial, status: str) -> str:
+    name = repr(experiment.id)
+    if status in LIVE:
+        return f"Call train({name}) again to go on watching; meanwhile edit the next idea in the workspace"
+    if status == "stopped":
+        why = "was lost with its worker" if trial.status == "lost" else "was stopped"
+        return f"The training {why}: call train({name}) to run it again, or crash({name}) to give it up"
+    if experiment.status in FINISHED:
+        return f"It has its verdict, {experiment.status}: call suggest for the next idea"
+    if status == "crash":
+        return f"Read the error, call complete({name}), fix a trivial mistake in a new experiment or drop the idea"
+    return f"Call complete({name}) for the verdict"
+
+
+def _untrained(experiment: Experiment) -> Trained:
+    todo = "It was given up before any training: register the next idea"
+    return Trained(None, "crash", None, None, None, None, None, {}, "", todo, experiment.reason or None)

@@ -1,11 +1,33 @@
 """Verdicts: judging an experiment, and moving the branch and the workspace accordingly."""
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from mcp_server.lab.results import Completed, Crashed, StrategySet
+from mcp_server.errors import InvalidInput, WrongState
+from mcp_server.lab.bench import Bench
+from mcp_server.lab.branch import Branch
+from mcp_server.lab.evidence import gather
+from mcp_server.lab.ledger import append_result
+from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
+from mcp_server.machine.store.experiments import Decision
+from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial
+from mcp_server.research.strategy import choose
+from mcp_server.research.verdict import Action, judge, should_abort
+
+ACTIONS: Mapping[str, Action] = {"keep": "keep_commit", "needs_confirmation": "confirm"}
+"""What `complete` does by the verdict; git_reset for all others."""
+
+LONGEST_TEXT = 4000
 
 
 class Verdicts:
+    """Judges experiments."""
+
+    def __init__(self, bench: Bench, branch: Branch) -> None:
+        self._bench = bench
+        self._branch = branch
+
     async def complete(
         self,
         experiment_id: str,
@@ -15,13 +37,55 @@ class Verdicts:
         """Judge a trained experiment: keep advances the branch, discard leaves it. The workspace moves to the best
         unless you have edited it since register. Next: suggest, then register the next idea.
         """
-        raise NotImplementedError
+        store = self._bench.store
+        experiment = await store.experiments.get(experiment_id)
+        run = await store.runs.get(experiment.tag)
+        _check_text("lesson", lesson)
+        trial = await store.trials.latest(experiment_id)
+        if experiment.status not in FINISHED:
+            _check_trained(run, experiment, trial)
+        measured = _measured(run, experiment, trial, metrics)
+        origin: Literal["measured", "reported"] = "reported" if run.task.external else "measured"
 
-    async def crash(
-        self, experiment_id: str, error: Annotated[str, "What went wrong, in a sentence"] = ""
-    ) -> Crashed:
+        def decide(candidate: Experiment, incumbent: Experiment | None) -> Decision:
+            value = measured.get(run.task.metric)
+            verdict = judge(run.task, value, incumbent.value if incumbent else None)
+            number = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+            return Decision(
+                verdict.decision, verdict.reason, number, verdict.delta, verdict.near_miss, measured, origin
+            )
+
+        experiment, fresh = await store.experiments.decide(experiment_id, decide)
+        if lesson:
+            await store.experiments.learn(experiment_id, lesson.strip())
+        if fresh:
+            await self._bench.run(append_result, self._bench.repository.root, run, experiment)
+        return await self._verdict(run, experiment)
+
+    async def crash(self, experiment_id: str, error: Annotated[str, "What went wrong, in a sentence"] = "") -> Crashed:
         """Record that an experiment failed and will not be judged. Refused for a healthy result."""
-        raise NotImplementedError
+        store = self._bench.store
+        experiment = await store.experiments.get(experiment_id)
+        run = await store.runs.get(experiment.tag)
+        _check_text("error", error)
+        trial = await store.trials.latest(experiment_id)
+        if experiment.status != "crash":
+            _check_may_crash(run, experiment, trial)
+            await store.experiments.crash(experiment_id, error.strip() or "given up by the agent")
+            experiment = await store.experiments.get(experiment_id)
+            await self._bench.run(append_result, self._bench.repository.root, run, experiment)
+        streak = await store.history.consecutive_crashes(run.tag)
+        updated, _ = await self._move_workspace(run, experiment)
+        return Crashed(
+            experiment_id=experiment_id,
+            status="crash",
+            consecutive_crashes=streak,
+            should_abort=should_abort(streak),
+            action="git_reset",
+            reason=experiment.reason,
+            workspace_updated=updated,
+            next_action=_after_crash(run, streak),
+        )
 
     async def set_strategy(
         self,
@@ -30,4 +94,166 @@ class Verdicts:
         reason: Annotated[str, "Why"] = "",
     ) -> StrategySet:
         """Set the search strategy by hand; auto gives it back to the server."""
-        raise NotImplementedError
+        run = await self._bench.store.runs.get(tag)
+        _check_text("reason", reason)
+        await self._bench.store.runs.set_mode(run.tag, None if mode == "auto" else mode, reason.strip())
+        run = await self._bench.store.runs.get(tag)
+        strategy = choose(run, await gather(self._bench, run, None))
+        return StrategySet(
+            mode=strategy.mode,
+            reason=strategy.reason,
+            explore_ratio=strategy.explore_ratio,
+            temperature=strategy.temperature,
+            manual=strategy.manual,
+            next_action=f"Call suggest(tag={run.tag!r})",
+        )
+
+    async def _verdict(self, run: Run, experiment: Experiment) -> Completed:
+        """Show the verdict, after bringing the branch and the agent's workspace up to date with it."""
+        notes = await self._branch.settle(run)
+        experiment = await self._bench.store.experiments.get(experiment.id)
+        updated, note = await self._move_workspace(run, experiment)
+        best = await self._bench.store.experiments.best(run.tag)
+        displaced = await self._branch.displaced(run, experiment) if experiment.status == "keep" else []
+        streak = await self._bench.store.history.consecutive_crashes(run.tag)
+        return Completed(
+            experiment_id=experiment.id,
+            status=_decided(experiment),
+            near_miss=experiment.near_miss,
+            improved=experiment.status == "keep",
+            delta=experiment.delta,
+            value=experiment.value,
+            best_value=best.value if best else None,
+            action=ACTIONS.get(experiment.status, "git_reset"),
+            reason=experiment.reason,
+            workspace_updated=updated,
+            origin=experiment.origin,
+            next_action=_after(run, experiment, best, streak, updated),
+            branch_commit=experiment.branch_commit,
+            displaced=[other.id for other in displaced],
+            notes=[*notes, *([note] if note else [])],
+        )
+
+    async def _move_workspace(self, run: Run, experiment: Experiment) -> tuple[bool, str]:
+        """Move the workspace of the experiment's agent to the best, unless it holds something newer.
+
+        Returns whether it is at the best now, and otherwise why not.
+        """
+        if run.task.external:
+            return False, ""
+        desk = await self._bench.desk_of(run, experiment.agent)
+        if desk is None:
+            return False, f"Workspace {experiment.agent} is in use by another server and was not touched."
+        tip = await self._branch.tip(run)
+        async with desk.lock:
+            head = await self._bench.run(desk.workspace.head)
+            if not await self._bench.run(desk.workspace.is_clean):
+                return False, f"The workspace holds newer edits, on top of {head[:7]}; they stay."
+            pending = await self._bench.store.experiments.open_at(run.tag, head)
+            if pending is not None and pending.id != experiment.id and head != run.base_commit:
+                return False, f"The workspace is at {pending.id}, which has no verdict yet; it stays."
+            if head == tip or await self._bench.run(desk.workspace.move_to, tip):
+                return True, ""
+            return False, "The workspace was edited at this moment; the edits stay."
+
+
+def _check_text(name: str, text: str | None) -> None:
+    if text is not None and len(text) > LONGEST_TEXT:
+        raise InvalidInput(f"{name} has {len(text)} characters", f"Keep it below {LONGEST_TEXT}")
+
+
+def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> None:
+    """Raise WrongState unless there is a finished training to judge, or the run is external."""
+    if run.task.external:
+        return
+    if experiment.status in ("queued", "training"):
+        raise WrongState(
+            f"Experiment {experiment.id} is still {experiment.status}",
+            f"Call train({experiment.id!r}) until it is trained",
+        )
+    if trial is None or experiment.status != "trained":
+        raise WrongState(
+            f"Experiment {experiment.id} is {experiment.status} and has no result", f"Call train({experiment.id!r})"
+        )
+    if trial.status in ("stopped", "lost"):
+        raise WrongState(
+            f"The training of {experiment.id} was {trial.status}, so that there is nothing to judge",
+            f"Call train({experiment.id!r}) to run it again, or crash({experiment.id!r}) to give it up",
+        )
+
+
+def _check_may_crash(run: Run, experiment: Experiment, trial: Trial | None) -> None:
+    """Raise WrongState where an experiment is healthy or still under way."""
+    if run.task.external and experiment.status not in FINISHED:
+        return
+    name = repr(experiment.id)
+    if experiment.status in FINISHED:
+        raise WrongState(f"Experiment {name} has the verdict {experiment.status}", "Verdicts are final: go on")
+    if experiment.status == "registered":
+        raise WrongState(f"Experiment {name} was not trained yet", f"Call train({name}), or leave it as it is")
+    if experiment.status in ("queued", "training"):
+        raise WrongState(
+            f"Experiment {name} is {experiment.status}", f"Call stop({name}) first, or train({name}) to wait"
+        )
+    if trial is None or trial.status not in ("stopped", "lost"):
+        raise WrongState(
+            f"Experiment {name} was trained well and has a result", f"Call complete({name}) for the verdict"
+        )
+
+
+def _measured(
+    run: Run, experiment: Experiment, trial: Trial | None, given: Mapping[str, float] | None
+) -> Mapping[str, Scalar]:
+    """The metrics to judge: those of the record, or in external runs those given.
+
+    Raises InvalidInput where given numbers differ from the record, or are missing in an external run.
+    """
+    if not run.task.external:
+        record = trial.metrics if trial else {}
+        wrong = {name: value for name, value in (given or {}).items() if not _equal(record.get(name), value)}
+        if wrong:
+            name, value = next(iter(wrong.items()))
+            raise InvalidInput(
+                f"{name}={value} is not what was measured ({name}={record.get(name)})",
+                f"Leave metrics out: numbers come from train({experiment.id!r}) alone",
+            )
+        return record
+    if experiment.status in FINISHED:
+        wrong = {
+            name: value for name, value in (given or {}).items() if not _equal(experiment.metrics.get(name), value)
+        }
+        if wrong:
+            raise InvalidInput(
+                f"Experiment {experiment.id} was completed with other numbers: {dict(experiment.metrics)}",
+                "Register a new experiment for a new measurement",
+            )
+        return experiment.metrics
+    if not given or run.task.metric not in given:
+        raise InvalidInput(
+            f"metrics has no {run.task.metric!r}", f"Give metrics={{{run.task.metric!r}: VALUE}}, as you measured it"
+        )
+    return dict(given)
+
+
+def _equal(record: Scalar | None, value: float) -> bool:
+    return isinstance(record, int | float) and math.isclose(record, value, rel_tol=1e-9, abs_tol=0.0)
+
+
+def _decided(experiment: Experiment) -> Decided:
+    assert experiment.status in ("keep", "discard", "needs_confirmation", "crash")
+    return experiment.status
+
+
+def _after(run: Run, experiment: Experiment, best: Experiment | None, streak: int, updated: bool) -> str:
+    if experiment.status == "crash":
+        return _after_crash(run, streak)
+    if best and best.value is not None and run.task.reached(best.value):
+        return f"The target is reached: call summary(tag={run.tag!r}) and report to the user"
+    place = "" if updated or run.task.external else "; the workspace still holds other work"
+    return f"Call suggest(tag={run.tag!r}), then register the next idea{place}"
+
+
+def _after_crash(run: Run, streak: int) -> str:
+    if should_abort(streak):
+        return f"{streak} crashes in a row: go back to the best and try something small and safe; read logs first"
+    return f"Fix a trivial mistake in a new experiment, or call suggest(tag={run.tag!r})"

@@ -110,20 +110,20 @@ class Experiments:
 
     async def decide(
         self, experiment_id: str, judge: Callable[[Experiment, Experiment | None], Decision]
-    ) -> Experiment:
+    ) -> tuple[Experiment, bool]:
         """Judge an experiment against the incumbent of this very moment, and record the verdict.
 
-        An experiment that has its verdict is returned as it is. `judge` gets the experiment and the incumbent; it is
+        Returns the experiment and whether the verdict is new; one that has its verdict stays as it is. `judge` gets the experiment and the incumbent; it is
         pure, since it runs inside the transaction. Raises WrongState where the status admits no verdict.
         """
 
-        async def body(connection: aiosqlite.Connection) -> Experiment:
+        async def body(connection: aiosqlite.Connection) -> tuple[Experiment, bool]:
             row = await fetch(connection, "SELECT * FROM experiments WHERE id = ?", [experiment_id])
             if row is None:
                 raise UnknownId(f"No experiment has the id {experiment_id!r}", "Call history to see the ids")
             experiment = experiment_of(row)
             if experiment.status in FINISHED:
-                return experiment
+                return experiment, False
             best = await fetch(connection, LATEST_KEEP, [experiment.tag])
             incumbent = experiment_of(best) if best else None
             decision = judge(experiment, incumbent)
@@ -151,7 +151,7 @@ class Experiments:
                 )
             judged = await fetch(connection, "SELECT * FROM experiments WHERE id = ?", [experiment_id])
             assert judged is not None
-            return experiment_of(judged)
+            return experiment_of(judged), True
 
         return await self._database.transaction(body)
 

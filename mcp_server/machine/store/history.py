@@ -1,20 +1,12 @@
 """Reading the past of a run, always by an index and never whole."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mcp_server.machine.store.connection import Database
 from mcp_server.machine.store.rows import experiment_of
-from mcp_server.research.experiment import CATEGORIES, FINISHED, Category, Experiment, Status
-
-
-@dataclass(frozen=True)
-class Tries:
-    """How often a category was tried to a verdict, and how often kept."""
-
-    tries: int = 0
-    keeps: int = 0
+from mcp_server.research.evidence import Count
+from mcp_server.research.experiment import FINISHED, Category, Experiment, Status
 
 
 class History:
@@ -60,8 +52,8 @@ class History:
         )
         return {row["status"]: row["total"] for row in rows}
 
-    async def categories(self, tag: str) -> Mapping[Category, Tries]:
-        """Tries and keeps of every category, over experiments with a verdict."""
+    async def categories(self, tag: str) -> Mapping[Category, Count]:
+        """Tries and keeps of every category that has an experiment with a verdict."""
         rows = await self._database.all(
             """
             SELECT category, count(*) AS tries, sum(status = 'keep') AS keeps FROM experiments
@@ -69,16 +61,18 @@ class History:
             """,
             [tag],
         )
-        found = {row["category"]: Tries(row["tries"], row["keeps"]) for row in rows}
-        return {category: found.get(category, Tries()) for category in CATEGORIES}
+        return {row["category"]: Count(row["tries"], row["keeps"]) for row in rows}
 
     async def finished(self, tag: str, limit: int) -> Sequence[Experiment]:
-        """The latest experiments with a verdict by their number, oldest of them first."""
+        """The latest experiments with a verdict by their number, newest first."""
         marks = ", ".join("?" * len(FINISHED))
-        rows = await self._experiments(
+        return await self._experiments(
             f"WHERE tag = ? AND status IN ({marks}) ORDER BY number DESC LIMIT ?", [tag, *FINISHED, limit]
         )
-        return rows[::-1]
+
+    async def open(self, tag: str, limit: int) -> Sequence[Experiment]:
+        """Experiments without a verdict, newest first."""
+        return await self._experiments("WHERE tag = ? AND decided IS NULL ORDER BY number DESC LIMIT ?", [tag, limit])
 
     async def decided(self, tag: str, limit: int) -> Sequence[Experiment]:
         """The latest verdicts of a run, newest first."""
@@ -86,10 +80,11 @@ class History:
             "WHERE tag = ? AND decided IS NOT NULL ORDER BY decided DESC LIMIT ?", [tag, limit]
         )
 
-    async def keeps(self, tag: str, limit: int) -> Sequence[Experiment]:
-        """The latest keeps of a run, oldest of them first."""
-        rows = await self._experiments("WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT ?", [tag, limit])
-        return rows[::-1]
+    async def keeps(self, tag: str, limit: int, after: int = 0) -> Sequence[Experiment]:
+        """The latest keeps of a run whose verdict came after the one numbered `after`, newest first."""
+        return await self._experiments(
+            "WHERE tag = ? AND status = 'keep' AND decided > ? ORDER BY decided DESC LIMIT ?", [tag, after, limit]
+        )
 
     async def baseline(self, tag: str) -> Experiment | None:
         """The first keep of a run."""

@@ -1,0 +1,101 @@
+"""What every part of the lab works with: one repository, its state folder and store, and the workspaces held here."""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+from mcp_server.errors import InvalidInput, WrongState
+from mcp_server.machine.folders import Folders
+from mcp_server.machine.git import Hold, Repository, Workspace, hold_workspace
+from mcp_server.machine.store import Store
+from mcp_server.research.experiment import Run
+from mcp_server.settings import Settings
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Desk:
+    """A workspace that this process holds; its lock keeps two calls from changing it at once."""
+
+    workspace: Workspace
+    hold: Hold
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass
+class Bench:
+    """The things that the parts of the lab share.
+
+    Attributes:
+        shared: several agents call this process (HTTP), so that a workspace is handed out again only by its name.
+        desks: the workspaces that this process holds, by tag and agent.
+    """
+
+    settings: Settings
+    repository: Repository
+    folders: Folders
+    store: Store
+    shared: bool = False
+    desks: dict[tuple[str, str], Desk] = field(default_factory=dict)
+
+    async def run(
+        self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Result:
+        """Run blocking work (git, files, devices) beside the event loop."""
+        return await asyncio.to_thread(functools.partial(function, *args, **kwargs))
+
+    def held(self, tag: str) -> list[str]:
+        """The agents of a run whose workspaces this process holds."""
+        return [agent for held_tag, agent in self.desks if held_tag == tag]
+
+    async def desk(self, run: Run, agent: str, commit: str) -> Desk:
+        """Hold an agent's workspace, made at `commit` if it is new; raises WrongState if another process has it."""
+        key = (run.tag, agent)
+        if key not in self.desks:
+            path = self.folders.workspace(run.tag, agent)
+            hold = hold_workspace(path)
+            try:
+                workspace = await self.run(
+                    Workspace.open_or_create, self.repository, path, commit, run.task.inputs, (run.task.results_file,)
+                )
+            except BaseException:
+                hold.close()
+                raise
+            self.desks[key] = Desk(workspace, hold)
+            await self.store.runs.add_agent(run.tag, agent)
+        return self.desks[key]
+
+    async def author(self, run: Run, agent: str | None) -> str:
+        """The agent that a call speaks for: the named one, or the only one there can be; else InvalidInput."""
+        known = await self.store.runs.agents(run.tag)
+        if agent is not None:
+            if agent in known:
+                return agent
+            raise InvalidInput(
+                f"No agent is called {agent!r} in run {run.tag!r} (agents: {', '.join(known) or 'none'})",
+                f"Call setup_run(tag={run.tag!r}, resume=true, agent={agent!r}) to get a workspace under that name",
+            )
+        candidates = self.held(run.tag) or list(known)
+        if len(candidates) == 1:
+            return candidates[0]
+        raise InvalidInput(
+            f"Run {run.tag!r} has the agents {', '.join(candidates) or 'none'}, and the call names none",
+            "Give agent=NAME, the name that setup_run answered",
+        )
+
+    async def desk_of(self, run: Run, agent: str) -> Desk | None:
+        """The desk of an agent's existing workspace, or None if another process holds it."""
+        try:
+            return await self.desk(run, agent, run.base_commit)
+        except WrongState:
+            return None
+
+    def close(self) -> None:
+        """Let go of every workspace."""
+        for desk in self.desks.values():
+            desk.hold.close()
+        self.desks.clear()

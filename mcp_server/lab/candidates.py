@@ -1,0 +1,120 @@
+"""The ways in which a change can be proposed, each made into a tree, checked, and committed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcp_server.errors import InvalidInput
+from mcp_server.machine.git import Change, Edit, Repository, apply_edits, check_changes, tree_with_files
+from mcp_server.research.experiment import KnobValue, Run
+from mcp_server.research.knobs import changed_knobs, write_knobs
+
+SUMMARISED = 6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tree to try, and what it is based on.
+
+    Attributes:
+        request: the digest of the arguments of `register`.
+    """
+
+    tree: str
+    base_commit: str
+    parent_id: str | None
+    request: str
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A candidate as a commit."""
+
+    commit: str
+    summary: str
+    added: int
+    removed: int
+    changes: Mapping[str, tuple[KnobValue, KnobValue]] = field(default_factory=dict)
+
+
+def from_edits(repository: Repository, run: Run, base: str, edits: Sequence[Mapping[str, Any]]) -> str:
+    """The tree of a base commit with some texts replaced; raises InvalidInput."""
+    made = []
+    for number, edit in enumerate(edits, 1):
+        if set(edit) != {"path", "old", "new"} or not all(isinstance(value, str) for value in edit.values()):
+            raise InvalidInput(
+                f"edit {number} has the keys {sorted(edit)}", "Give each edit exactly the texts path, old and new"
+            )
+        made.append(Edit(edit["path"], edit["old"], edit["new"]))
+    return tree_with_files(repository, base, apply_edits(repository, base, made))
+
+
+def from_files(repository: Repository, run: Run, base: str, files: Mapping[str, str]) -> str:
+    """The tree of a base commit with whole files replaced; raises InvalidInput."""
+    return tree_with_files(repository, base, files)
+
+
+def from_knobs(repository: Repository, run: Run, base: str, knobs: Mapping[str, Any]) -> str:
+    """The tree of a base commit with constants of the training script set; raises InvalidInput."""
+    script = run.task.train_script
+    source = repository.read_file(base, script) if script else None
+    if source is None:
+        raise InvalidInput(f"run {run.tag!r} has no training script to set knobs in", "Send edits or files instead")
+    return tree_with_files(repository, base, {script: write_knobs(source, knobs)})
+
+
+def from_commit(repository: Repository, run: Run, base: str, commit: str) -> str:
+    """The tree of an existing commit; raises InvalidInput if there is none of that name."""
+    return repository.tree_of(repository.resolve(commit))
+
+
+def commit_candidate(
+    repository: Repository,
+    run: Run,
+    candidate: Candidate,
+    experiment_id: str,
+    message: str,
+    when: float,
+    unchanged: bool,
+) -> Committed:
+    """Check a candidate against the task, commit it, and keep the commit reachable under the experiment's id.
+
+    A candidate without a change is its base commit. Raises InvalidInput where the task forbids a change.
+    """
+    changes = repository.changed(candidate.base_commit, candidate.tree)
+    check_changes(run.task, changes)
+    if unchanged:
+        commit = candidate.base_commit
+    else:
+        commit = repository.commit_tree(candidate.tree, [candidate.base_commit], message, when)
+    repository.keep_ref(run.tag, experiment_id, commit)
+    knobs = _knobs(repository, run, candidate, changes)
+    return Committed(
+        commit=commit,
+        summary=_summary(changes, knobs),
+        added=sum(change.added for change in changes),
+        removed=sum(change.removed for change in changes),
+        changes=knobs,
+    )
+
+
+def _knobs(
+    repository: Repository, run: Run, candidate: Candidate, changes: Sequence[Change]
+) -> Mapping[str, tuple[KnobValue, KnobValue]]:
+    """The constants of the training script that a candidate changes."""
+    script = run.task.train_script
+    if script not in [change.path for change in changes]:
+        return {}
+    old, new = repository.read_file(candidate.base_commit, script), repository.read_file(candidate.tree, script)
+    return changed_knobs(old, new) if old is not None and new is not None else {}
+
+
+def _summary(changes: Sequence[Change], knobs: Mapping[str, tuple[KnobValue, KnobValue]]) -> str:
+    """One line that says what changed: constants by name, then files with their lines."""
+    if not changes:
+        return "no change"
+    parts = [f"{name} {old!r} -> {new!r}" for name, (old, new) in list(knobs.items())[:SUMMARISED]]
+    parts += [f"{change.path} +{change.added} -{change.removed}" for change in changes[:SUMMARISED]]
+    left = max(0, len(knobs) - SUMMARISED) + max(0, len(changes) - SUMMARISED)
+    return ", ".join(parts) + (f" and {left} more" if left else "")

@@ -1,0 +1,199 @@
+"""From the arguments of `setup_run` and a commit to the task of a run."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mcp_server.errors import InvalidInput, NotReady
+from mcp_server.machine.git import Repository, check_path, expand_inputs, find_inputs
+from mcp_server.research.guard import matches
+from mcp_server.research.task import Direction, Task, check_task, split_command
+
+HARNESS_MARK = re.compile(r"^HARNESS = \"autoresearch-mcp\"", re.MULTILINE)
+"""The line by which our prepare.py is known."""
+
+GPT: Mapping[str, Any] = {
+    "metric": "val_bpb",
+    "direction": "minimize",
+    "time_budget_seconds": 300.0,
+    "train_script": "train.py",
+    "readonly": ("prepare.py",),
+}
+"""The built-in task: pretraining a small GPT under the fixed harness."""
+
+_LOWER_IS_BETTER = re.compile(r"loss|error|bpb|perplexity|ppl|rmse|mae|mse|latency|seconds", re.IGNORECASE)
+_HIGHER_IS_BETTER = re.compile(r"acc|accuracy|f1|auc|reward|r2|bleu|precision|recall|throughput", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A task, and what was decided on the way that the user should know."""
+
+    task: Task
+    adjustments: tuple[str, ...]
+
+
+def plan(repository: Repository, commit: str, cache: Path, given: Mapping[str, Any]) -> Plan:
+    """Make the task from the given arguments, the built-in task and the repository.
+
+    Raises:
+        InvalidInput: an argument has a bad value, or the metric or budget is nowhere; the text is the question to ask.
+        NotReady: the built-in task has no prepared data.
+    """
+    notes: list[str] = []
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    builtin = _is_builtin(repository, commit, values)
+    if builtin:
+        values = {**GPT, **values}
+        if not values.get("external"):
+            check_data(cache)
+    elif values.pop("task", None) is not None:
+        raise InvalidInput(f"task {given['task']!r} is not known here", "Use 'gpt' in a repository with our prepare.py")
+    values.pop("task", None)
+    if not values.get("external"):
+        _choose_script(repository, commit, values, notes)
+    _choose_metric(values, notes)
+    for name in ("results_file", "train_script"):
+        if values.get(name):
+            values[name] = check_path(str(values[name]).removeprefix("./"))
+    task = Task(**{**_defaults(repository, values), **values, "builtin": builtin})
+    task = check_task(task)
+    if not task.external:
+        _check_globs(repository, commit, task, notes)
+        task = _with_inputs(repository, task, given.get("inputs"), notes)
+    return Plan(task, tuple(notes))
+
+
+def check_data(cache: Path) -> None:
+    """Raise NotReady unless data for the built-in task is prepared under the cache folder."""
+    pointer = cache / "data" / "current.json"
+    try:
+        folder = Path(os.environ.get("AUTORESEARCH_DATA") or _pointed(pointer))
+        json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise NotReady(
+            f"No data is prepared for the built-in task: {pointer} does not name a prepared folder",
+            "Ask the user to run `python prepare.py` in the repository once (seconds without a GPU), then call again",
+        ) from None
+
+
+def _pointed(pointer: Path) -> Path:
+    target = json.loads(pointer.read_text(encoding="utf-8"))
+    return pointer.parent / str(target["folder"] if isinstance(target, dict) else target)
+
+
+def _is_builtin(repository: Repository, commit: str, values: Mapping[str, Any]) -> bool:
+    """Whether the run is of the built-in task: our harness is there, and no other script or command was named."""
+    if values.get("task") not in (None, "gpt"):
+        return False
+    if values.get("command") or values.get("train_script", "train.py") != "train.py":
+        return False
+    harness = repository.read_file(commit, "prepare.py") if "prepare.py" in repository.files(commit) else None
+    ours = harness is not None and HARNESS_MARK.search(harness) is not None
+    return ours and repository.read_file(commit, "train.py") is not None
+
+
+def _choose_script(repository: Repository, commit: str, values: dict[str, Any], notes: list[str]) -> None:
+    """Settle `train_script` and `command`, each from the other where only one is given."""
+    files = set(repository.files(commit))
+    script = values.get("train_script")
+    if script is None and values.get("command"):
+        named = [word.removeprefix("./") for word in split_command(values["command"]) if word.endswith(".py")]
+        script = next((word for word in named if word in files), None)
+        if script is None and not values.get("editable"):
+            raise InvalidInput(
+                f"command {values['command']!r} names no committed script",
+                "Give train_script, or the globs that may be edited as editable",
+            )
+    if script is None and not values.get("command"):
+        if "train.py" not in files:
+            raise InvalidInput(
+                "It is not said which script trains",
+                "Ask the user: which script should be researched? Then call setup_run(train_script=..., metric=..., "
+                "direction=..., time_budget_seconds=...)",
+            )
+        script = "train.py"
+        notes.append("The training script is train.py.")
+    if script is not None and script.removeprefix("./") not in files:
+        exists = (repository.root / script).exists()
+        raise InvalidInput(
+            f"train_script {script!r} is not in the commit that the run starts from",
+            "Commit it first: runs start from the committed state" if exists else "Give a path of the repository",
+        )
+    values["train_script"] = (script or "").removeprefix("./")
+    values.setdefault("command", f"python {script}")
+
+
+def _choose_metric(values: dict[str, Any], notes: list[str]) -> None:
+    """Settle metric, direction and budget; never assume the metric or the budget."""
+    questions = []
+    if "metric" not in values:
+        questions.append("which metric does the training print, as 'name: value' (metric)")
+    if "direction" not in values and "metric" in values and (guess := _direction(values["metric"])):
+        values["direction"] = guess
+        notes.append(f"{values['metric']} is taken as a metric to {guess}.")
+    if "direction" not in values:
+        questions.append("is lower or higher better (direction)")
+    if "time_budget_seconds" not in values:
+        if values.get("external"):
+            values["time_budget_seconds"] = 300.0
+        else:
+            questions.append("how many seconds may one training take (time_budget_seconds)")
+    if questions:
+        raise InvalidInput(
+            "The metric and the budget of a run are never assumed",
+            f"Ask the user: {'; '.join(questions)}? Then call setup_run again with the answers",
+        )
+
+
+def _direction(metric: str) -> Direction | None:
+    lower, higher = _LOWER_IS_BETTER.search(metric), _HIGHER_IS_BETTER.search(metric)
+    if bool(lower) == bool(higher):
+        return None
+    return "minimize" if lower else "maximize"
+
+
+def _defaults(repository: Repository, values: Mapping[str, Any]) -> dict[str, Any]:
+    script = values.get("train_script", "")
+    return {
+        "train_script": "",
+        "command": "true",
+        "interpreter": str(_interpreter(repository.root)),
+        "editable": (script,) if script else (),
+    }
+
+
+def _interpreter(root: Path) -> Path:
+    """The Python that trains: the repository's own virtual environment, else the one that runs this server."""
+    own = root / ".venv" / "bin" / "python"
+    return own if os.access(own, os.X_OK) else Path(sys.executable)
+
+
+def _check_globs(repository: Repository, commit: str, task: Task, notes: list[str]) -> None:
+    files = repository.files(commit)
+    for pattern in task.editable:
+        if not any(matches((pattern,), file) for file in files):
+            raise InvalidInput(
+                f"editable pattern {pattern!r} matches no committed file", "Give globs such as 'train.py' or 'src/**'"
+            )
+    unmatched = [pattern for pattern in task.readonly if not any(matches((pattern,), file) for file in files)]
+    notes.extend(f"readonly pattern {pattern!r} matches no committed file." for pattern in unmatched)
+    if PurePosixPath(task.results_file).as_posix() in files:
+        raise InvalidInput(
+            f"results_file {task.results_file!r} is a committed file", "Choose another name, or remove it from git"
+        )
+
+
+def _with_inputs(repository: Repository, task: Task, declared: list[str] | None, notes: list[str]) -> Task:
+    """The task with the inputs that were declared, or else with what looks like data in the repository."""
+    inputs = find_inputs(repository) if declared is None else expand_inputs(repository, declared)
+    inputs = [found for found in inputs if found.path != task.results_file]
+    notes.extend(
+        f"Linked as input: {found.path} ({found.bytes / 1e6:.1f} MB, {found.files} files)." for found in inputs
+    )
+    return Task(**{**vars(task), "inputs": tuple(found.path for found in inputs)})

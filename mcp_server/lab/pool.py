@@ -1,0 +1,83 @@
+"""The devices of this server and the workers that drain the queue."""
+
+import asyncio
+
+from mcp_server.errors import NotReady
+from mcp_server.lab.bench import Bench
+from mcp_server.lab.results import DeviceView
+from mcp_server.machine.devices import Device, find_devices, reading
+from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.worker import start_worker
+from mcp_server.research.experiment import Trial
+
+
+class Pool:
+    """Finds devices, starts a worker where one is needed, and shows what each device does."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._found: list[Device] | None = None
+        self._waking = asyncio.Lock()
+
+    async def devices(self) -> list[Device]:
+        """The devices that this server may use; raises NotReady or InvalidInput where there are none as asked."""
+        if self._found is None:
+            self._found = await self._bench.run(find_devices, self._bench.settings.devices)
+        return self._found
+
+    async def of_kind(self, kind: str) -> list[Device]:
+        """The devices of a kind; raises NotReady if this server has none."""
+        devices = [device for device in await self.devices() if device.kind == kind]
+        if not devices:
+            have = ", ".join(sorted({device.kind for device in await self.devices()})) or "none"
+            raise NotReady(
+                f"The run was begun on {kind} and this server has {have}: such results are never compared",
+                "Start the server with --devices naming the first kind, or begin another run",
+            )
+        return devices
+
+    async def wake(self, kind: str) -> None:
+        """Start a worker on free devices of a kind, as many as there are trials to take or to heal."""
+        async with self._waking:
+            training = await self._bench.store.trials.in_training()
+            wanted = await self._bench.store.trials.waiting(kind)
+            if not wanted and not training:
+                return
+            for device in [device for device in await self.devices() if device.kind == kind]:
+                orphaned = device.key in training
+                if (wanted or orphaned) and not await self._bench.run(self._lock(device).is_held):
+                    await self._bench.run(start_worker, self._bench.settings, device)
+                    wanted -= 0 if orphaned else 1
+
+    async def views(self) -> list[DeviceView]:
+        """Every device as it is now."""
+        training = await self._bench.store.trials.in_training()
+        return [await self._bench.run(self._view, device, training.get(device.key)) for device in await self.devices()]
+
+    def _lock(self, device: Device) -> DeviceLock:
+        return DeviceLock(self._bench.settings.locks, device.key)
+
+    def _view(self, device: Device, trial: Trial | None) -> DeviceView:
+        lock = self._lock(device)
+        holder = lock.holder()
+        now = reading(device)
+        ours = trial if holder else None
+        detail = ""
+        if holder and not ours:
+            detail = f"held by process {holder.pid} for {holder.repo or 'another repository'}"
+        elif not holder and lock.is_busy():
+            detail = "something of an earlier training is still alive on it"
+        status = "training" if ours else "busy" if holder else "stuck" if detail else "idle"
+        return DeviceView(
+            key=device.label,
+            kind=device.kind,
+            name=device.name,
+            uuid=device.uuid,
+            status=status,  # type: ignore[arg-type] # one of the four words above
+            memory_total_mb=device.memory_total_mb,
+            memory_used_mb=now.memory_used_mb,
+            temperature_c=now.temperature_c,
+            utilisation_percent=now.utilisation_percent,
+            experiment_id=ours.experiment_id if ours else None,
+            detail=detail,
+        )

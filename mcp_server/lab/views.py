@@ -1,0 +1,52 @@
+"""How the record is shown: experiments and times as the doors give them out."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from mcp_server.lab.results import ExperimentView
+from mcp_server.research.experiment import Experiment
+
+Detail = Literal["concise", "full"]
+
+
+def when(seconds: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
+    """An experiment as history shows it."""
+    concise: dict[str, Any] = {
+        "experiment_id": experiment.id,
+        "status": experiment.status,
+        "category": experiment.category,
+        "hypothesis": experiment.hypothesis,
+        "value": experiment.value,
+        "delta": experiment.delta,
+        "near_miss": experiment.near_miss,
+        "commit": experiment.commit[:7],
+    }
+    if detail == "concise":
+        return ExperimentView(**concise)
+    return ExperimentView(
+        **concise | {"commit": experiment.commit},
+        parent_id=experiment.parent_id,
+        agent=experiment.agent,
+        description=experiment.description,
+        diff_summary=experiment.diff_summary,
+        lines_added=experiment.lines_added,
+        lines_removed=experiment.lines_removed,
+        changes={name: list(pair) for name, pair in experiment.changes.items()},
+        metrics=dict(experiment.metrics),
+        origin=experiment.origin,
+        reason=experiment.reason,
+        lesson=experiment.lesson,
+        registered_at=when(experiment.registered_at),
+        decided_at=when(experiment.decided_at),
+    )
+
+
+def plain(counts: Mapping[Any, int]) -> dict[str, int]:
+    """Counts by status with plain keys, and their total."""
+    return {**{str(key): count for key, count in counts.items()}, "total": sum(counts.values())}
