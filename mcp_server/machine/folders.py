@@ -20,7 +20,7 @@ class Folders:
     @property
     def store(self) -> Path:
         """The SQLite file."""
-        return self.state / "autoresearch.db"
+        return self.state / "research.db"
 
     def workspace(self, tag: str, agent: str) -> Path:
         """Where an agent of a run edits."""
@@ -37,7 +37,3 @@ class Folders:
     def out(self, trial_id: str) -> Path:
         """What one trial leaves."""
         return self.trial(trial_id) / "out"
-
-    def worker_log(self, key: str) -> Path:
-        """What the workers of a device have to say."""
-        return self.state / "workers" / f"{key.replace(':', '-')}.log"

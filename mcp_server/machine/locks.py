@@ -29,7 +29,11 @@ class Holder:
 
 
 class DeviceLock:
-    """The locks of one device. Making one takes nothing; `take` does."""
+    """The locks of one device. Making one takes nothing; `take` does.
+
+    Attributes:
+        log: the file for what the device's workers have to say.
+    """
 
     def __init__(self, locks: Path, key: str) -> None:
         """Raises NotReady if the folder of the locks cannot be made, or is not private to this user."""
@@ -38,6 +42,7 @@ class DeviceLock:
         name = key.replace(":", "-").replace("/", "-")
         self._lock = locks / f"{name}.lock"
         self._busy = locks / f"{name}.busy"
+        self.log = locks / f"{name}.log"
         self._descriptor: int | None = None
 
     @property

@@ -87,7 +87,7 @@ def _signal(number: int) -> str:
 
 
 def last_words(text: str) -> str:
-    """The exception that ends the last traceback of a log, with its place in the task's own code; else the last lines."""
+    """The exception that ends a log's last traceback, with its place in the task's own code; else the last lines."""
     text = clean(text[-LOOKED_AT:], LOOKED_AT)
     start = text.rfind(_TRACEBACK)
     lines = [line for line in text[max(start, 0) :].splitlines() if not re.fullmatch(r"[\s^~]*", line)]

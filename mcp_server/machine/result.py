@@ -1,6 +1,5 @@
 """`result.json`: how a trial ended, on the disk before it is in the store, so that nothing can lose it."""
 
-import contextlib
 import json
 import os
 from dataclasses import asdict
@@ -30,8 +29,10 @@ def write(folder: Path, trial: Trial, ending: Ending) -> None:
         os.fsync(file.fileno())
     temporary.replace(folder / NAME)
     descriptor = os.open(folder, os.O_RDONLY)
-    with contextlib.closing(os.fdopen(descriptor)):
-        os.fsync(descriptor)
+    try:
+        os.fsync(descriptor)  # else a power cut may undo the renaming
+    finally:
+        os.close(descriptor)
 
 
 def read(folder: Path, trial: Trial) -> Ending | None:

@@ -40,16 +40,15 @@ TRIES = 12
 """How often a refused write is tried; the waits between add up to about a minute, on top of SQLite's own."""
 
 
-def start_worker(settings: Settings, device: Device, folders: Folders) -> None:
+def start_worker(settings: Settings, device: Device) -> None:
     """Start a worker for the device and return at once; one too many ends by itself. Takes about 20 ms.
 
     Raises:
         NotReady: it cannot be started.
     """
-    log = folders.worker_log(device.key)
+    log = DeviceLock(settings.locks, device.key).log
     words = [sys.executable, "-m", "mcp_server.machine.worker", "--repo", str(settings.repo), "--device", device.key]
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
         too_long = log.exists() and log.stat().st_size > LOG_LIMIT
         with log.open("wb" if too_long else "ab") as output:
             subprocess.run(

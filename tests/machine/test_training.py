@@ -1,0 +1,180 @@
+"""How trials end: each a real process of a real script."""
+
+import asyncio
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from mcp_server.machine.git import Repository
+from mcp_server.machine.logfile import HEAD, TAIL
+from mcp_server.machine.outcome import last_words
+from mcp_server.machine.training import Bench, train
+from mcp_server.research.experiment import Ending, Trial
+from mcp_server.research.task import Task
+
+TRIAL = Trial("mar8-7.1", "mar8-7", 1, 43, "cpu", "training", 0.0, started_at=1.0)
+
+
+def ending(yard: Any, script: str, task: Task | None = None, by: str | None = None) -> Ending:
+    """Train a script on a device of the yard, and say how it ended."""
+    commit = yard.commit(script)
+    with yard.lock() as lock:
+        assert lock.take()
+        busy = lock.mark_busy()
+
+        async def ask() -> Any:
+            return by
+
+        bench = Bench(yard.settings, Repository.discover(yard.repo), yard.devices[0], lock)
+        try:
+            return asyncio.run(
+                train(bench, task or yard.task(), TRIAL, commit, yard.folders.trial(TRIAL.id), busy, ask)
+            )
+        finally:
+            os.close(busy)
+            assert not lock.is_busy()
+
+
+def test_a_good_end_has_metrics_and_no_error(yard: Any) -> None:
+    end = ending(yard, "print('loss: 3'); print('loss: 0.5'); print('steps: 12')")
+    assert (end.status, end.exit_code, end.error) == ("finished", 0, "")
+    assert end.metrics == {"loss": 0.5, "steps": 12}
+    assert yard.folders.log(TRIAL.id).read_text() == "loss: 3\nloss: 0.5\nsteps: 12\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ("def f():\n  raise ValueError('no good')\nf()", 'Exit code 1: ValueError: no good (File "train.py", line 2'),
+        ("import json\njson.loads('{')", "JSONDecodeError: Expecting"),
+        ("x = (", 'Exit code 1: File "train.py", line 1'),
+        ("raise SystemExit(4)", "Exit code 4: (it printed nothing)"),
+        ("print('val: 1')", 'It printed no metric loss: print a line "loss: value" at the end.'),
+        ("print('loss: nan')", "loss is nan, which is not a finite number"),
+        ("print('loss: -inf')", "loss is -inf"),
+        ("print('loss: small')", "loss is 'small'"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "Killed by SIGSEGV"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "for want of memory"),
+        ("raise RuntimeError('CUDA out of memory. Tried to allocate')", "Out of memory (Exit code 1): use a smaller"),
+        ("open('data/tokens.bin')", "declare it: setup_run(inputs=["),
+        ("import sys; sys.exit(sys.stdin.read() == '')", "Exit code 1"),
+    ],
+)
+def test_a_failure_says_what_to_do(yard: Any, script: str, error: str) -> None:
+    (yard.repo / "data").mkdir()
+    (yard.repo / "data" / "tokens.bin").touch()
+    end = ending(yard, script)
+    assert end.status == "failed"
+    assert error in end.error
+    assert str(yard.folder / "state") not in end.error
+
+
+def test_a_command_that_is_not_there(yard: Any) -> None:
+    end = ending(yard, "", yard.task(command="no-such-program --fast"))
+    assert (end.status, end.exit_code) == ("failed", 127)
+    assert "cannot run 'no-such-program'" in end.error
+
+
+def test_binary_output_does_no_harm(yard: Any) -> None:
+    end = ending(yard, "import sys; sys.stdout.buffer.write(bytes(range(256)) * 100 + b'\\nloss: 1\\n')")
+    assert (end.status, end.metrics["loss"]) == ("finished", 1)
+
+
+def test_a_flood_is_bounded_and_its_last_lines_survive(yard: Any) -> None:
+    end = ending(
+        yard,
+        "print('first: 1')\nfor _ in range(400): print('x' * 79 + '\\n' * 50, end='' * 9)\n"
+        "line = 'y' * 99 + '\\n'\nfor _ in range(100): print(line * 2000, end='')\nprint('loss: 2')",
+    )
+    assert end.metrics == {"first": 1, "loss": 2}
+    log = yard.folders.log(TRIAL.id).read_bytes()
+    assert HEAD < len(log) <= HEAD + TAIL + 100
+    assert b"bytes left out" in log
+    assert log.endswith(b"loss: 2\n")
+
+
+STUBBORN = """
+import os, signal, subprocess, sys, time
+if len(sys.argv) == 1:
+    subprocess.Popen([sys.executable, __file__, "child"])
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("still", end=" ", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_training_that_hangs_and_ignores_signals_is_ended_at_its_deadline(yard: Any) -> None:
+    end = ending(yard, STUBBORN, yard.task(budget=0.25, startup=0.5))
+    assert (end.status, end.exit_code) == ("timed_out", -signal.SIGKILL)
+    assert "Ended after 1 s" in end.error
+    assert yard.folders.log(TRIAL.id).read_text().split() == ["still", "still"]
+
+
+@pytest.mark.parametrize(("by", "status"), [("stop", "stopped"), ("shutdown", "lost")])
+def test_a_training_that_is_told_to_end_may_say_goodbye(yard: Any, by: str, status: str) -> None:
+    polite = (
+        "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye')))\ntime.sleep(600)\n"
+    )
+    end = ending(yard, polite, by=by)
+    assert end.status == status
+
+
+def test_a_changed_input_makes_the_trial_invalid(yard: Any) -> None:
+    (yard.repo / "data").mkdir()
+    (yard.repo / "data" / "tokens.bin").write_bytes(b"12")
+    task = yard.task(inputs=("data",))
+    assert ending(yard, "print('loss:', len(open('data/tokens.bin').read()))", task).metrics == {"loss": 2}
+    end = ending(yard, "open('data/tokens.bin', 'a').write('x'); print('loss: 0')", task)
+    assert end.status == "failed"
+    assert "Invalid: the inputs data changed" in end.error
+
+
+def test_a_training_sees_the_contract_and_no_secret(yard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "OPENAI_API_KEY", "NCCL_SECRET", "PYTHONSTARTUP", "GIT_DIR_X"):
+        monkeypatch.setenv(name, "hidden")
+    monkeypatch.setenv("LC_TEST", "kept")
+    dump = (
+        "import json, os; json.dump([dict(os.environ), os.getcwd()], open(os.environ['AUTORESEARCH_OUT'] + '/e', 'w'))"
+    )
+    ending(yard, dump + "; print('loss: 1')")
+    seen, folder = json.loads((yard.folders.out(TRIAL.id) / "e").read_text())
+    assert "hidden" not in seen.values()
+    assert folder == str(yard.folders.trial(TRIAL.id) / "checkout")
+    assert {
+        name: value for name, value in seen.items() if name.startswith(("AUTORESEARCH_", "CUDA_", "OMP_", "LC_T"))
+    } == {
+        "AUTORESEARCH_TIME_BUDGET": "1",
+        "AUTORESEARCH_SEED": "43",
+        "AUTORESEARCH_DEVICE": "cpu",
+        "AUTORESEARCH_OUT": str(yard.folders.out(TRIAL.id)),
+        "AUTORESEARCH_CACHE": str(yard.settings.cache),
+        "AUTORESEARCH_DEVICE_KEY": str((yard.settings.locks / "cpu-0.lock").resolve()),
+        "AUTORESEARCH_THREADS": str(len(yard.devices[0].cores)),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": str(len(yard.devices[0].cores)),
+        "LC_TEST": "kept",
+    }
+    assert seen["PYTHONPATH"].split(os.pathsep) == [folder, f"{folder}/src"]
+
+
+def test_the_last_words_of_a_chain_of_exceptions_are_those_of_the_last() -> None:
+    text = """
+Traceback (most recent call last):
+  File "/lib/a.py", line 1, in a
+    x
+KeyError: 'a'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "train.py", line 9, in <module>
+    model(batch)
+  File "/lib/torch/nn.py", line 20, in forward
+    return x @ w
+           ~~^~~
+RuntimeError: shapes differ
+"""
+    assert last_words(text) == 'RuntimeError: shapes differ (File "train.py", line 9, in <module>: model(batch))'
