@@ -84,7 +84,9 @@ def tree_with_files(repository: Repository, base_commit: str, files: Mapping[str
     lines = []
     for path in files:
         mode = entries[path].mode if path in entries else _PLAIN
-        lines.append(f"{mode} {oids[path]}\t{path}\0" if path in oids else f"0 {'0' * 40}\t{path}\0")
+        lines.append(
+            f"{mode} {oids[path]}\t{path}\0" if path in oids else f"0 {'0' * len(entries[path].oid)}\t{path}\0"
+        )
     with temporary_index() as index:
         repository.main.git("read-tree", base_commit, index=index)
         repository.main.git("update-index", "-z", "--index-info", index=index, stdin="".join(lines).encode())

@@ -27,6 +27,7 @@ _SHIELD = {
     "core.splitIndex": "false",
     "core.filesRefLockTimeout": "5000",  # milliseconds; git's 100 is too short for many agents
     "core.packedRefsTimeout": "5000",
+    "checkout.workers": "4",  # from 100 files on; three times as fast while trainings keep the cores busy
     "commit.gpgSign": "false",
     "tag.gpgSign": "false",
     "gc.auto": "0",
@@ -174,7 +175,7 @@ class WorkTree:
     def refresh(self, index: Path | None = None) -> None:
         """Let git note in the index which files are as it says."""
         try:
-            self.git("update-index", "-q", "--refresh", index=index, timeout=LONG_TIMEOUT)
+            self.git("update-index", "--refresh", index=index, timeout=LONG_TIMEOUT)
         except GitFailed as error:
             if error.status != 1:  # 1: some files are changed, which is fine
                 raise

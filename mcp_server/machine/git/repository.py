@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mcp_server.errors import InvalidInput, NotReady, WrongState
 from mcp_server.machine.git.command import GitFailed, WorkTree, check_installed, git
-from mcp_server.research.guard import Change
+from mcp_server.research.guard import FOLDER, SUBMODULE, Change
 
 MARKER = "autoresearch"
 """A file in the git directory of each of our workspaces; it holds the root of the repository that made it."""
@@ -111,7 +111,8 @@ class Repository:
         try:
             raw = self.main.git("cat-file", "blob", f"{commit}:{path}")
         except GitFailed:
-            if path in self.files(commit):  # it is the object that is missing, or a submodule
+            entry = self.entries(commit).get(path)
+            if entry and entry.mode not in (FOLDER, SUBMODULE):  # it is the object that is missing
                 raise
             return None
         return as_text(raw, path)

@@ -1,13 +1,13 @@
 """Workspaces: the folders in which agents edit. Each is a detached worktree with the task's inputs linked in."""
 
+import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
-
-import psutil
 
 from mcp_server.errors import NotReady, WrongState
 from mcp_server.machine.git.command import LONG_TIMEOUT, TIMEOUT, GitFailed, WorkTree, git, temporary_index
@@ -86,26 +86,33 @@ class Workspace:
         Raises:
             WrongState: the new files are larger than 100 MB together.
         """
-        self._check_untracked()
         with temporary_index() as index:
             # The times of the copy must be those of the original: git takes files that are as new as their index for
             # possibly changed, and would miss a change if the index seemed newer.
             shutil.copy2(self._tree.git_dir / "index", index)
-            self._tree.git("add", "--all", *self._scope, index=index, timeout=LONG_TIMEOUT)
+            self._tree.git("read-tree", "--reset", "HEAD", index=index)  # forget what was staged by hand
+            new = self._untracked(index)
+            self._tree.git("add", "--update", *self._scope, index=index, timeout=LONG_TIMEOUT)
+            if new:  # not by `git add --all`: that fails where an excluded path is also an ignored one
+                names = "".join(f"{path}\0" for path in new).encode("utf-8", "surrogateescape")
+                update = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
+                self._tree.git(*update, index=index, stdin=names, timeout=LONG_TIMEOUT)
             return self._tree.git("write-tree", index=index).strip()
 
-    def _check_untracked(self) -> None:
-        listing = self._tree.git("ls-files", "--others", "--exclude-standard", "-z", *self._scope, timeout=LONG_TIMEOUT)
-        sizes: dict[str, int] = {}
-        for path in listing.split("\0")[:-1]:
-            place = self.path / path
-            sizes[path] = place.lstat().st_size if place.is_symlink() or place.is_file() else 0
-        if sum(sizes.values()) > UNTRACKED_LIMIT:
+    def _untracked(self, index: Path) -> list[str]:
+        """The new files; a nested repository is one of them."""
+        others = ("ls-files", "--others", "--exclude-standard", "-z")
+        listing = self._tree.git(*others, *self._scope, index=index, timeout=LONG_TIMEOUT)
+        paths = [path.rstrip("/") for path in listing.split("\0")[:-1]]
+        sizes = {path: (self.path / path).lstat().st_size for path in paths if os.path.lexists(self.path / path)}
+        total = sum(sizes.values())
+        if total > UNTRACKED_LIMIT:
             largest = max(sizes, key=lambda path: sizes[path])
             raise WrongState(
-                f"the workspace holds {sum(sizes.values()) / 1e6:.0f} MB of new files, the largest being {largest!r}",
+                f"the workspace holds {total / 1e6:.0f} MB of new files, the largest being {largest!r}",
                 "Delete them, or add them to .gitignore in the repository",
             )
+        return paths
 
     def adopt(self, commit: str) -> None:
         """Base the workspace on `commit` without touching its files: for a commit that was made of its snapshot."""
@@ -156,6 +163,8 @@ class Workspace:
             lock.unlink(missing_ok=True)
 
     def _in_use_by_git(self) -> bool:
+        import psutil
+
         for process in psutil.process_iter(["name", "cwd"]):
             if process.info["name"] == "git" and Path(process.info["cwd"] or "/").is_relative_to(self.path):
                 return True
@@ -206,7 +215,8 @@ def _mended(repository: Repository, path: Path) -> WorkTree | None:
     """Its `.git` file was deleted, or the repository was moved together with it."""
     if not path.is_dir() or not any(path.iterdir()):
         return None
-    git(repository.common_dir, "worktree", "repair", str(path), environment={"GIT_DIR": str(repository.common_dir)})
+    with suppress(GitFailed):  # it mends one fault and fails over the other
+        git(repository.common_dir, "worktree", "repair", str(path), environment={"GIT_DIR": str(repository.common_dir)})
     tree = _existing(repository, path)
     if tree is None:
         raise WrongState(f"{str(path)!r} is not a workspace of this repository", "Move that folder away")
