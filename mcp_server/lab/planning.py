@@ -163,12 +163,12 @@ def _defaults(repository: Repository, values: Mapping[str, Any]) -> dict[str, An
     return {
         "train_script": "",
         "command": "true",
-        "interpreter": str(_interpreter(repository.root)),
+        "interpreter": str(interpreter_of(repository.root)),
         "editable": (script,) if script else (),
     }
 
 
-def _interpreter(root: Path) -> Path:
+def interpreter_of(root: Path) -> Path:
     """The Python that trains: the repository's own virtual environment, else the one that runs this server."""
     own = root / ".venv" / "bin" / "python"
     return own if os.access(own, os.X_OK) else Path(sys.executable)

@@ -1,0 +1,158 @@
+"""The console script `autoresearch`: the server, the doctor, the demo, and every operation as a verb.
+
+Exit codes: 0 done, 1 refused or failed (one line on stderr), 2 usage, 130 interrupted.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mcp_server import __version__
+from mcp_server.errors import ResearchError
+from mcp_server.interfaces.options import DevicesOption, JsonOption, RepoOption
+from mcp_server.settings import Settings
+
+if TYPE_CHECKING:
+    from mcp_server.operations import Operation
+
+INTERRUPTED = 130
+"""What shells report for a program that Ctrl-C ended."""
+
+OWN = ("serve", "demo", "doctor", "--version")
+"""With these as the first word, the operations need not be loaded: agents start servers often."""
+
+app = typer.Typer(
+    help="Research on a training script by experiment, through the night: an MCP server, and the same by hand.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    words = sys.argv[1:]
+    if not words or words[0] not in OWN:
+        from mcp_server.interfaces.verbs import add_verbs
+
+        add_verbs(app, act, *words[:1])
+    try:
+        app(prog_name="autoresearch")
+    except ResearchError as error:
+        sys.exit(f"autoresearch: {' '.join(str(error).split())}")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"autoresearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def serve(
+    http: Annotated[bool, typer.Option("--http", help="Serve HTTP: MCP, REST and a dashboard")] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: 127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default: 8765", min=0, max=65535)] = None,
+    allow_commands: Annotated[
+        bool, typer.Option("--allow-commands", help="HTTP callers may set command, script and task")
+    ] = False,
+    repo: RepoOption = None,
+    devices: DevicesOption = None,
+) -> None:
+    """Serve MCP over stdio, or with --http at /mcp, beside REST at /api, a dashboard at / and /healthz."""
+    from mcp_server.interfaces.serve import serve_http, serve_stdio
+
+    settings = Settings.load(repo, devices)
+    if http:
+        serve_http(settings, host or "127.0.0.1", 8765 if port is None else port, allow_commands)
+    elif host is not None or port is not None or allow_commands:
+        raise typer.BadParameter("these need --http", param_hint="--host, --port, --allow-commands")
+    else:
+        serve_stdio(settings)
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Folder to work in; default: .autoresearch/demo of the working directory")
+    ] = Path(".autoresearch/demo"),
+    seconds: Annotated[float, typer.Option(help="Training seconds of each experiment", min=0.5, max=600)] = 10.0,
+    devices: DevicesOption = None,
+) -> None:
+    """Watch a scripted agent research: real server, trainings and numbers; no GPU, network or language model."""
+    from mcp_server.demo.demo import run_demo
+
+    _run(run_demo(folder, seconds, devices or "cpu:1"), "autoresearch: stopped; no process is left")
+
+
+@app.command()
+def doctor(repo: RepoOption = None, devices: DevicesOption = None, as_json: JsonOption = False) -> None:
+    """Check git, SQLite, devices, driver, data, disk and configuration, and say how to mend each."""
+    from dataclasses import asdict
+
+    from mcp_server.lab.doctor import check_machine
+
+    checks = asyncio.run(check_machine(Settings.load(repo, devices)))
+    if as_json:
+        typer.echo(json.dumps({"checks": [asdict(check) for check in checks]}, indent=2, ensure_ascii=False))
+    else:
+        from mcp_server.interfaces.tables import show_checks
+
+        show_checks(checks)
+    if failed := [check.name for check in checks if check.status == "fail"]:
+        raise ResearchError(
+            f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}", "Do what stands there"
+        )
+
+
+def act(operation: "Operation", given: dict[str, Any], repo: Path | None, devices: str | None, as_json: bool) -> None:
+    """Call an operation and print its answer."""
+    from mcp_server.interfaces.answers import plain
+
+    goes_on = ""
+    if operation.waits:
+        goes_on = (
+            f"autoresearch: detached; the training of {given['experiment_id']} goes on. "
+            f"Repeat the command to watch it, or end it with `autoresearch stop {given['experiment_id']}`."
+        )
+    answer = plain(_run(_call(operation, given, Settings.load(repo, devices)), goes_on))
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        return
+    from mcp_server.interfaces.tables import show
+
+    show(answer)
+
+
+async def _call(operation: "Operation", given: dict[str, Any], settings: Settings) -> Any:
+    from mcp_server.interfaces.entrance import Entrance
+
+    async with Entrance(settings) as entrance:
+        if not (operation.waits and sys.stderr.isatty()):
+            return await entrance.call(operation, given)
+        from mcp_server.interfaces.tables import live_line
+
+        with live_line() as progress:
+            return await entrance.call(operation, given, progress)
+
+
+def _run(work: Any, on_interrupt: str) -> Any:
+    """Run a coroutine; Ctrl-C ends it, says so and leaves with the exit code of an interrupted program."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        typer.echo(on_interrupt, err=True)
+        raise typer.Exit(INTERRUPTED) from None
