@@ -10,7 +10,7 @@ from mcp_server.research.metrics import clean, parse_metrics
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite
 
-LONGEST_ERROR = 1500
+LONGEST_ERROR = 2500
 LOOKED_AT = 64 * 1024
 """Characters at the end of a log in which the reason of a failure is looked for."""
 
@@ -34,7 +34,9 @@ def ending(
         hint: what to do about a file that it missed, see `git.missing_hint`.
     """
     metrics = parse_metrics(text)
-    status, error = _status(task, end, text.replace(f"{checkout}/", ""), metrics, changed, hint)
+    for folder in (checkout, checkout.resolve()):
+        text = text.replace(f"{folder}/", "")
+    status, error = _status(task, end, text, metrics, changed, hint)
     error = clean(error, LONGEST_ERROR).strip()
     return Ending(status, ended_at, end.code, metrics, error)
 

@@ -1,5 +1,7 @@
 """One trial, from its checkout to its ending."""
 
+import contextlib
+import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable
@@ -75,15 +77,14 @@ async def _run(
 
 def discard(folder: Path) -> None:
     """Delete a folder as far as that is possible; a training may have left parts of it read-only."""
-
-    def make_writable(action: Callable[..., object], path: str, _: object) -> None:
-        try:
-            Path(path).parent.chmod(0o700)
-            action(path)
-        except OSError:
-            pass
-
-    shutil.rmtree(folder, onerror=make_writable)
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        for parent, names, _ in os.walk(folder):
+            for place in (Path(parent, name) for name in names):
+                if not place.is_symlink():  # a link to an input, whose mode is the user's
+                    with contextlib.suppress(OSError):
+                        place.chmod(0o700)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _not_started(why: str) -> Ending:
