@@ -1,0 +1,854 @@
+"""The fixed half of every experiment: the data, the budget clock and the judge. Agents edit train.py, never this file.
+
+    python prepare.py                     pick the profile that suits this machine, and prepare its data
+    python prepare.py --profile stdlib    the sources of Python's own standard library: needs no network
+    python prepare.py --check             is there valid data? one line of JSON; exit code 0 or 1
+
+Prepared data lies under AUTORESEARCH_CACHE (default ~/.cache/autoresearch):
+
+    data/current.json                     {"folder": name}: the configuration that train.py loads
+    data/<configuration>/manifest.json    what was prepared, with the SHA-256 of every file beside it
+    data/<configuration>/{train,val,audit}.bin, tokenizer.json
+    downloads/<dataset>/                  the shards as they were received, with their checksums
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import copy
+import ctypes
+import dataclasses
+import fcntl
+import hashlib
+import itertools
+import json
+import math
+import os
+import platform
+import random
+import re
+import resource
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+PROCESS_START = time.perf_counter()
+
+
+def cache_folder() -> Path:
+    """Where data and compiled kernels are kept for all checkouts."""
+    return Path(os.environ.get("AUTORESEARCH_CACHE") or "~/.cache/autoresearch").expanduser()
+
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads cost two thirds of the speed on shared cores
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+if __name__ != "__main__":  # preparing does without torch, which reads the two lines above when it is loaded
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+    from torch.nn import Module
+    from torch.optim import Optimizer
+
+Tokens = npt.NDArray[np.uint16]
+Batch = tuple["Tensor", "Tensor"]
+
+
+class HarnessError(Exception):
+    """What failed, the value seen and what to do, in one line."""
+
+
+# ---- Profiles: which text, and how much of it is evaluated -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A source of text and its sizes; the command line may replace them."""
+
+    name: str
+    about: str
+    vocab_size: int
+    seq_len: int  # tokens
+    eval_tokens: int  # validation tokens, all evaluated; the audit split has as many
+    url: str = ""  # of the folder that holds the shards
+    train_shards: tuple[str, ...] = ()
+    num_shards: int = 0  # training shards to fetch
+    val_shard: str = ""
+    audit_shard: str = ""
+    path: Path | None = None
+    text_column: str = "text"  # of parquet files
+
+
+HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/") + "/datasets"
+PROFILES = {
+    "stdlib": Profile("stdlib", "the sources of Python's standard library; no network", 2048, 256, 2**17),
+    "path": Profile("path", "your own text or parquet files, named with --path; no network", 2048, 256, 2**17),
+    "tinystories": Profile(
+        *("tinystories", "short stories for small models; 1.0 GB to download", 4096, 512, 2**20),
+        url=f"{HUB}/roneneldan/TinyStories/resolve/main/data",
+        train_shards=(
+            "train-00000-of-00004-2d5a1467fff1081b.parquet",
+            "train-00001-of-00004-5852b56a2bd28fd9.parquet",
+            "train-00002-of-00004-a26307300439e943.parquet",
+        ),
+        num_shards=3,
+        val_shard="validation-00000-of-00001-869c898b519ad725.parquet",
+        audit_shard="train-00003-of-00004-d243063613e5a057.parquet",
+    ),
+    "climbmix": Profile(
+        *("climbmix", "web text for a GPU; about 100 MB to download for each shard", 8192, 2048, 40 * 2**19),
+        url=f"{HUB}/karpathy/climbmix-400b-shuffle/resolve/main",
+        train_shards=tuple(f"shard_{i:05d}.parquet" for i in range(6541)),
+        num_shards=10,
+        val_shard="shard_06542.parquet",
+        audit_shard="shard_06541.parquet",
+    ),
+}
+
+
+def default_profile() -> str:
+    """climbmix where there is an NVIDIA GPU, stdlib elsewhere; looks for its device file, to do without torch."""
+    wanted = os.environ.get("AUTORESEARCH_DEVICE", "cuda") == "cuda"
+    return "climbmix" if wanted and any(Path("/dev").glob("nvidia[0-9]*")) else "stdlib"
+
+
+# ---- Files: locks, atomic writes, checksums, downloads ---------------------------------------------------------------
+
+DOWNLOAD_ATTEMPTS = 4
+Report = Callable[[int, int], None]  # bytes so far, bytes in all
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock between processes; the kernel frees it when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file so that a reader sees the old text or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as handle:
+        handle.write(text)
+        handle.flush()
+        os.fchmod(handle.fileno(), 0o644)  # temporary files are private, but a cache may be shared
+        os.fsync(handle.fileno())
+    Path(handle.name).replace(path)
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fetch(url: str, part: Path, report: Report) -> None:
+    """Receives url into part, going on where an earlier attempt stopped. Raises OSError when anything is amiss."""
+    import requests
+
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=(10, 60)) as response:
+        if response.status_code == 416:
+            part.unlink()
+            raise OSError("the part received earlier does not fit the file; starting again")
+        response.raise_for_status()
+        resumed = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        have = have if resumed else 0
+        total = have + int(response.headers.get("Content-Length", 0))
+        with part.open("ab" if resumed else "wb") as handle:
+            for chunk in response.iter_content(1 << 18):
+                have += handle.write(chunk)
+                report(have, total)
+        if "Content-Length" in response.headers and have != total:
+            raise OSError(f"received {have} of {total} bytes")
+
+
+def download(url: str, target: Path, report: Report = lambda done, total: None, pause: float = 1.0) -> str:
+    """Fetches url to target unless it is there unharmed, and returns its SHA-256.
+
+    The checksum of what was received is kept beside the file and verified at every later use. Attempts are spaced by
+    `pause` seconds, doubling. Raises HarnessError after the last one.
+    """
+    checksum, part = target.with_name(target.name + ".sha256"), target.with_name(target.name + ".part")
+    problem = ""
+    with locked(target.with_name(target.name + ".lock")):
+        if target.exists() and checksum.exists() and sha256_file(target) == checksum.read_text():
+            return checksum.read_text()
+        for attempt in range(DOWNLOAD_ATTEMPTS):
+            try:
+                fetch(url, part, report)
+            except OSError as error:  # requests derives its errors from OSError
+                problem = str(error)
+                response = getattr(error, "response", None)
+                if response is not None and 400 <= response.status_code < 500 and response.status_code != 429:
+                    break
+                if attempt + 1 < DOWNLOAD_ATTEMPTS:
+                    time.sleep(pause * 2**attempt)
+            else:
+                part.replace(target)
+                write_atomically(checksum, sha256_file(target))
+                return checksum.read_text()
+    raise HarnessError(
+        f"could not download {url} ({problem}): check the network and run this again (it resumes), "
+        "or use --profile stdlib or --profile path, which need no network"
+    )
+
+
+def download_shards(names: list[str], profile: Profile, folder: Path) -> list[str]:
+    """Fetches shards four at a time with a progress bar each, and returns their SHA-256."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns) as progress, ThreadPoolExecutor(4) as pool:
+
+        def one(name: str) -> str:
+            task = progress.add_task(name, total=None)
+
+            def report(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total or None)
+
+            return download(f"{profile.url}/{name}", folder / name, report)
+
+        waiting = [pool.submit(one, name) for name in names]
+        try:
+            return [future.result() for future in waiting]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after a failure, what has not begun need not
+
+
+# ---- Text: where documents come from, and which split each belongs to ------------------------------------------------
+
+# How the parts of paths begin that are left out.
+STDLIB_SKIPPED: tuple[str, ...] = ("test", "idlelib", "site-packages", "dist-packages", "_sysconfigdata")
+PIECES = re.compile(r"(?s).{16384}[^\n]*\n?|.+")  # a text file of more than 2**20 characters is cut into these
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of text. Without a fixed split, each of its documents is assigned by the SHA-1 of its name."""
+
+    name: str
+    path: Path
+    sha256: str
+    split: str = ""
+
+
+def split_of(name: str) -> str:
+    """Assigns a document by name alone: one in twenty to val, one in twenty to audit, whatever else there is."""
+    number = int.from_bytes(hashlib.sha1(name.encode(), usedforsecurity=False).digest())
+    return {0: "val", 1: "audit"}.get(number % 20, "train")
+
+
+def collect(profile: Profile) -> list[Source]:
+    """Finds (and downloads, where the profile says so) the files of a configuration, in a fixed order."""
+    if profile.url:
+        shards = dict.fromkeys(profile.train_shards[: profile.num_shards], "train")
+        shards |= {profile.val_shard: "val", profile.audit_shard: "audit"}
+        folder = cache_folder() / "downloads" / profile.name
+        digests = download_shards(list(shards), profile, folder)
+        return [Source(name, folder / name, digests[i], split) for i, (name, split) in enumerate(shards.items())]
+    if profile.name == "stdlib":
+        root, skipped = Path(sysconfig.get_path("stdlib")), STDLIB_SKIPPED
+        files = list(root.rglob("*.py"))
+    else:
+        if profile.path is None or not profile.path.exists():
+            raise HarnessError(f"--path {profile.path} does not exist: name a file or folder of text or parquet files")
+        root, skipped = (profile.path if profile.path.is_dir() else profile.path.parent), (".",)
+        files = list(root.rglob("*")) if profile.path.is_dir() else [profile.path]
+    named = {file.relative_to(root): file for file in sorted(files) if file.is_file()}
+    return [
+        Source(name.as_posix(), file, sha256_file(file))
+        for name, file in named.items()
+        if not any(part.startswith(skipped) for part in name.parts)
+    ]
+
+
+def documents(source: Source, column: str = "text") -> Iterator[tuple[str, str]]:
+    """Yields (name, text): a row of a parquet file, a whole text file, or a piece of a very long one."""
+    if source.path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetFile(source.path) as table:
+            if column not in table.schema_arrow.names:
+                raise HarnessError(f"{source.path} has no column {column!r}: name one with --text-column")
+            rows = (text for batch in table.iter_batches(columns=[column]) for text in batch.column(0).to_pylist())
+            yield from ((f"{source.name}#{row}", text or "") for row, text in enumerate(rows))
+        return
+    content = source.path.read_bytes()
+    if b"\0" in content[:8192]:
+        return  # not text
+    text = content.decode(errors="replace")
+    if len(text) <= 2**20:
+        yield source.name, text
+        return
+    yield from ((f"{source.name}#{number}", piece) for number, piece in enumerate(PIECES.findall(text)))
+
+
+def read_split(
+    sources: list[Source], split: str, seen: set[bytes], column: str = "text", room: int = sys.maxsize
+) -> Iterator[str]:
+    """Yields texts of one split until they have `room` characters; none is empty, or in `seen`, which it adds to."""
+    for source in sources:
+        if source.split not in ("", split):
+            continue
+        for name, text in documents(source, column):
+            digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            if text and (source.split or split_of(name)) == split and digest not in seen:
+                seen.add(digest)
+                yield text
+                room -= len(text)
+                if room <= 0:
+                    return
+
+
+# ---- Tokenizer: byte pairs; id 255, a byte that UTF-8 never uses, begins every document ------------------------------
+
+BOS = 255
+TOKENIZER_CHARS = 500_000_000  # of training text that the merges are learnt from
+# How GPT-4's tokenizer splits text, but with numbers cut into pairs of digits.
+SPLIT_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> list[bytes]:
+    """Learns merges; returns the bytes of each token id. The first 256 are the single bytes."""
+    import rustbpe
+
+    tokenizer = rustbpe.Tokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size, pattern=SPLIT_PATTERN)
+    tokens = [bytes(token) for token, _ in sorted(tokenizer.get_mergeable_ranks(), key=lambda pair: pair[1])]
+    if len(tokens) != vocab_size:
+        raise HarnessError(f"the text yields only {len(tokens)} tokens, not {vocab_size}: lower --vocab-size")
+    return tokens
+
+
+def encode(texts: Iterable[str], tokens: list[bytes]) -> Iterator[Tokens]:
+    """Yields the token ids of many documents at a time, each document behind a BOS."""
+    import tiktoken
+
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    encoding = tiktoken.Encoding("autoresearch", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    texts = iter(texts)
+    while batch := list(itertools.islice(texts, 512)):
+        rows = encoding.encode_ordinary_batch(batch, num_threads=os.cpu_count() or 1)
+        yield np.concatenate([np.array([BOS, *row], dtype=np.uint16) for row in rows])
+
+
+# ---- Preparing: token files and their manifest -----------------------------------------------------------------------
+
+FORMAT = 1  # of the prepared folder; raised when its content changes meaning
+
+
+def fingerprint(manifest: dict[str, Any]) -> str:
+    """SHA-256 over corpus, tokenizer, evaluation sizes and this very file: scores compare only where it is equal."""
+    parts = {key: manifest[key] for key in ("format", "corpus", "vocab_size", "seq_len", "eval_tokens", "files")}
+    parts["harness"] = sha256_file(Path(__file__))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write_split(path: Path, texts: Iterable[str], vocabulary: list[bytes], profile: Profile) -> int:
+    """Writes whole rows of tokens and one last target, of held-out splits only eval_tokens; returns their number."""
+    limit = sys.maxsize if path.stem == "train" else profile.eval_tokens
+    written = 0
+    with path.open("wb") as handle:
+        for tokens in encode(texts, vocabulary):
+            written += handle.write(tokens.tobytes()) // 2
+            if written > limit:
+                break
+        kept = min(written - 1, limit) // profile.seq_len * profile.seq_len
+        if kept <= 0:
+            raise HarnessError(f"too little text: {path.stem} has {written} tokens, --seq-len is {profile.seq_len}")
+        handle.truncate((kept + 1) * 2)
+    return kept
+
+
+def build(profile: Profile, sources: list[Source], corpus: str, folder: Path) -> None:
+    """Fills folder with tokenizer, token files and manifest."""
+    seen: set[bytes] = set()
+    column, room = profile.text_column, 16 * profile.eval_tokens  # characters: tokens are shorter on average
+    held = {split: list(read_split(sources, split, seen, column, room)) for split in ("audit", "val")}
+    print(f"learning a tokenizer of {profile.vocab_size} entries", flush=True)
+    train = read_split(sources, "train", seen.copy(), column, TOKENIZER_CHARS)
+    tokens = train_tokenizer(train, profile.vocab_size)
+    print("writing tokens", flush=True)
+    text = json.dumps({"pattern": SPLIT_PATTERN, "tokens": [base64.b64encode(token).decode() for token in tokens]})
+    write_atomically(folder / "tokenizer.json", text)
+    counts = {split: write_split(folder / f"{split}.bin", held[split], tokens, profile) for split in held}
+    train = read_split(sources, "train", seen, column)
+    counts["train"] = write_split(folder / "train.bin", train, tokens, profile)
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "profile": profile.name,
+        "vocab_size": profile.vocab_size,
+        "seq_len": profile.seq_len,
+        "eval_tokens": counts["val"],
+        "tokens": counts,
+        "corpus": corpus,
+        "files": {p.name: {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in sorted(folder.iterdir())},
+    }
+    manifest["fingerprint"] = fingerprint(manifest)
+    write_atomically(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+
+def prepare(profile: Profile) -> Path:
+    """Prepares a configuration unless it is there unharmed, makes it the current one, and returns its folder.
+
+    Raises HarnessError when there is too little text, a download fails, or an option is out of range.
+    """
+    if not 256 <= profile.vocab_size <= 65536:
+        raise HarnessError(f"--vocab-size {profile.vocab_size} is out of range: from 256 (single bytes) to 65536")
+    if not 8 <= profile.seq_len <= profile.eval_tokens:
+        raise HarnessError(f"--seq-len {profile.seq_len} must be at least 8, and at most --eval-tokens")
+    if profile.url and profile.num_shards < 1:
+        raise HarnessError(f"--num-shards {profile.num_shards} is out of range: at least 1")
+    sources = collect(profile)
+    corpus = hashlib.sha256(json.dumps([(s.name, s.split, s.sha256) for s in sources]).encode()).hexdigest()
+    root = cache_folder() / "data"
+    sizes = f"v{profile.vocab_size}-t{profile.seq_len}-e{profile.eval_tokens}"
+    folder = root / f"{profile.name}-{sizes}-{corpus[:8]}"
+    with locked(root / ".lock"):
+        try:
+            read_manifest(folder, deep=True)
+            print(f"already prepared: {folder}")
+        except HarnessError:
+            building = Path(tempfile.mkdtemp(dir=root, prefix=".building-"))
+            try:
+                build(profile, sources, corpus, building)
+                building.chmod(0o755)  # mkdtemp lets nobody else read it
+                shutil.rmtree(folder, ignore_errors=True)
+                building.rename(folder)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+        write_atomically(root / "current.json", json.dumps({"folder": folder.name}) + "\n")
+    return folder
+
+
+# ---- Data: what train.py loads, pinned by checksum -------------------------------------------------------------------
+
+CHANGED = "was changed since it was prepared: run `python prepare.py` again"
+
+
+@dataclass(frozen=True)
+class Data:
+    """A prepared configuration. `train` is a memory-mapped array of token ids; the other splits are the judge's."""
+
+    folder: Path
+    profile: str
+    vocab_size: int
+    seq_len: int
+    fingerprint: str
+    files: dict[str, dict[str, Any]]
+    train: Tokens
+
+    def pinned(self, name: str) -> bytes:
+        """The bytes of a file, refused unless they are the ones that were prepared."""
+        content = (self.folder / name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.files[name]["sha256"]:
+            raise HarnessError(f"{self.folder / name} {CHANGED}")
+        return content
+
+    def tokens(self) -> list[bytes]:
+        """The bytes of each token id."""
+        return [base64.b64decode(token) for token in json.loads(self.pinned("tokenizer.json"))["tokens"]]
+
+
+def current_folder() -> Path:
+    """The folder that AUTORESEARCH_DATA names (a path, or a name under data/), else the one last prepared."""
+    root = cache_folder() / "data"
+    if chosen := os.environ.get("AUTORESEARCH_DATA"):
+        return root / chosen  # an absolute path replaces root
+    try:
+        return root / str(json.loads((root / "current.json").read_text())["folder"])
+    except (OSError, ValueError, KeyError) as error:
+        raise HarnessError(f"no prepared data under {root}: run `python prepare.py` first") from error
+
+
+def read_manifest(folder: Path, deep: bool = False) -> dict[str, Any]:
+    """The manifest of a prepared folder. Raises HarnessError unless its files have their sizes (deep: checksums)."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        if manifest["format"] != FORMAT:
+            raise HarnessError(f"{folder} is of an older format: run `python prepare.py` again")
+        for name, file in manifest["files"].items():
+            path = folder / name
+            if path.stat().st_size != file["bytes"] or (deep and sha256_file(path) != file["sha256"]):
+                raise HarnessError(f"{path} {CHANGED}")
+    except (OSError, ValueError, KeyError) as error:
+        raise HarnessError(f"no prepared data in {folder}: run `python prepare.py` first") from error
+    return manifest
+
+
+def open_data() -> Data:
+    """Opens the current configuration; the folder may be read-only. Raises HarnessError if there is none."""
+    folder = current_folder()
+    manifest = read_manifest(folder)
+    train = np.memmap(folder / "train.bin", dtype=np.uint16, mode="r")
+    sizes = {key: manifest[key] for key in ("profile", "vocab_size", "seq_len", "files")}
+    return Data(folder=folder, fingerprint=fingerprint(manifest), train=train, **sizes)
+
+
+# ---- Runtime: the device, its threads and precision, seeds -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What one training runs on."""
+
+    device: str  # cuda, mps or cpu
+    seed: int
+    budget: float  # seconds
+    threads: int
+    bf16: bool  # whether autocast to bfloat16 pays here
+    memory_gib: float  # of the GPU; 0 elsewhere
+    out: Path | None  # a folder for what the run leaves
+
+    def synchronize(self) -> None:
+        """Waits until the device has done all it was told to."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        elif self.device == "mps":
+            torch.mps.synchronize()
+
+
+def setting(name: str, default: float, least: float) -> float:
+    """A number from the environment. Raises HarnessError with the value seen."""
+    text = os.environ.get(name) or str(default)
+    with contextlib.suppress(ValueError):
+        if least <= float(text) < math.inf:
+            return float(text)
+    raise HarnessError(f"{name} is {text!r}: it must be a number of at least {least:g}")
+
+
+def start() -> Runtime:
+    """Reads the AUTORESEARCH_ environment, chooses the device, fixes the threads and sets every seed."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    best = next(name for name, there in available.items() if there)
+    device = os.environ.get("AUTORESEARCH_DEVICE") or best
+    if not available.get(device, False):
+        raise HarnessError(f"AUTORESEARCH_DEVICE is {device!r}, which this machine has not: try {best}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = int(setting("AUTORESEARCH_THREADS", cores, 1))
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high")
+    if device == "cpu" and sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):  # musl has none
+            libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: keep the large buffers of a step on the heap, 9 % faster
+            libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: and do not give the heap back between steps
+    seed = int(setting("AUTORESEARCH_SEED", 42, 0))
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    out = os.environ.get("AUTORESEARCH_OUT")
+    return Runtime(
+        device=device,
+        seed=seed,
+        budget=setting("AUTORESEARCH_TIME_BUDGET", 300, 0.1),
+        threads=threads,
+        bf16=cpu_bf16_pays(threads) if device == "cpu" else device == "cuda" and torch.cuda.is_bf16_supported(),
+        memory_gib=torch.cuda.get_device_properties(0).total_memory / 2**30 if device == "cuda" else 0.0,
+        out=Path(out) if out else None,
+    )
+
+
+def cpu_bf16_pays(threads: int) -> bool:
+    """Whether products in bfloat16, casts included, are faster here: measured once a machine and kept in the cache."""
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else platform.processor()
+    if "amx_bf16" in cpuinfo:
+        return True
+    model = next((line.split(":")[1].strip() for line in cpuinfo.splitlines() if "model name" in line), cpuinfo)
+    key, cached = f"{model} / torch {torch.__version__} / {threads} threads", cache_folder() / "bf16.json"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return bool(json.loads(cached.read_text())[key])
+    a, b = torch.ones(2048, 128), torch.ones(128, 512)  # not random: no seed may depend on whether this ran
+    least = {torch.bfloat16: math.inf, torch.float32: math.inf}
+    for dtype in [*least] * 6:  # the first round builds the kernels
+        begin = time.process_time()
+        for _ in range(10):
+            (a.to(dtype) @ b.to(dtype)).float()
+        least[dtype] = min(least[dtype], time.process_time() - begin)
+    pays = least[torch.bfloat16] < 0.8 * least[torch.float32]
+    with contextlib.suppress(OSError):  # the cache may be read-only
+        write_atomically(cached, json.dumps({key: pays}) + "\n")
+    return pays
+
+
+# ---- Training: the budget clock, warm-up off the clock, batches ------------------------------------------------------
+
+
+Clock = Callable[[], float]  # seconds
+Step = Callable[[Iterator[Batch]], object]
+
+
+class BudgetClock:
+    """Says when the budget is spent. It starts with the first `running()`, which belongs right before the first step.
+
+    On a GPU it measures wall time. On a CPU it measures the process's CPU time divided by the number of threads, so
+    that a busy machine trains as much as an idle one; wall time ends the training at twice the budget.
+    """
+
+    def __init__(self, runtime: Runtime, wall_time: Clock = time.perf_counter, cpu_time: Clock = time.process_time):
+        self.runtime, self.wall_time, self.cpu_time = runtime, wall_time, cpu_time
+        self.started = self.ended = self.cpu_started = math.nan
+        self.elapsed = 0.0  # seconds of budget used when running() was last asked
+        self.progress = 0.0  # share of the budget used, 0 to 1: what schedules follow
+
+    def running(self) -> bool:
+        """Waits for the device, reads the time, and says whether another step may begin."""
+        self.runtime.synchronize()
+        self.ended = self.wall_time()
+        if math.isnan(self.started):
+            self.started, self.cpu_started = self.ended, self.cpu_time()
+        wall, budget = self.ended - self.started, self.runtime.budget
+        if self.runtime.device == "cpu":
+            self.elapsed = (self.cpu_time() - self.cpu_started) / self.runtime.threads
+            self.progress = min(1.0, max(self.elapsed / budget, wall / (2 * budget)))
+        else:
+            self.elapsed, self.progress = wall, min(1.0, wall / budget)
+        return self.progress < 1.0
+
+
+def warm_up(
+    step: Step, model: Module, optimizers: Sequence[Optimizer], data: Data, runtime: Runtime, rows: int
+) -> None:
+    """Lets compilers and caches settle before the clock starts, and leaves nothing learnt behind.
+
+    `step(batches)` is run on random tokens; then weights, optimizer state and random generators are put back. The
+    model is also called once with the shape of the evaluation, which would otherwise be compiled after the budget.
+    """
+    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    states = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
+    with torch.random.fork_rng():
+        tokens = torch.randint(data.vocab_size, (2, rows, data.seq_len), device=runtime.device)
+        for _ in range(2 if runtime.device == "cuda" else 1):
+            step(itertools.repeat((tokens[0], tokens[1])))
+        if runtime.device == "cuda":
+            with torch.no_grad():
+                model.eval()(tokens.new_zeros(eval_rows(data, runtime), data.seq_len))
+    model.train()
+    model.zero_grad(set_to_none=True)
+    model.load_state_dict(weights)
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(state)
+    runtime.synchronize()
+
+
+class TwoBuffers:
+    """Hands batches to a GPU through two page-locked buffers, so that filling one overlaps with copying the other.
+
+    A copy that does not block may still be reading its buffer when the next batch is due: the event recorded behind
+    it says when the buffer is free.
+    """
+
+    def __init__(self, buffers: list[Tensor], events: list[Any], copy_out: Callable[[Tensor], Tensor]) -> None:
+        self.buffers, self.events, self.copy_out = buffers, events, copy_out
+        self.sent = 0
+
+    def send(self, rows: Tensor) -> Tensor:
+        """Starts the copy of a batch to the device and returns what will hold it."""
+        turn = self.sent % 2
+        if self.sent >= 2:
+            self.events[turn].synchronize()
+        self.sent += 1
+        on_device = self.copy_out(self.buffers[turn].copy_(rows))
+        self.events[turn].record()
+        return on_device
+
+
+class Batches:
+    """Endless (inputs, targets), int64 of shape (rows, seq_len), on the device.
+
+    Every pass over the training tokens deals all of its contiguous rows once, in an order drawn from the seed.
+    """
+
+    def __init__(self, data: Data, rows: int, runtime: Runtime) -> None:
+        self.tokens, self.rows, self.seq_len, self.device = data.train, rows, data.seq_len, runtime.device
+        self.order = np.random.default_rng(runtime.seed)
+        self.dealt: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.buffers = None
+        if runtime.device == "cuda":
+            buffers = [torch.empty(rows, data.seq_len + 1, dtype=torch.long, pin_memory=True) for _ in range(2)]
+            events = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
+            self.buffers = TwoBuffers(buffers, events, lambda buffer: buffer.to("cuda", non_blocking=True))
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Batch:
+        while len(self.dealt) < self.rows:
+            self.dealt = np.append(self.dealt, self.order.permutation((len(self.tokens) - 1) // self.seq_len))
+        starts, self.dealt = self.dealt[: self.rows] * self.seq_len, self.dealt[self.rows :]
+        rows = torch.from_numpy(np.stack([self.tokens[i : i + self.seq_len + 1] for i in starts]).astype(np.int64))
+        sent = self.buffers.send(rows) if self.buffers else rows.to(self.device)
+        return sent[:, :-1].contiguous(), sent[:, 1:].contiguous()
+
+
+# ---- Judging: bits per byte on the frozen validation tokens ----------------------------------------------------------
+
+EVAL_BATCH_TOKENS = {"cuda": 2**15, "mps": 2**13, "cpu": 2**13}  # tokens in one forward pass
+CAUSAL_TOLERANCE = 2**-7  # of 1 + |logit|: one step of bfloat16, whose sums may differ in order from run to run
+
+
+def eval_rows(data: Data, runtime: Runtime) -> int:
+    """Rows in one evaluation batch."""
+    return max(2, EVAL_BATCH_TOKENS[runtime.device] // data.seq_len)
+
+
+def logits_of(model: Module, inputs: Tensor, vocab_size: int) -> Tensor:
+    """Runs the model on (rows, seq_len) token ids; float32 logits of (rows, seq_len, vocab_size) or HarnessError."""
+    logits = model(inputs)
+    shape, wanted = getattr(logits, "shape", type(logits)), (*inputs.shape, vocab_size)
+    if shape != wanted:
+        raise HarnessError(f"model(x) returned {shape}, not logits of shape {wanted}")
+    return logits.float()  # type: ignore[no-any-return]
+
+
+def frozen_rows(data: Data, split: str) -> Tensor:
+    """The token ids of a held-out split, after verifying its checksum; int64, one more than whole rows."""
+    return torch.from_numpy(np.frombuffer(data.pinned(f"{split}.bin"), dtype=np.uint16).astype(np.int64))
+
+
+def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val") -> float:
+    """Mean bits the model needs for a byte of the split: nats of all targets / ln 2 / bytes of all targets.
+
+    All rows are evaluated, whatever the batch size. The mark that begins a document has no bytes and is not counted.
+    Raises HarnessError when a logit is not finite.
+    """
+    device, rows = runtime.device, eval_rows(data, runtime)
+    tokens = frozen_rows(data, split)
+    sizes = torch.tensor([0 if i == BOS else len(token) for i, token in enumerate(data.tokens())], device=device)
+    inputs, targets = tokens[:-1].view(-1, data.seq_len), tokens[1:].view(-1, data.seq_len)
+    nats = torch.zeros((), dtype=torch.float32 if device == "mps" else torch.float64, device=device)
+    count = torch.zeros((), dtype=torch.long, device=device)
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    for x, y in zip(torch.split(inputs, rows), torch.split(targets, rows), strict=True):
+        padded = F.pad(x, (0, 0, 0, rows - len(x)))  # one shape for all batches, so that nothing is compiled twice
+        logits = logits_of(model, padded.to(device), data.vocab_size)[: len(x)].flatten(0, 1)
+        y_there = y.to(device).flatten()
+        losses = F.cross_entropy(logits, y_there, reduction="none")
+        size = sizes[y_there]
+        nats += (losses * (size > 0)).sum()
+        count += size.sum()
+        finite &= logits.sum().isfinite()  # a sum is finite only if every term is
+    if not finite:
+        raise HarnessError("the model's logits are not finite: the run is worth nothing")
+    return float(nats) / math.log(2) / int(count)
+
+
+def check_causality(model: Module, data: Data, runtime: Runtime) -> None:
+    """Refuses a model whose logits depend on later tokens, or on other rows of the batch.
+
+    Each row of a random batch of validation rows is changed from a secret place on: some rows wholly, some not at
+    all. The logits before that place must stand still.
+    """
+    secret = np.random.default_rng(int.from_bytes(os.urandom(16)))
+    rows, length = eval_rows(data, runtime), data.seq_len
+    tokens = frozen_rows(data, "val")
+    original = tokens[:-1].view(-1, length)[secret.integers((len(tokens) - 1) // length, size=rows)]
+    cuts = torch.from_numpy(secret.integers(1, length, size=rows))
+    cuts[torch.from_numpy(secret.permutation(rows)[: rows // 2])] = length
+    cuts[torch.from_numpy(secret.permutation(rows)[: rows // 4])] = 0
+    kept = torch.arange(length) < cuts[:, None]
+    noise = torch.from_numpy(secret.integers(data.vocab_size, size=(rows, length)))
+    before = logits_of(model, original.to(runtime.device), data.vocab_size)
+    after = logits_of(model, torch.where(kept, original, noise).to(runtime.device), data.vocab_size)
+    moved = (after - before).abs() > CAUSAL_TOLERANCE * (1 + before.abs())
+    if (moved.any(-1).cpu() & kept).any():
+        raise HarnessError("the model looks ahead: its logits change when later tokens do, so its score means nothing")
+
+
+def evaluate(model: Module, data: Data, runtime: Runtime, split: str = "val") -> float:
+    """The score: bits per byte (lower is better) of a causal model `model(x) -> logits` on a held-out split.
+
+    The targets never reach the model. Raises HarnessError if it looks ahead, or its logits are not finite.
+    """
+    model.eval()
+    with torch.no_grad():
+        check_causality(model, data, runtime)
+        score = bits_per_byte(model, data, runtime, split)
+    model.train()
+    return score
+
+
+def peak_memory_mb(device: str) -> float:
+    """Most memory allocated on a CUDA GPU so far, in MiB; elsewhere the most that the process has had resident."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+# ---- Errors as one line, and the command line ----------------------------------------------
+
+
+def run(main: Callable[[], object]) -> None:
+    """Calls main and turns an expected failure into one line on stderr and exit code 1."""
+    try:
+        main()
+    except HarnessError as error:
+        sys.exit(f"error: {error}")
+    except (RuntimeError, MemoryError) as error:
+        if not re.search("out of memory|can't allocate memory", str(error)) and not isinstance(error, MemoryError):
+            raise
+        sys.exit(f"error: out of memory: {error}")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; sizes left out take the profile's own."""
+    parser = argparse.ArgumentParser(description="Prepare the data that train.py learns from and is judged on.")
+    profiles = "; ".join(f"{profile.name}: {profile.about}" for profile in PROFILES.values())
+    parser.add_argument("--profile", choices=PROFILES, dest="name", help=profiles)
+    parser.add_argument("--vocab-size", type=int, metavar="N", help="tokens; 256 means single bytes")
+    parser.add_argument("--seq-len", type=int, metavar="N", help="tokens the model sees at once")
+    parser.add_argument("--eval-tokens", type=int, metavar="N", help="validation tokens, all of which are evaluated")
+    parser.add_argument("--num-shards", type=int, metavar="N", help="training shards to download")
+    parser.add_argument("--path", type=Path, help="file or folder for --profile path (which it implies)")
+    parser.add_argument("--text-column", metavar="NAME", help="column of parquet files that holds the text")
+    parser.add_argument("--check", action="store_true", help="say in one line of JSON whether there is valid data")
+    return parser.parse_args(argv)
+
+
+def check() -> None:
+    """Verifies the current configuration; one line of JSON. Exit code 1 when there is none, or it is damaged."""
+    try:
+        folder = current_folder()
+        manifest = read_manifest(folder, deep=True)
+    except HarnessError as error:
+        print(json.dumps({"prepared": False, "problem": str(error)}))
+        sys.exit(1)
+    facts = {"prepared": True, "folder": str(folder), **manifest, "fingerprint": fingerprint(manifest)}
+    print(json.dumps({key: value for key, value in facts.items() if key not in ("format", "files")}))
+
+
+def main() -> None:
+    """The command line's work: choose a configuration, prepare it, say what there is."""
+    given = {key: value for key, value in vars(parse()).items() if value is not None}
+    if given.pop("check"):
+        check()
+        return
+    name = given.get("name") or ("path" if "path" in given else default_profile())
+    if not given.keys() & {"name", "path"}:
+        print(f"profile {name}, which suits this machine ({PROFILES[name].about}); --profile chooses another")
+    folder = prepare(dataclasses.replace(PROFILES[name], **given))
+    manifest = read_manifest(folder)
+    counts = ", ".join(f"{count:,} {split}" for split, count in manifest["tokens"].items())
+    print(f"ready: {counts} tokens, vocabulary {manifest['vocab_size']:,}, context {manifest['seq_len']:,}")
+    print(f"folder: {folder}\nfingerprint: {fingerprint(manifest)}\nnext: python train.py")
+
+
+if __name__ == "__main__":
+    run(main)
