@@ -62,7 +62,7 @@ class Setup:
         """
         arguments = {key: value for key, value in locals().items() if key != "self" and value is not None}
         chosen = {key: value for key, value in arguments.items() if key in CONFIG or (key == "external" and value)}
-        name = check_name("tag", tag or _today())
+        name = check_name("tag", _today() if tag is None else tag)
         if agent is not None:
             check_name("agent name", agent)
         if resume:
