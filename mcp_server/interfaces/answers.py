@@ -20,7 +20,7 @@ def output_schema(operation: Operation) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON types. A field that may be left out and is None is left out: small answers cost few tokens."""
+    """The value as JSON types, small: fields that may be left out and are None, and digits that are noise, are not sent."""
     if is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: plain(content)
@@ -31,8 +31,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(content) for key, content in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no NaN
+    if isinstance(value, float):
+        return float(f"{value:.12g}") if math.isfinite(value) else str(value)  # JSON has no NaN
     return value
 
 

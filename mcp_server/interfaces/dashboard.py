@@ -28,4 +28,6 @@ async def dashboard(request: Request) -> Response:
 
 @cache
 def _page() -> str:
-    return files(__package__).joinpath("dashboard.html").read_text(encoding="utf-8")
+    folder = files(__package__) / "page"
+    page, style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
+    return page.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
