@@ -20,7 +20,7 @@ def output_schema(operation: Operation) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON types, small: fields that may be left out and are None, and digits that are noise, are not sent."""
+    """The value as JSON types, and small: without optional fields that are None, and without digits that are noise."""
     if is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: plain(content)
