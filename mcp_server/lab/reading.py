@@ -76,7 +76,7 @@ class Reading:
         cursor: Annotated[str | None, "next_cursor of the page before"] = None,
         detail: Literal["concise", "full"] = "concise",
     ) -> HistoryPage:
-        """List experiments, newest first."""
+        """List experiments, newest first. detail=full adds reasons, metrics, changes and lessons."""
         run = await self._run(tag)
         before = _number(cursor)
         history = self._bench.store.history
@@ -151,7 +151,7 @@ class Reading:
         return Best(view(best, "full") if best else None, commit, run.branch, todo)
 
     async def diff(self, experiment_a: str, experiment_b: str) -> Diff:
-        """Compare two experiments: metric deltas (b minus a) and the unified diff of their code."""
+        """Compare two experiments by id, e.g. mar8-3: metric deltas (b minus a) and the unified diff of their code."""
         a = await self._bench.store.experiments.get(experiment_a)
         b = await self._bench.store.experiments.get(experiment_b)
         first, second = await self._metrics(a), await self._metrics(b)
@@ -160,7 +160,7 @@ class Reading:
         return Diff(a.id, b.id, deltas, text, f"Call register(parent_id={b.id!r}, ...) to build on the second")
 
     async def list_runs(self) -> RunList:
-        """List all runs of this repository, newest first."""
+        """List all runs of this repository, newest first, e.g. to find a tag to continue."""
         runs = []
         for run in await self._bench.store.runs.newest(RUNS_SHOWN):
             best = await self._bench.store.experiments.best(run.tag)

@@ -45,16 +45,16 @@ class Setup:
         inputs: Annotated[list[str] | None, "Globs of untracked data to link; default: found by themselves"] = None,
         scope: Annotated[list[Category] | None, "Categories to research; default: all"] = None,
         policy: Annotated[Literal["greedy", "noise_aware", "strict"] | None, "How keeps are decided"] = None,
-        near_miss_threshold: Annotated[float | None, "Losses below this are near misses"] = None,
+        near_miss_threshold: Annotated[float | None, "Worse by less than this, in the metric: a near miss"] = None,
         max_experiments: Annotated[int | None, "Stop after so many experiments"] = None,
         target: Annotated[float | None, "Stop when the metric reaches this"] = None,
         results_file: Annotated[str | None, "Table of results in the repository; default results.tsv"] = None,
         task: Annotated[str | None, "Name or path of a task"] = None,
         base_ref: Annotated[str | None, "Commit to start from; default HEAD"] = None,
         agent: Annotated[str | None, "Your name, one workspace each; default: a free one"] = None,
-        resume: Annotated[bool, "Continue an existing run"] = False,
-        preview: Annotated[bool, "Only return the config"] = False,
-        external: Annotated[bool, "You run git and training yourself and report numbers"] = False,
+        resume: Annotated[bool, "True: continue the run of this tag"] = False,
+        preview: Annotated[bool, "True: only return the config and make nothing"] = False,
+        external: Annotated[bool, "True: you run git and trainings yourself and report numbers to complete"] = False,
     ) -> SetUp:
         """Begin a run of experiments, or continue one with resume=true. Call this first.
 

@@ -40,7 +40,7 @@ class Training:
         self,
         experiment_id: str,
         wait_seconds: Annotated[
-            float, "Return after this long at the latest; call again to re-attach", Ge(0), Le(3600)
+            float, "Seconds after which to return even if it is not done; call again to re-attach", Ge(0), Le(3600)
         ] = 45,
         seed: Annotated[int | None, "Random seed; default: chosen for you"] = None,
         *,
@@ -147,7 +147,7 @@ class Training:
         lines: Annotated[int, "How many of the last lines", Ge(1), Le(500)] = 50,
         grep: Annotated[str | None, "Only lines that contain this text"] = None,
     ) -> LogExcerpt:
-        """Read the end of an experiment's training log."""
+        """Read the end of an experiment's training log, e.g. to see why it crashed."""
         trial = await self._trial(experiment_id)
         log = await self._bench.run(read_whole, self._bench.folders.log(trial.id), grep)
         text = log.last(lines, LOG_CHARACTERS)

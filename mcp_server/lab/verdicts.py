@@ -93,7 +93,9 @@ class Verdicts:
         mode: Literal["explore", "exploit", "combine", "ablation", "auto"],
         reason: Annotated[str, "Why"] = "",
     ) -> StrategySet:
-        """Set the search strategy by hand; auto gives it back to the server."""
+        """Set what suggest goes by: explore new categories, exploit the best, combine near misses, or ablation (remove
+        what does not help). auto gives the choice back to the server.
+        """
         run = await self._bench.store.runs.get(tag)
         _check_text("reason", reason)
         await self._bench.store.runs.set_mode(run.tag, None if mode == "auto" else mode, reason.strip())
