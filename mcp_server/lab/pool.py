@@ -1,6 +1,7 @@
 """The devices of this server and the workers that drain the queue."""
 
 import asyncio
+import time
 
 from mcp_server.errors import NotReady
 from mcp_server.lab.bench import Bench
@@ -10,6 +11,9 @@ from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.worker import start_worker
 from mcp_server.research.experiment import Trial
 
+STUCK_SECONDS = 30.0
+"""How long a device that could not be cleared is left alone."""
+
 
 class Pool:
     """Finds devices, starts a worker where one is needed, and shows what each device does."""
@@ -18,6 +22,7 @@ class Pool:
         self._bench = bench
         self._found: list[Device] | None = None
         self._waking = asyncio.Lock()
+        self._tried: dict[str, float] = {}
 
     async def devices(self) -> list[Device]:
         """The devices that this server may use; raises NotReady or InvalidInput where there are none as asked."""
@@ -45,7 +50,7 @@ class Pool:
                 return
             for device in [device for device in await self.devices() if device.kind == kind]:
                 orphaned = device.key in training
-                if (wanted or orphaned) and not await self._bench.run(self._lock(device).is_held):
+                if (wanted or orphaned) and await self._bench.run(self._is_free, device):
                     await self._bench.run(start_worker, self._bench.settings, device)
                     wanted -= 0 if orphaned else 1
 
@@ -53,6 +58,16 @@ class Pool:
         """Every device as it is now."""
         training = await self._bench.store.trials.in_training()
         return [await self._bench.run(self._view, device, training.get(device.key)) for device in await self.devices()]
+
+    def _is_free(self, device: Device) -> bool:
+        """Whether a worker may be started on a device; one with something unkillable on it is tried now and then."""
+        lock = self._lock(device)
+        if lock.is_held():
+            return False
+        if lock.is_busy() and time.monotonic() - self._tried.get(device.key, float("-inf")) < STUCK_SECONDS:
+            return False
+        self._tried[device.key] = time.monotonic()
+        return True
 
     def _lock(self, device: Device) -> DeviceLock:
         return DeviceLock(self._bench.settings.locks, device.key)

@@ -23,7 +23,7 @@ Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
 
 @dataclass(frozen=True)
-class Bench:
+class Rig:
     """Where trials run: a device with its lock, for a repository."""
 
     settings: Settings
@@ -32,7 +32,7 @@ class Bench:
     lock: DeviceLock
 
 
-async def train(bench: Bench, task: Task, trial: Trial, commit: str, folder: Path, busy: int, ask: Ask) -> Ending:
+async def train(rig: Rig, task: Task, trial: Trial, commit: str, folder: Path, busy: int, ask: Ask) -> Ending:
     """Train `commit` and say how it ended; what cannot even be started has ended as `failed`.
 
     Args:
@@ -44,19 +44,19 @@ async def train(bench: Bench, task: Task, trial: Trial, commit: str, folder: Pat
     try:
         discard(folder)
         (folder / "out").mkdir(parents=True)
-        bench.settings.cache.mkdir(parents=True, exist_ok=True)
+        rig.settings.cache.mkdir(parents=True, exist_ok=True)
         result.reserve(folder)
         log = BoundedLog(folder / "log.txt")
     except OSError as error:
         return _not_started(f"its folder {str(folder)!r} cannot be written: {error.strerror}")
     try:
-        check_out(bench.repository, commit, checkout, task.inputs)
-        before = state_of(bench.repository.root, task.inputs)
-        end = await _run(bench, task, trial, checkout, log, busy, ask)
-        after = state_of(bench.repository.root, task.inputs)
+        check_out(rig.repository, commit, checkout, task.inputs)
+        before = state_of(rig.repository.root, task.inputs)
+        end = await _run(rig, task, trial, checkout, log, busy, ask)
+        after = state_of(rig.repository.root, task.inputs)
         changed = [path for path in task.inputs if after[path] != before[path]]
         text = log.text()
-        hint = missing_hint(bench.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
+        hint = missing_hint(rig.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
         return outcome.ending(task, end, text, time.time(), checkout, changed, hint)
     except (ResearchError, OSError) as error:
         log.write(f"{error}\n".encode("utf-8", "replace"))
@@ -65,13 +65,9 @@ async def train(bench: Bench, task: Task, trial: Trial, commit: str, folder: Pat
         log.close()
 
 
-async def _run(
-    bench: Bench, task: Task, trial: Trial, checkout: Path, log: BoundedLog, busy: int, ask: Ask
-) -> child.Exit:
-    mark = bench.lock.mark
-    environment = training_environment(
-        bench.settings, task, trial, bench.device, mark, checkout, checkout.with_name("out")
-    )
+async def _run(rig: Rig, task: Task, trial: Trial, checkout: Path, log: BoundedLog, busy: int, ask: Ask) -> child.Exit:
+    mark = rig.lock.mark
+    environment = training_environment(rig.settings, task, trial, rig.device, mark, checkout, checkout.with_name("out"))
     return await child.run(training_words(task), checkout, environment, log, task.deadline_seconds, ask, [busy])
 
 

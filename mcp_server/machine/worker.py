@@ -29,7 +29,7 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.locks import DeviceLock, Holder
 from mcp_server.machine.store import Store
-from mcp_server.machine.training import Bench, discard, train
+from mcp_server.machine.training import Rig, discard, train
 from mcp_server.research.experiment import Ending, Trial
 from mcp_server.settings import Settings
 
@@ -69,8 +69,8 @@ def start_worker(settings: Settings, device: Device) -> None:
 class Worker:
     """The holder of a device's lock, at work for one repository."""
 
-    def __init__(self, bench: Bench, folders: Folders, store: Store) -> None:
-        self._bench = bench
+    def __init__(self, rig: Rig, folders: Folders, store: Store) -> None:
+        self._rig = rig
         self._folders = folders
         self._store = store
         self.ending = False
@@ -78,7 +78,7 @@ class Worker:
 
     async def work(self) -> None:
         """Train until nothing is queued for this device, another worker has it, or something unkillable is on it."""
-        device, lock = self._bench.device, self._bench.lock
+        device, lock = self._rig.device, self._rig.lock
         while not self.ending and lock.take():
             with lock:
                 await self._hold()
@@ -94,10 +94,10 @@ class Worker:
         """Do all that only the holder of the lock may do."""
         self._note()
         await self._clear()
-        if self._bench.lock.is_busy():
+        if self._rig.lock.is_busy():
             return
         await self._heal()
-        while not self.ending and (busy := self._bench.lock.mark_busy()) is not None:
+        while not self.ending and (busy := self._rig.lock.mark_busy()) is not None:
             trial = await self._claim()
             if trial is None:
                 os.close(busy)
@@ -108,23 +108,23 @@ class Worker:
 
     async def _clear(self) -> None:
         """End all that is left of earlier trainings on this device, and wait for it a while."""
-        mark = self._bench.lock.mark
+        mark = self._rig.lock.mark
         await processes.end(mark)
         deadline = time.monotonic() + processes.PATIENCE
-        while self._bench.lock.is_busy() and time.monotonic() < deadline:
+        while self._rig.lock.is_busy() and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
             await processes.end(mark)
 
     async def _heal(self) -> None:
         """Give every trial that an earlier worker left in training the end that it had."""
-        for trial in await patiently(lambda: self._store.trials.training_on(self._bench.device.key)):
+        for trial in await patiently(lambda: self._store.trials.training_on(self._rig.device.key)):
             folder = self._folders.trial(trial.id)
             ending = result.read(folder, trial) or Ending("lost", time.time(), error="Its worker was killed.")
             await self._record(trial, ending)
             discard(folder / "checkout")
 
     async def _claim(self) -> Trial | None:
-        device = self._bench.device
+        device = self._rig.device
         return await patiently(lambda: self._store.trials.claim(device.key, device.kind, os.getpid()))
 
     async def _train(self, trial: Trial, busy: int) -> None:
@@ -142,10 +142,10 @@ class Worker:
         try:
             experiment = await self._store.experiments.get(trial.experiment_id)
             run = await self._store.runs.get(experiment.tag)
-            ending = await train(self._bench, run.task, trial, experiment.commit, folder, busy, ask)
+            ending = await train(self._rig, run.task, trial, experiment.commit, folder, busy, ask)
         finally:
             os.close(busy)
-        await processes.end(self._bench.lock.mark, below=os.getpid())
+        await processes.end(self._rig.lock.mark, below=os.getpid())
         processes.reap()
         try:
             result.write(folder, trial, ending)
@@ -163,8 +163,8 @@ class Worker:
             await patiently(lambda: trials.finish(trial.id, ending, crashed))
 
     def _note(self, trial: Trial | None = None) -> None:
-        repo = str(self._bench.repository.root)
-        self._bench.lock.note(Holder(os.getpid(), repo, trial.id if trial else ""))
+        repo = str(self._rig.repository.root)
+        self._rig.lock.note(Holder(os.getpid(), repo, trial.id if trial else ""))
 
 
 async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -196,7 +196,7 @@ async def serve(settings: Settings, key: str) -> None:
     repository = Repository.discover(settings.repo)
     folders = Folders.of(settings, repository.root)
     async with Store.open(folders.store) as store:
-        worker = Worker(Bench(settings, repository, device, lock), folders, store)
+        worker = Worker(Rig(settings, repository, device, lock), folders, store)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, setattr, worker, "ending", True)
         await worker.work()

@@ -11,7 +11,7 @@ import pytest
 from mcp_server.machine.git import Repository
 from mcp_server.machine.logfile import HEAD, TAIL
 from mcp_server.machine.outcome import last_words
-from mcp_server.machine.training import Bench, train
+from mcp_server.machine.training import Rig, train
 from mcp_server.research.experiment import Ending, Trial
 from mcp_server.research.task import Task
 
@@ -28,11 +28,9 @@ def ending(yard: Any, script: str, task: Task | None = None, by: str | None = No
         async def ask() -> Any:
             return by
 
-        bench = Bench(yard.settings, Repository.discover(yard.repo), yard.devices[0], lock)
+        rig = Rig(yard.settings, Repository.discover(yard.repo), yard.devices[0], lock)
         try:
-            return asyncio.run(
-                train(bench, task or yard.task(), TRIAL, commit, yard.folders.trial(TRIAL.id), busy, ask)
-            )
+            return asyncio.run(train(rig, task or yard.task(), TRIAL, commit, yard.folders.trial(TRIAL.id), busy, ask))
         finally:
             os.close(busy)
             assert not lock.is_busy()

@@ -119,6 +119,6 @@ def explain(path: Path, error: sqlite3.DatabaseError) -> ResearchError:
     if "malformed" in text or "not a database" in text:
         return NotReady(
             f"The store {path} is damaged ({text}); it was left as it is",
-            f"Restore it from {path.with_suffix('.backup.db').name} beside it, or move it away to begin afresh",
+            "Put a copy of yours in its place, or move it away to begin afresh: the commits are all in git",
         )
     return NotReady(f"The store {path} failed: {text}", "Run `autoresearch doctor`")

@@ -113,8 +113,8 @@ class Experiments:
     ) -> tuple[Experiment, bool]:
         """Judge an experiment against the incumbent of this very moment, and record the verdict.
 
-        Returns the experiment and whether the verdict is new; one that has its verdict stays as it is. `judge` gets the experiment and the incumbent; it is
-        pure, since it runs inside the transaction. Raises WrongState where the status admits no verdict.
+        Returns the experiment and whether the verdict is new; one that has its verdict stays as it is. `judge` gets
+        the experiment and the incumbent; it is pure, since it runs inside the transaction.
         """
 
         async def body(connection: aiosqlite.Connection) -> tuple[Experiment, bool]:

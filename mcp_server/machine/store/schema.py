@@ -12,114 +12,127 @@ def _quoted(values: tuple[str, ...]) -> str:
     return ", ".join(f"'{value}'" for value in values)
 
 
+_LEGAL = " OR ".join(
+    f"(OLD.status = '{old}' AND NEW.status IN ({_quoted(new)}))" for old, new in TRANSITIONS.items() if new
+)
+
+RUNS = (
+    """
+    CREATE TABLE runs (
+        tag TEXT PRIMARY KEY COLLATE NOCASE,
+        branch TEXT NOT NULL,
+        base_commit TEXT NOT NULL,
+        task TEXT NOT NULL,
+        device_kind TEXT NOT NULL,
+        platform TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        manual_mode TEXT,
+        manual_reason TEXT NOT NULL DEFAULT '',
+        next_number INTEGER NOT NULL DEFAULT 1
+    ) STRICT
+    """,
+    "CREATE INDEX runs_by_age ON runs (created_at)",
+    """
+    CREATE TABLE workspaces (
+        tag TEXT NOT NULL REFERENCES runs (tag),
+        agent TEXT NOT NULL COLLATE NOCASE,
+        created_at REAL NOT NULL,
+        PRIMARY KEY (tag, agent)
+    ) STRICT
+    """,
+)
+"""Runs, and the workspaces that agents have in them."""
+
+EXPERIMENTS = (
+    f"""
+    CREATE TABLE experiments (
+        id TEXT PRIMARY KEY,
+        tag TEXT NOT NULL REFERENCES runs (tag),
+        number INTEGER NOT NULL,
+        agent TEXT NOT NULL,
+        commit_sha TEXT NOT NULL,
+        base_commit TEXT NOT NULL,
+        hypothesis TEXT NOT NULL,
+        category TEXT NOT NULL CHECK (category IN ({_quoted(CATEGORIES)})),
+        request TEXT NOT NULL,
+        registered_at REAL NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ({_quoted(STATUSES)})),
+        parent_id TEXT REFERENCES experiments (id),
+        description TEXT NOT NULL,
+        source TEXT NOT NULL,
+        diff_summary TEXT NOT NULL,
+        lines_added INTEGER NOT NULL,
+        lines_removed INTEGER NOT NULL,
+        changes TEXT NOT NULL,
+        metrics TEXT NOT NULL DEFAULT '{{}}',
+        origin TEXT NOT NULL DEFAULT 'measured' CHECK (origin IN ('measured', 'reported')),
+        value REAL,
+        delta REAL,
+        best_before REAL,
+        near_miss INTEGER NOT NULL DEFAULT 0,
+        reason TEXT NOT NULL DEFAULT '',
+        lesson TEXT NOT NULL DEFAULT '',
+        decided INTEGER,
+        decided_at REAL,
+        branch_commit TEXT,
+        UNIQUE (tag, number)
+    ) STRICT
+    """,
+    # An equal request returns the earlier experiment only while that one is open.
+    "CREATE UNIQUE INDEX open_requests ON experiments (tag, request) WHERE decided IS NULL",
+    "CREATE UNIQUE INDEX experiments_by_decision ON experiments (tag, decided) WHERE decided IS NOT NULL",
+    "CREATE INDEX experiments_by_status ON experiments (tag, status, number)",
+    "CREATE INDEX experiments_by_category ON experiments (tag, category, status)",
+    "CREATE INDEX keeps ON experiments (tag, decided) WHERE status = 'keep'",
+    "CREATE INDEX near_misses ON experiments (tag, delta) WHERE near_miss",
+    "CREATE INDEX experiments_by_commit ON experiments (tag, commit_sha)",
+    "CREATE INDEX lessons ON experiments (tag, decided) WHERE lesson <> ''",
+    f"""
+    CREATE TRIGGER legal_transitions BEFORE UPDATE OF status ON experiments
+    WHEN NOT (OLD.status = NEW.status OR {_LEGAL})
+    BEGIN SELECT RAISE(ABORT, 'illegal transition'); END
+    """,
+)
+"""Experiments, and the guard on their status."""
+
+TRIALS = (
+    f"""
+    CREATE TABLE trials (
+        id TEXT PRIMARY KEY,
+        experiment_id TEXT NOT NULL REFERENCES experiments (id),
+        attempt INTEGER NOT NULL,
+        seed INTEGER NOT NULL,
+        device_kind TEXT NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ({_quoted(TRIAL_STATUSES)})),
+        came_from TEXT NOT NULL,
+        queued_at REAL NOT NULL,
+        device TEXT,
+        worker_pid INTEGER,
+        started_at REAL,
+        ended_at REAL,
+        exit_code INTEGER,
+        metrics TEXT NOT NULL DEFAULT '{{}}',
+        error TEXT NOT NULL DEFAULT '',
+        stop_requested INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (experiment_id, attempt)
+    ) STRICT
+    """,
+    # At most one live trial an experiment: a second `train` re-attaches, whichever server asked.
+    "CREATE UNIQUE INDEX live_trials ON trials (experiment_id) WHERE status IN ('queued', 'training')",
+    "CREATE INDEX queue ON trials (device_kind, queued_at) WHERE status = 'queued'",
+    "CREATE INDEX training ON trials (device) WHERE status = 'training'",
+    """
+    CREATE TRIGGER ended_is_immutable BEFORE UPDATE ON trials
+    WHEN OLD.status NOT IN ('queued', 'training')
+    BEGIN SELECT RAISE(ABORT, 'an ended trial is immutable'); END
+    """,
+)
+"""Trials, of which an ended one never changes."""
+
+
 async def runs_experiments_trials(connection: aiosqlite.Connection) -> None:
-    """Create the three tables, the workspaces of agents, and the guard on an experiment's status."""
-    legal = " OR ".join(
-        f"(OLD.status = '{old}' AND NEW.status IN ({_quoted(new)}))" for old, new in TRANSITIONS.items() if new
-    )
-    for statement in (
-        """
-        CREATE TABLE runs (
-            tag TEXT PRIMARY KEY COLLATE NOCASE,
-            branch TEXT NOT NULL,
-            base_commit TEXT NOT NULL,
-            task TEXT NOT NULL,
-            device_kind TEXT NOT NULL,
-            platform TEXT NOT NULL,
-            created_at REAL NOT NULL,
-            manual_mode TEXT,
-            manual_reason TEXT NOT NULL DEFAULT '',
-            next_number INTEGER NOT NULL DEFAULT 1
-        ) STRICT
-        """,
-        "CREATE INDEX runs_by_age ON runs (created_at)",
-        f"""
-        CREATE TABLE experiments (
-            id TEXT PRIMARY KEY,
-            tag TEXT NOT NULL REFERENCES runs (tag),
-            number INTEGER NOT NULL,
-            agent TEXT NOT NULL,
-            commit_sha TEXT NOT NULL,
-            base_commit TEXT NOT NULL,
-            hypothesis TEXT NOT NULL,
-            category TEXT NOT NULL CHECK (category IN ({_quoted(CATEGORIES)})),
-            request TEXT NOT NULL,
-            registered_at REAL NOT NULL,
-            status TEXT NOT NULL CHECK (status IN ({_quoted(STATUSES)})),
-            parent_id TEXT REFERENCES experiments (id),
-            description TEXT NOT NULL,
-            source TEXT NOT NULL,
-            diff_summary TEXT NOT NULL,
-            lines_added INTEGER NOT NULL,
-            lines_removed INTEGER NOT NULL,
-            changes TEXT NOT NULL,
-            metrics TEXT NOT NULL DEFAULT '{{}}',
-            origin TEXT NOT NULL DEFAULT 'measured' CHECK (origin IN ('measured', 'reported')),
-            value REAL,
-            delta REAL,
-            best_before REAL,
-            near_miss INTEGER NOT NULL DEFAULT 0,
-            reason TEXT NOT NULL DEFAULT '',
-            lesson TEXT NOT NULL DEFAULT '',
-            decided INTEGER,
-            decided_at REAL,
-            branch_commit TEXT,
-            UNIQUE (tag, number)
-        ) STRICT
-        """,
-        # An equal request returns the earlier experiment only while that one is open.
-        "CREATE UNIQUE INDEX open_requests ON experiments (tag, request) WHERE decided IS NULL",
-        "CREATE UNIQUE INDEX experiments_by_decision ON experiments (tag, decided) WHERE decided IS NOT NULL",
-        "CREATE INDEX experiments_by_status ON experiments (tag, status, number)",
-        "CREATE INDEX experiments_by_category ON experiments (tag, category, status)",
-        "CREATE INDEX keeps ON experiments (tag, decided) WHERE status = 'keep'",
-        "CREATE INDEX near_misses ON experiments (tag, delta) WHERE near_miss",
-        "CREATE INDEX experiments_by_commit ON experiments (tag, commit_sha)",
-        "CREATE INDEX lessons ON experiments (tag, decided) WHERE lesson <> ''",
-        f"""
-        CREATE TRIGGER legal_transitions BEFORE UPDATE OF status ON experiments
-        WHEN NOT (OLD.status = NEW.status OR {legal})
-        BEGIN SELECT RAISE(ABORT, 'illegal transition'); END
-        """,
-        f"""
-        CREATE TABLE trials (
-            id TEXT PRIMARY KEY,
-            experiment_id TEXT NOT NULL REFERENCES experiments (id),
-            attempt INTEGER NOT NULL,
-            seed INTEGER NOT NULL,
-            device_kind TEXT NOT NULL,
-            status TEXT NOT NULL CHECK (status IN ({_quoted(TRIAL_STATUSES)})),
-            came_from TEXT NOT NULL,
-            queued_at REAL NOT NULL,
-            device TEXT,
-            worker_pid INTEGER,
-            started_at REAL,
-            ended_at REAL,
-            exit_code INTEGER,
-            metrics TEXT NOT NULL DEFAULT '{{}}',
-            error TEXT NOT NULL DEFAULT '',
-            stop_requested INTEGER NOT NULL DEFAULT 0,
-            UNIQUE (experiment_id, attempt)
-        ) STRICT
-        """,
-        # At most one live trial an experiment: a second `train` re-attaches, whichever server asked.
-        "CREATE UNIQUE INDEX live_trials ON trials (experiment_id) WHERE status IN ('queued', 'training')",
-        "CREATE INDEX queue ON trials (device_kind, queued_at) WHERE status = 'queued'",
-        "CREATE INDEX training ON trials (device) WHERE status = 'training'",
-        """
-        CREATE TRIGGER ended_is_immutable BEFORE UPDATE ON trials
-        WHEN OLD.status NOT IN ('queued', 'training')
-        BEGIN SELECT RAISE(ABORT, 'an ended trial is immutable'); END
-        """,
-        """
-        CREATE TABLE workspaces (
-            tag TEXT NOT NULL REFERENCES runs (tag),
-            agent TEXT NOT NULL COLLATE NOCASE,
-            created_at REAL NOT NULL,
-            PRIMARY KEY (tag, agent)
-        ) STRICT
-        """,
-    ):
+    """Create the tables of the first version."""
+    for statement in (*RUNS, *EXPERIMENTS, *TRIALS):
         await connection.execute(statement)
 
 
