@@ -91,11 +91,14 @@ def demo(
     ] = Path(".autoresearch/demo"),
     seconds: Annotated[float, typer.Option(help="Training seconds of each experiment", min=0.5, max=600)] = 10.0,
     devices: DevicesOption = None,
+    picture: Annotated[Path | None, typer.Option(help="Also draw the final screen as this SVG image")] = None,
 ) -> None:
     """Watch a scripted agent research: real server, trainings and numbers; no GPU, network or language model."""
-    from mcp_server.demo.demo import run_demo
+    from mcp_server.demo.demo import Demo
+    from mcp_server.interfaces.tables import console
 
-    _run(run_demo(folder, seconds, devices or "cpu:1"), "autoresearch: stopped; no process is left")
+    demonstration = Demo(folder, seconds, devices or "cpu:1", picture)
+    _run(demonstration.run(console()), "autoresearch: stopped; no process is left")
 
 
 @app.command()

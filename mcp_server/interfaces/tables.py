@@ -64,7 +64,10 @@ def picture(answer: Mapping[str, Any]) -> RenderableType:
         if (inline := _inline(name, value)) is not None:
             short.add_row(name.replace("_", " "), inline)
         else:
-            long += [Text(f"\n{name.replace('_', ' ')}", style="bold"), Padding(_block(name, value), (0, 0, 0, 2))]
+            long += [
+                Text(f"\n{name.replace('_', ' ')}", style="bold"),
+                Padding(_block(name, value), (0, 0, 0, 2), expand=False),
+            ]
     parts: list[RenderableType] = [short] if short.row_count else []
     parts += long
     if step := answer.get("next_action"):
@@ -94,7 +97,7 @@ def cell(name: str, value: Any) -> Text:
         case bool():
             return Text("yes" if value else "")
         case float():
-            return Text(f"{value:+.6f}" if name == "delta" else f"{value:.6f}".rstrip("0").rstrip("."))
+            return Text(f"{value:+.6f}" if name == "delta" else _number(value))
         case str() if name.endswith("commit"):
             return Text(value[:SHORT])
         case str():
@@ -110,9 +113,15 @@ def _inline(name: str, value: Any) -> Text | None:
             return None
         case bool() if not value:
             return Text("no")
+        case Mapping() if name == "changes":
+            return Text(
+                ", ".join(f"{knob} {_few_words(old)} → {_few_words(new)}" for knob, (old, new) in value.items())
+            )
         case Mapping() if all(not isinstance(each, Mapping | list) for each in value.values()) and len(value) <= 8:
             return Text(_few_words(value))
-        case Mapping() | [Mapping(), *_] | [str(), str(), *_]:
+        case Mapping() | [Mapping(), *_]:
+            return None
+        case [str(), *_] if any(" " in each for each in value):
             return None
         case _:
             return cell(name, value)
@@ -134,16 +143,18 @@ def _block(name: str, value: Any) -> RenderableType:
             return Text("\n".join(f"• {each}" for each in value))
 
 
+def _number(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
 def _few_words(value: Any) -> str:
     match value:
         case Mapping():
             return ", ".join(f"{key} {_few_words(each)}" for key, each in value.items() if each is not None)
-        case [old, new] if not isinstance(old, str | Mapping):
-            return f"{_few_words(old)} → {_few_words(new)}"
         case list():
             return ", ".join(_few_words(each) for each in value)
         case float():
-            return str(cell("", value))
+            return _number(value)
         case str():
             return value
         case _:

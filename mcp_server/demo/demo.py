@@ -1,0 +1,110 @@
+"""`autoresearch demo`: prepare data, start the server, let the scripted agent research, show what came of it."""
+
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from mcp import Client, StdioServerParameters, stdio_client
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.text import Text
+
+from mcp_server.demo import scratch
+from mcp_server.demo.agent import METRIC, TAG, Agent
+from mcp_server.demo.board import Board
+from mcp_server.demo.ideas import IDEAS, Idea
+from mcp_server.demo.scratch import Scratch
+from mcp_server.demo.starter import starter_files
+from mcp_server.interfaces.chart import draw_progress
+from mcp_server.settings import Settings
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One demo.
+
+    Attributes:
+        seconds: the training budget of each experiment.
+        picture: where to write the final screen as an SVG image.
+    """
+
+    folder: Path
+    seconds: float = 10.0
+    devices: str = "cpu:1"
+    picture: Path | None = None
+    files: Mapping[str, Path] = field(default_factory=starter_files)
+    ideas: Sequence[Idea] = IDEAS
+
+    async def run(self, console: Console) -> None:
+        """Run it; raises ResearchError where something is missing or refused."""
+        scratch.check_packages()
+        settings = Settings.load()
+        board = Board(console, METRIC, 1 + len(self.ideas))
+        with scratch.fresh(self.folder, self.files) as place:
+            with board.live():
+                board.say("preparing the sources of Python's standard library as training text")
+                data, ready = await scratch.prepare_data(place, settings)
+                board.say(ready)
+                with place.server_log.open("w") as log:
+                    found = await self._research(board, place, scratch.server_environment(data, settings), log)
+            self._leave(place, found)
+            self._show(console, board, place, found)
+
+    async def _research(self, board: Board, place: Scratch, environment: dict[str, str], log: TextIO) -> dict[str, Any]:
+        """Drive the real server over stdio; returns what it says about the run at the end."""
+        words = ["-m", "mcp_server", "serve", "--repo", str(place.repository), "--devices", self.devices]
+        server = StdioServerParameters(command=sys.executable, args=words, env=environment, cwd=place.folder)
+        try:
+            async with Client(stdio_client(server, log)) as client:
+                agent = Agent(client, board)
+                try:
+                    await agent.research(self.ideas, self.seconds)
+                except BaseException:  # Ctrl-C arrives as a cancellation
+                    await agent.leave()
+                    raise
+                return {
+                    "summary": await agent.ask("summary", tag=TAG),
+                    "history": (await agent.ask("history", tag=TAG, limit=200))["experiments"],
+                    "table": (await agent.ask("export", tag=TAG, format="tsv"))["text"],
+                }
+        except BaseExceptionGroup as group:  # the SDK's task groups wrap what is raised between them
+            raise _innermost(group) from group
+
+    def _leave(self, place: Scratch, found: dict[str, Any]) -> None:
+        """Write what the demo leaves behind."""
+        place.results.write_text(found["table"])
+        draw_progress(found["history"], METRIC, "minimize", place.chart)
+
+    def _show(self, console: Console, board: Board, place: Scratch, found: dict[str, Any]) -> None:
+        """The final screen."""
+        screen = Padding(Group(board.heading(), "", board.table(), "", *_outcome(found["summary"], place)), (1, 1))
+        console.print(screen)
+        if self.picture:
+            recorder = Console(record=True, width=130, file=io.StringIO(), force_terminal=True)
+            recorder.print(screen)
+            recorder.save_svg(str(self.picture), title="autoresearch demo")
+
+
+def _innermost(error: BaseException) -> BaseException:
+    return _innermost(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _outcome(summary: dict[str, Any], place: Scratch) -> list[Text]:
+    best = summary["best"]
+    gain = summary["improvement_percent"] or 0.0
+    counts = ", ".join(f"{count} {name}" for name, count in summary["counts"].items() if name != "total" and count)
+    near = Path.cwd()
+    shown = [path.relative_to(near) if path.is_relative_to(near) else path for path in (place.results, place.chart)]
+    return [
+        Text.assemble(
+            (f"{METRIC} {summary['baseline']:.4f} → {best['value']:.4f}", "bold green"),
+            f"   {gain:.1f} % better than the baseline, by {best['experiment_id']}: {best['hypothesis']}",
+        ),
+        Text(f"{counts}; {summary['training_minutes']:.1f} minutes of training", style="bright_black"),
+        Text.assemble("results  ", (str(shown[0]), "cyan")),
+        Text.assemble("chart    ", (str(shown[1]), "cyan")),
+        Text.assemble("record   ", (f"autoresearch history --repo {place.repository}", "cyan")),
+    ]
