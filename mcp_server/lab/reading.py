@@ -26,8 +26,9 @@ from mcp_server.lab.results import (
 )
 from mcp_server.lab.views import plain, view, when
 from mcp_server.research import suggestions
-from mcp_server.research.experiment import FINISHED, Category, Experiment, Run, Status
+from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
 from mcp_server.research.strategy import choose
+from mcp_server.research.task import Category
 
 Tag = Annotated[str | None, "The run; default: the newest"]
 

@@ -16,7 +16,8 @@ from mcp_server.lab.candidates import Candidate, commit_candidate, from_commit, 
 from mcp_server.lab.results import Registered
 from mcp_server.lab.views import view
 from mcp_server.machine.git import Workspace
-from mcp_server.research.experiment import CATEGORIES, Category, Experiment, Run
+from mcp_server.research.experiment import Experiment, Run
+from mcp_server.research.task import CATEGORIES, Category
 
 SIMILAR_AMONG = 200
 SIMILAR_SHOWN = 5

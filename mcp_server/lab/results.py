@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mcp_server.research.experiment import Category, Origin, Scalar, Status
+from mcp_server.research.experiment import Origin, Scalar, Status
+from mcp_server.research.task import Category
 
 Decided = Literal["keep", "discard", "needs_confirmation", "crash"]
 

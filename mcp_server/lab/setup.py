@@ -16,8 +16,8 @@ from mcp_server.lab.pool import Pool
 from mcp_server.lab.results import SetUp
 from mcp_server.lab.views import plain, view
 from mcp_server.machine.devices import Device
-from mcp_server.research.experiment import Category, Experiment, Run
-from mcp_server.research.task import check_name
+from mcp_server.research.experiment import Experiment, Run
+from mcp_server.research.task import Category, check_name
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 OPEN_SHOWN = 20

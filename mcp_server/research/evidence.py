@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from mcp_server.research.experiment import FINISHED, Category, Experiment
-from mcp_server.research.task import Task
+from mcp_server.research.experiment import FINISHED, Experiment
+from mcp_server.research.task import Category, Task
 
 RECENT = 200
 KEEPS = 50

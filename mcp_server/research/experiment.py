@@ -2,28 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
-if TYPE_CHECKING:
-    from mcp_server.research.task import Task
-
-Category = Literal[
-    "architecture",
-    "optimizer",
-    "hyperparams",
-    "activation",
-    "attention",
-    "embedding",
-    "normalization",
-    "regularization",
-    "scheduling",
-    "initialization",
-    "simplification",
-    "combination",
-    "ablation",
-    "other",
-]
-CATEGORIES: tuple[Category, ...] = get_args(Category)
+from mcp_server.research.task import Category, Task
 
 Status = Literal["registered", "queued", "training", "trained", "needs_confirmation", "keep", "discard", "crash"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -75,7 +56,7 @@ class Run:
     tag: str
     branch: str
     base_commit: str
-    task: "Task"
+    task: Task
     device_kind: str
     platform: Mapping[str, str]
     created_at: float

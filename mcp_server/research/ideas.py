@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mcp_server.research.experiment import Category, Experiment
+from mcp_server.research.experiment import Experiment
 from mcp_server.research.script import Outline, Part, words_of
+from mcp_server.research.task import Category
 
 
 @dataclass(frozen=True)

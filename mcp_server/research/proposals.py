@@ -8,13 +8,13 @@ from functools import cached_property
 from itertools import zip_longest
 
 from mcp_server.research.evidence import Evidence
-from mcp_server.research.experiment import Category, Experiment, KnobValue
+from mcp_server.research.experiment import Experiment, KnobValue
 from mcp_server.research.ideas import Place, places
 from mcp_server.research.knobs import written
 from mcp_server.research.moves import Move, halfway, heading, moves
 from mcp_server.research.script import Outline, Setting, words_of
 from mcp_server.research.strategy import near_miss_pairs
-from mcp_server.research.task import Task
+from mcp_server.research.task import Category, Task
 from mcp_server.research.verdict import show
 
 SAFEST: tuple[Category, ...] = ("scheduling", "optimizer", "regularization")

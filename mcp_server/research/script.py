@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mcp_server.research.experiment import Category
 from mcp_server.research.knobs import Knob, literal, parse, read_knobs
+from mcp_server.research.task import Category
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from mcp_server.errors import InvalidInput
 from mcp_server.research.evidence import Count, Evidence
-from mcp_server.research.experiment import CATEGORIES, Category, Experiment, Run, Status
-from mcp_server.research.task import Task
+from mcp_server.research.experiment import Experiment, Run, Status
+from mcp_server.research.task import CATEGORIES, Category, Task
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -7,7 +7,7 @@ from itertools import chain, zip_longest
 from mcp_server.errors import InvalidInput
 from mcp_server.research import proposals
 from mcp_server.research.evidence import Count, Evidence
-from mcp_server.research.experiment import Category, Run, Status
+from mcp_server.research.experiment import Run, Status
 from mcp_server.research.proposals import Proposal, Scene
 from mcp_server.research.script import outline
 from mcp_server.research.strategy import (
@@ -24,6 +24,7 @@ from mcp_server.research.strategy import (
     trend,
     underexplored,
 )
+from mcp_server.research.task import Category
 
 AT_LEAST, AT_MOST = 3, 5
 """How many proposals are made: at most five in the spirit of the mode; below three, others are added."""

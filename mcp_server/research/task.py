@@ -4,10 +4,27 @@ import math
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from mcp_server.errors import InvalidInput
-from mcp_server.research.experiment import CATEGORIES, Category
+
+Category = Literal[
+    "architecture",
+    "optimizer",
+    "hyperparams",
+    "activation",
+    "attention",
+    "embedding",
+    "normalization",
+    "regularization",
+    "scheduling",
+    "initialization",
+    "simplification",
+    "combination",
+    "ablation",
+    "other",
+]
+CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 Direction = Literal["minimize", "maximize"]
 Policy = Literal["greedy", "noise_aware", "strict"]

@@ -7,7 +7,7 @@ import pytest
 
 from mcp_server.errors import InvalidInput
 from mcp_server.research.evidence import Count, Evidence, gather
-from mcp_server.research.experiment import CATEGORIES, Category, Experiment, Run, Status
+from mcp_server.research.experiment import Experiment, Run, Status
 from mcp_server.research.strategy import (
     category_stats,
     choose,
@@ -18,7 +18,7 @@ from mcp_server.research.strategy import (
     trend,
     underexplored,
 )
-from mcp_server.research.task import Task
+from mcp_server.research.task import CATEGORIES, Category, Task
 
 TASK = Task("val_bpb", "minimize", 300, "train.py", "python train.py", "/usr/bin/python3", ("train.py",))
 RUN = Run("mar8", "autoresearch/mar8", "b" * 40, TASK, "cpu", {}, 0.0)

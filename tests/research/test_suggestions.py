@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from mcp_server.research.evidence import Evidence, gather
-from mcp_server.research.experiment import Category, Experiment, Run, Status
+from mcp_server.research.experiment import Experiment, Run, Status
 from mcp_server.research.knobs import read_knobs, write_knobs
 from mcp_server.research.suggestions import AT_LEAST, AT_MOST, Suggestion, suggest
-from mcp_server.research.task import Task
+from mcp_server.research.task import Category, Task
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 SCRIPT = """\

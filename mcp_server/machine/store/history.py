@@ -6,7 +6,8 @@ from typing import Any
 from mcp_server.machine.store.connection import Database
 from mcp_server.machine.store.rows import experiment_of
 from mcp_server.research.evidence import Count
-from mcp_server.research.experiment import FINISHED, Category, Experiment, Status
+from mcp_server.research.experiment import FINISHED, Experiment, Status
+from mcp_server.research.task import Category
 
 
 class History:

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 import aiosqlite
 
 from mcp_server.errors import NotReady
-from mcp_server.research.experiment import CATEGORIES, STATUSES, TRANSITIONS, TRIAL_STATUSES
+from mcp_server.research.experiment import STATUSES, TRANSITIONS, TRIAL_STATUSES
+from mcp_server.research.task import CATEGORIES
 
 
 def _quoted(values: tuple[str, ...]) -> str:

@@ -17,8 +17,8 @@ from mcp_server.machine.store import Store
 from mcp_server.machine.store.connection import Database
 from mcp_server.machine.store.experiments import Decision
 from mcp_server.research import evidence
-from mcp_server.research.experiment import CATEGORIES, MAX_LOST, TRANSITIONS, Ending, Experiment, Run, Trial
-from mcp_server.research.task import Task
+from mcp_server.research.experiment import MAX_LOST, TRANSITIONS, Ending, Experiment, Run, Trial
+from mcp_server.research.task import CATEGORIES, Task
 
 pytestmark = pytest.mark.anyio
 
