@@ -1,8 +1,8 @@
 """The REST door: `POST /api/<operation>` with a JSON object, answered by the tool's structured result."""
 
-import json
 from typing import Any
 
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -59,8 +59,8 @@ def _object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         return {}
     try:
-        given = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        given = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
         raise InvalidInput(f"The request body is not JSON: {error}", "Send a JSON object of arguments") from None
     if not isinstance(given, dict):
         raise InvalidInput(f"The request body is a JSON {type(given).__name__}", "Send a JSON object of arguments")

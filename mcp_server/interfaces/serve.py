@@ -98,6 +98,7 @@ async def _serve_http(
         server = Server(config)
 
         def stop() -> None:
+            logging.getLogger("uvicorn.error").disabled = True  # a client cut off while it listens is no error now
             server.force_exit = server.should_exit
             server.should_exit = True
 
@@ -113,7 +114,8 @@ def _bind(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise NotReady(
-            f"Cannot listen on {host} port {port}: {error.strerror or error}", "Choose another with --host or --port"
+            f"Cannot listen on {host} port {port}: {os.strerror(error.errno) if error.errno > 0 else error.strerror}",
+            "Choose another with --host or --port",
         ) from None
 
 
