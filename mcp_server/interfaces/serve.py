@@ -114,7 +114,9 @@ def _bind(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise NotReady(f"Cannot listen on {host} port {port}: {reason}", "Choose another with --host or --port") from None
+        raise NotReady(
+            f"Cannot listen on {host} port {port}: {reason}", "Choose another with --host or --port"
+        ) from None
 
 
 @contextmanager
