@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 refused or failed (one line on stderr), 2 usage, 130 inter
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,26 +26,32 @@ INTERRUPTED = 130
 OWN = ("serve", "demo", "doctor", "--version")
 """With these as the first word, the operations need not be loaded: agents start servers often."""
 
-app = typer.Typer(
-    help="Research on a training script by experiment, through the night: an MCP server, and the same by hand.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 
 def main() -> None:
     """Run the command line of this process."""
-    words = sys.argv[1:]
+    try:
+        build(sys.argv[1:])(prog_name="autoresearch")
+    except ResearchError as error:
+        sys.exit(f"autoresearch: {' '.join(str(error).split())}")
+
+
+def build(words: Sequence[str] = ()) -> typer.Typer:
+    """The program, with as many of its commands as these words of the command line may need."""
+    app = typer.Typer(
+        help="Research on a training script by experiment, through the night: an MCP server, and the same by hand.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_program)
+    for command in (serve, demo, doctor):
+        app.command()(command)
     if not words or words[0] not in OWN:
         from mcp_server.interfaces.verbs import add_verbs
 
         add_verbs(app, act, *words[:1])
-    try:
-        app(prog_name="autoresearch")
-    except ResearchError as error:
-        sys.exit(f"autoresearch: {' '.join(str(error).split())}")
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -53,7 +60,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _program(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit", is_eager=True, callback=_print_version)
@@ -61,7 +67,6 @@ def _program(
 ) -> None: ...
 
 
-@app.command()
 def serve(
     http: Annotated[bool, typer.Option("--http", help="Serve HTTP: MCP, REST and a dashboard")] = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: 127.0.0.1")] = None,
@@ -84,7 +89,6 @@ def serve(
         serve_stdio(settings)
 
 
-@app.command()
 def demo(
     folder: Annotated[
         Path, typer.Option("--dir", help="Folder to work in; default: .autoresearch/demo of the working directory")
@@ -101,7 +105,6 @@ def demo(
     _run(demonstration.run(console()), "autoresearch: stopped; no process is left")
 
 
-@app.command()
 def doctor(repo: RepoOption = None, devices: DevicesOption = None, as_json: JsonOption = False) -> None:
     """Check git, SQLite, devices, driver, data, disk and configuration, and say how to mend each."""
     from dataclasses import asdict

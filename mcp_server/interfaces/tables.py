@@ -4,6 +4,7 @@ Short values stand in one grid, lists of records become tables, long texts follo
 """
 
 import json
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def console(stderr: bool = False) -> Console:
 def show(answer: Mapping[str, Any]) -> None:
     """Print the answer of an operation; an exported text alone, so that it can be redirected to a file."""
     if isinstance(answer.get("text"), str):
-        console().out(answer["text"], highlight=False, end="" if answer["text"].endswith("\n") else "\n")
+        sys.stdout.write(answer["text"])  # rich would turn the tabs of a table into spaces
         return
     console().print(picture(answer))
 
