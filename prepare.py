@@ -29,7 +29,6 @@ import os
 import platform
 import random
 import re
-import resource
 import shutil
 import sys
 import sysconfig
@@ -245,6 +244,7 @@ class Source:
     path: Path
     sha256: str
     split: str = ""
+    column: str = "text"  # of a parquet file
 
 
 def split_of(name: str) -> str:
@@ -271,21 +271,22 @@ def collect(profile: Profile) -> list[Source]:
         files = list(root.rglob("*")) if profile.path.is_dir() else [profile.path]
     named = {file.relative_to(root): file for file in sorted(files) if file.is_file()}
     return [
-        Source(name.as_posix(), file, sha256_file(file))
+        Source(name.as_posix(), file, sha256_file(file), column=profile.text_column)
         for name, file in named.items()
         if not any(part.startswith(skipped) for part in name.parts)
     ]
 
 
-def documents(source: Source, column: str = "text") -> Iterator[tuple[str, str]]:
+def documents(source: Source) -> Iterator[tuple[str, str]]:
     """Yields (name, text): a row of a parquet file, a whole text file, or a piece of a very long one."""
     if source.path.suffix == ".parquet":
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(source.path) as table:
-            if column not in table.schema_arrow.names:
-                raise HarnessError(f"{source.path} has no column {column!r}: name one with --text-column")
-            rows = (text for batch in table.iter_batches(columns=[column]) for text in batch.column(0).to_pylist())
+            if source.column not in table.schema_arrow.names:
+                raise HarnessError(f"{source.path} has no column {source.column!r}: name one with --text-column")
+            batches = table.iter_batches(columns=[source.column])
+            rows = (text for batch in batches for text in batch.column(0).to_pylist())
             yield from ((f"{source.name}#{row}", text or "") for row, text in enumerate(rows))
         return
     content = source.path.read_bytes()
@@ -298,14 +299,12 @@ def documents(source: Source, column: str = "text") -> Iterator[tuple[str, str]]
     yield from ((f"{source.name}#{number}", piece) for number, piece in enumerate(PIECES.findall(text)))
 
 
-def read_split(
-    sources: list[Source], split: str, seen: set[bytes], column: str = "text", room: int = sys.maxsize
-) -> Iterator[str]:
+def read_split(sources: list[Source], split: str, seen: set[bytes], room: int = sys.maxsize) -> Iterator[str]:
     """Yields texts of one split until they have `room` characters; none is empty, or in `seen`, which it adds to."""
     for source in sources:
         if source.split not in ("", split):
             continue
-        for name, text in documents(source, column):
+        for name, text in documents(source):
             digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
             if text and (source.split or split_of(name)) == split and digest not in seen:
                 seen.add(digest)
@@ -380,16 +379,16 @@ def write_split(path: Path, texts: Iterable[str], vocabulary: list[bytes], profi
 def build(profile: Profile, sources: list[Source], corpus: str, folder: Path) -> None:
     """Fills folder with tokenizer, token files and manifest."""
     seen: set[bytes] = set()
-    column, room = profile.text_column, 16 * profile.eval_tokens  # characters: tokens are shorter on average
-    held = {split: list(read_split(sources, split, seen, column, room)) for split in ("audit", "val")}
+    room = 16 * profile.eval_tokens  # characters: tokens are shorter on average
+    held = {split: list(read_split(sources, split, seen, room)) for split in ("audit", "val")}
     print(f"learning a tokenizer of {profile.vocab_size} entries", flush=True)
-    train = read_split(sources, "train", seen.copy(), column, TOKENIZER_CHARS)
+    train = read_split(sources, "train", seen.copy(), TOKENIZER_CHARS)
     tokens = train_tokenizer(train, profile.vocab_size)
     print("writing tokens", flush=True)
     text = json.dumps({"pattern": SPLIT_PATTERN, "tokens": [base64.b64encode(token).decode() for token in tokens]})
     write_atomically(folder / "tokenizer.json", text)
     counts = {split: write_split(folder / f"{split}.bin", held[split], tokens, profile) for split in held}
-    train = read_split(sources, "train", seen, column)
+    train = read_split(sources, "train", seen)
     counts["train"] = write_split(folder / "train.bin", train, tokens, profile)
     manifest: dict[str, Any] = {
         "format": FORMAT,
@@ -440,8 +439,6 @@ def prepare(profile: Profile) -> Path:
 
 # ---- Data: what train.py loads, pinned by checksum -------------------------------------------------------------------
 
-CHANGED = "was changed since it was prepared: run `python prepare.py` again"
-
 
 @dataclass(frozen=True)
 class Data:
@@ -459,12 +456,12 @@ class Data:
         """The bytes of a file, refused unless they are the ones that were prepared."""
         content = (self.folder / name).read_bytes()
         if hashlib.sha256(content).hexdigest() != self.files[name]["sha256"]:
-            raise HarnessError(f"{self.folder / name} {CHANGED}")
+            raise HarnessError(f"{self.folder / name} was changed since it was prepared: run `python prepare.py` again")
         return content
 
-    def tokens(self) -> list[bytes]:
-        """The bytes of each token id."""
-        return [base64.b64decode(token) for token in json.loads(self.pinned("tokenizer.json"))["tokens"]]
+    def held_out(self, split: str) -> Tensor:
+        """The token ids of `val` or `audit`: int64, one more than whole rows."""
+        return torch.from_numpy(np.frombuffer(self.pinned(f"{split}.bin"), dtype=np.uint16).astype(np.int64))
 
 
 def current_folder() -> Path:
@@ -487,7 +484,7 @@ def read_manifest(folder: Path, deep: bool = False) -> dict[str, Any]:
         for name, file in manifest["files"].items():
             path = folder / name
             if path.stat().st_size != file["bytes"] or (deep and sha256_file(path) != file["sha256"]):
-                raise HarnessError(f"{path} {CHANGED}")
+                raise HarnessError(f"{path} was changed since it was prepared: run `python prepare.py` again")
     except (OSError, ValueError, KeyError) as error:
         raise HarnessError(f"no prepared data in {folder}: run `python prepare.py` first") from error
     return manifest
@@ -554,7 +551,6 @@ def start() -> Runtime:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    out = os.environ.get("AUTORESEARCH_OUT")
     return Runtime(
         device=device,
         seed=seed,
@@ -562,7 +558,7 @@ def start() -> Runtime:
         threads=threads,
         bf16=cpu_bf16_pays(threads) if device == "cpu" else device == "cuda" and torch.cuda.is_bf16_supported(),
         memory_gib=torch.cuda.get_device_properties(0).total_memory / 2**30 if device == "cuda" else 0.0,
-        out=Path(out) if out else None,
+        out=Path(os.environ["AUTORESEARCH_OUT"]) if os.environ.get("AUTORESEARCH_OUT") else None,
     )
 
 
@@ -611,15 +607,13 @@ class BudgetClock:
     def running(self) -> bool:
         """Waits for the device, reads the time, and says whether another step may begin."""
         self.runtime.synchronize()
-        self.ended = self.wall_time()
+        self.ended, cpu = self.wall_time(), self.cpu_time()
         if math.isnan(self.started):
-            self.started, self.cpu_started = self.ended, self.cpu_time()
+            self.started, self.cpu_started = self.ended, cpu
         wall, budget = self.ended - self.started, self.runtime.budget
-        if self.runtime.device == "cpu":
-            self.elapsed = (self.cpu_time() - self.cpu_started) / self.runtime.threads
-            self.progress = min(1.0, max(self.elapsed / budget, wall / (2 * budget)))
-        else:
-            self.elapsed, self.progress = wall, min(1.0, wall / budget)
+        on_cpu = self.runtime.device == "cpu"
+        self.elapsed = (cpu - self.cpu_started) / self.runtime.threads if on_cpu else wall
+        self.progress = min(1.0, max(self.elapsed, wall / 2) / budget)
         return self.progress < 1.0
 
 
@@ -670,32 +664,25 @@ class TwoBuffers:
         return on_device
 
 
-class Batches:
+def batches(data: Data, rows: int, runtime: Runtime) -> Iterator[Batch]:
     """Endless (inputs, targets), int64 of shape (rows, seq_len), on the device.
 
     Every pass over the training tokens deals all of its contiguous rows once, in an order drawn from the seed.
     """
-
-    def __init__(self, data: Data, rows: int, runtime: Runtime) -> None:
-        self.tokens, self.rows, self.seq_len, self.device = data.train, rows, data.seq_len, runtime.device
-        self.order = np.random.default_rng(runtime.seed)
-        self.dealt: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self.buffers = None
-        if runtime.device == "cuda":
-            buffers = [torch.empty(rows, data.seq_len + 1, dtype=torch.long, pin_memory=True) for _ in range(2)]
-            events = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
-            self.buffers = TwoBuffers(buffers, events, lambda buffer: buffer.to("cuda", non_blocking=True))
-
-    def __iter__(self) -> Batches:
-        return self
-
-    def __next__(self) -> Batch:
-        while len(self.dealt) < self.rows:
-            self.dealt = np.append(self.dealt, self.order.permutation((len(self.tokens) - 1) // self.seq_len))
-        starts, self.dealt = self.dealt[: self.rows] * self.seq_len, self.dealt[self.rows :]
-        rows = torch.from_numpy(np.stack([self.tokens[i : i + self.seq_len + 1] for i in starts]).astype(np.int64))
-        sent = self.buffers.send(rows) if self.buffers else rows.to(self.device)
-        return sent[:, :-1].contiguous(), sent[:, 1:].contiguous()
+    length, order = data.seq_len, np.random.default_rng(runtime.seed)
+    waiting: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+    two_buffers = None
+    if runtime.device == "cuda":
+        buffers = [torch.empty(rows, length + 1, dtype=torch.long, pin_memory=True) for _ in range(2)]
+        events = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
+        two_buffers = TwoBuffers(buffers, events, lambda buffer: buffer.to("cuda", non_blocking=True))
+    while True:
+        while len(waiting) < rows:
+            waiting = np.append(waiting, order.permutation((len(data.train) - 1) // length))
+        dealt, waiting = waiting[:rows] * length, waiting[rows:]
+        chunks = torch.from_numpy(np.stack([data.train[i : i + length + 1] for i in dealt]).astype(np.int64))
+        sent = two_buffers.send(chunks) if two_buffers else chunks.to(runtime.device)
+        yield sent[:, :-1].contiguous(), sent[:, 1:].contiguous()
 
 
 # ---- Judging: bits per byte on the frozen validation tokens ----------------------------------------------------------
@@ -718,11 +705,6 @@ def logits_of(model: Module, inputs: Tensor, vocab_size: int) -> Tensor:
     return logits.float()  # type: ignore[no-any-return]
 
 
-def frozen_rows(data: Data, split: str) -> Tensor:
-    """The token ids of a held-out split, after verifying its checksum; int64, one more than whole rows."""
-    return torch.from_numpy(np.frombuffer(data.pinned(f"{split}.bin"), dtype=np.uint16).astype(np.int64))
-
-
 def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val") -> float:
     """Mean bits the model needs for a byte of the split: nats of all targets / ln 2 / bytes of all targets.
 
@@ -730,8 +712,9 @@ def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val
     Raises HarnessError when a logit is not finite.
     """
     device, rows = runtime.device, eval_rows(data, runtime)
-    tokens = frozen_rows(data, split)
-    sizes = torch.tensor([0 if i == BOS else len(token) for i, token in enumerate(data.tokens())], device=device)
+    tokens = data.held_out(split)
+    vocabulary = [base64.b64decode(token) for token in json.loads(data.pinned("tokenizer.json"))["tokens"]]
+    sizes = torch.tensor([0 if i == BOS else len(token) for i, token in enumerate(vocabulary)], device=device)
     inputs, targets = tokens[:-1].view(-1, data.seq_len), tokens[1:].view(-1, data.seq_len)
     nats = torch.zeros((), dtype=torch.float32 if device == "mps" else torch.float64, device=device)
     count = torch.zeros((), dtype=torch.long, device=device)
@@ -758,7 +741,7 @@ def check_causality(model: Module, data: Data, runtime: Runtime) -> None:
     """
     secret = np.random.default_rng(int.from_bytes(os.urandom(16)))
     rows, length = eval_rows(data, runtime), data.seq_len
-    tokens = frozen_rows(data, "val")
+    tokens = data.held_out("val")
     original = tokens[:-1].view(-1, length)[secret.integers((len(tokens) - 1) // length, size=rows)]
     cuts = torch.from_numpy(secret.integers(1, length, size=rows))
     cuts[torch.from_numpy(secret.permutation(rows)[: rows // 2])] = length
@@ -785,13 +768,6 @@ def evaluate(model: Module, data: Data, runtime: Runtime, split: str = "val") ->
     return score
 
 
-def peak_memory_mb(device: str) -> float:
-    """Most memory allocated on a CUDA GPU so far, in MiB; elsewhere the most that the process has had resident."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 # ---- Errors as one line, and the command line ----------------------------------------------
 
 
@@ -805,21 +781,6 @@ def run(main: Callable[[], object]) -> None:
         if not re.search("out of memory|can't allocate memory", str(error)) and not isinstance(error, MemoryError):
             raise
         sys.exit(f"error: out of memory: {error}")
-
-
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line; sizes left out take the profile's own."""
-    parser = argparse.ArgumentParser(description="Prepare the data that train.py learns from and is judged on.")
-    profiles = "; ".join(f"{profile.name}: {profile.about}" for profile in PROFILES.values())
-    parser.add_argument("--profile", choices=PROFILES, dest="name", help=profiles)
-    parser.add_argument("--vocab-size", type=int, metavar="N", help="tokens; 256 means single bytes")
-    parser.add_argument("--seq-len", type=int, metavar="N", help="tokens the model sees at once")
-    parser.add_argument("--eval-tokens", type=int, metavar="N", help="validation tokens, all of which are evaluated")
-    parser.add_argument("--num-shards", type=int, metavar="N", help="training shards to download")
-    parser.add_argument("--path", type=Path, help="file or folder for --profile path (which it implies)")
-    parser.add_argument("--text-column", metavar="NAME", help="column of parquet files that holds the text")
-    parser.add_argument("--check", action="store_true", help="say in one line of JSON whether there is valid data")
-    return parser.parse_args(argv)
 
 
 def check() -> None:
@@ -836,7 +797,17 @@ def check() -> None:
 
 def main() -> None:
     """The command line's work: choose a configuration, prepare it, say what there is."""
-    given = {key: value for key, value in vars(parse()).items() if value is not None}
+    parser = argparse.ArgumentParser(description="Prepare the data that train.py learns from and is judged on.")
+    profiles = "; ".join(f"{profile.name}: {profile.about}" for profile in PROFILES.values())
+    parser.add_argument("--profile", choices=PROFILES, dest="name", help=profiles)
+    parser.add_argument("--vocab-size", type=int, metavar="N", help="tokens; 256 means single bytes")
+    parser.add_argument("--seq-len", type=int, metavar="N", help="tokens the model sees at once")
+    parser.add_argument("--eval-tokens", type=int, metavar="N", help="validation tokens, all of which are evaluated")
+    parser.add_argument("--num-shards", type=int, metavar="N", help="training shards to download")
+    parser.add_argument("--path", type=Path, help="file or folder for --profile path (which it implies)")
+    parser.add_argument("--text-column", metavar="NAME", help="column of parquet files that holds the text")
+    parser.add_argument("--check", action="store_true", help="say in one line of JSON whether there is valid data")
+    given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
     if given.pop("check"):
         check()
         return

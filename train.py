@@ -13,6 +13,7 @@ import prepare  # first: torch reads the environment that it sets
 import itertools
 import json
 import math
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -493,6 +494,13 @@ def flops_per_token(model: GPT, recipe: Recipe) -> float:
     return 6.0 * products + 12.0 * recipe.width * sum(windows(recipe))
 
 
+def peak_memory_mb(device: str) -> float:
+    """Most memory allocated on a CUDA GPU so far, in MiB; elsewhere the most that the process has had resident."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
 def print_summary(runtime: prepare.Runtime, data: prepare.Data, clock: prepare.BudgetClock, **results: float) -> None:
     """Prints the block of `key: value` lines that ends a good run; AUTORESEARCH_OUT also gets it as summary.json."""
     now = time.perf_counter()
@@ -502,7 +510,7 @@ def print_summary(runtime: prepare.Runtime, data: prepare.Data, clock: prepare.B
         "val_bpb": f"{results['val_bpb']:.6f}",
         "training_seconds": f"{clock.elapsed:.1f}",
         "total_seconds": f"{now - prepare.PROCESS_START:.1f}",
-        "peak_vram_mb": f"{prepare.peak_memory_mb(runtime.device):.1f}",
+        "peak_vram_mb": f"{peak_memory_mb(runtime.device):.1f}",
         "mfu_percent": f"{100 * results['flops'] / clock.elapsed / peak_flops:.2f}",
         "total_tokens_M": f"{results['tokens'] / 1e6:.1f}",
         "num_steps": f"{results['steps']}",
@@ -536,7 +544,7 @@ def main() -> None:
     model = GPT(recipe, attend).to(runtime.device)
     compiled = runtime.device == COMPILE
     adamw, muon = make_optimizers(model, recipe.head_lr, compiled)
-    batches = prepare.Batches(data, recipe.rows, runtime)
+    batches = prepare.batches(data, recipe.rows, runtime)
     forward: nn.Module = torch.compile(model, dynamic=False) if compiled else model  # type: ignore[assignment]
     params = sum(weight.numel() for weight in model.parameters())
     print(f"device: {runtime.device} | attention: {attend.__name__} | compiled: {compiled} | parameters: {params:,}")
@@ -565,6 +573,8 @@ def main() -> None:
         step += 1
         progress.update(step, loss.item())
 
+    if clock.elapsed < 0.95 * runtime.budget:
+        print("note: the machine was busy: training ended at twice the budget, before it had its share of CPU time")
     val_bpb = prepare.evaluate(forward, data, runtime)
     tokens = step * progress.tokens_per_step
     flops = tokens * flops_per_token(model, recipe)
