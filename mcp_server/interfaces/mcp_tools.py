@@ -9,9 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from mcp.server import Server, ServerRequestContext
-from mcp.shared.exceptions import MCPError
 from mcp_types import (
-    INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
     ListToolsResult,
@@ -84,15 +82,19 @@ def _tool_caller(entrance: Entrance) -> Any:
     async def call_tool(context: ServerRequestContext, params: CallToolRequestParams) -> CallToolResult:
         operation = operations.get(params.name)
         if operation is None:
-            raise MCPError(INVALID_PARAMS, _unknown_tool(params.name, list(operations)))
+            return _failed(_unknown_tool(params.name, list(operations)))  # a result, so that the agent itself reads it
         try:
             answer = plain(await entrance.call(operation, params.arguments or {}, context.session.report_progress))
         except ResearchError as error:
-            return CallToolResult(content=[TextContent(type="text", text=str(error))], is_error=True)
+            return _failed(str(error))
         text = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
         return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=answer)
 
     return call_tool
+
+
+def _failed(text: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
 def _unknown_tool(name: str, known: list[str]) -> str:
