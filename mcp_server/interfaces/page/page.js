@@ -221,6 +221,7 @@ async function drawLogs(training) {
 async function drawRuns() {
   const { runs } = await call("list_runs");
   if (!runs.some((run) => run.tag === state.tag)) choose(runs.find((run) => run.tag === decodeURIComponent(location.hash.slice(1))) || runs[0]);
+  $("picker").hidden = !runs.length;
   draw("runs", [runs, state.tag], () => $("runs").replaceChildren(...runs.map((run) => {
     const option = make("option", { value: run.tag }, `${run.tag} (${run.experiments})`);
     option.selected = run.tag === state.tag;
