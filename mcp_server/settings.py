@@ -15,6 +15,7 @@ class Settings:
         cache: the folder for prepared data and compile caches, shared by all repositories.
         locks: the machine-local folder of the device locks, shared by all repositories.
         devices: `auto`, a list such as `cuda:0,1`, or `cpu:N` for N simulated slots.
+        data: prepared data to train on, by its folder or its name in the cache; None means what was prepared last.
         keep_environment: names of further environment variables that trainings may see.
     """
 
@@ -23,6 +24,7 @@ class Settings:
     cache: Path
     locks: Path
     devices: str = "auto"
+    data: str | None = None
     keep_environment: tuple[str, ...] = ()
 
     @classmethod
@@ -38,5 +40,6 @@ class Settings:
             cache=Path(cache).expanduser().absolute(),
             locks=Path(locks).expanduser().absolute(),
             devices=devices or environ.get("AUTORESEARCH_DEVICES") or "auto",
+            data=environ.get("AUTORESEARCH_DATA") or None,
             keep_environment=tuple(environ.get("AUTORESEARCH_KEEP_ENV", "").replace(",", " ").split()),
         )

@@ -3,7 +3,6 @@
 import asyncio
 import difflib
 import importlib.metadata
-import json
 import os
 import shutil
 import sqlite3
@@ -17,7 +16,8 @@ from typing import Literal
 
 from mcp_server import __version__
 from mcp_server.errors import ResearchError
-from mcp_server.lab.planning import HARNESS_MARK, check_data, interpreter_of
+from mcp_server.lab.data import prepared_data
+from mcp_server.lab.planning import HARNESS_MARK, interpreter_of
 from mcp_server.machine.devices import find_devices
 from mcp_server.machine.filesystem import NETWORK, file_system
 from mcp_server.machine.folders import Folders
@@ -203,18 +203,7 @@ def _torch(place: Place) -> Check:
 def _data(place: Place) -> Check:
     if not place.builtin:
         return Check("data", "ok", "not needed: the repository has a training script of its own")
-    check_data(place.settings.cache)
-    root = place.settings.cache / "data"
-    chosen = os.environ.get("AUTORESEARCH_DATA") or json.loads((root / "current.json").read_text())["folder"]
-    folder = root / chosen
-    manifest = json.loads((folder / "manifest.json").read_text())
-    missing = [
-        name
-        for name, about in manifest["files"].items()
-        if not (folder / name).is_file() or (folder / name).stat().st_size != about["bytes"]
-    ]
-    if missing:
-        return Check("data", "fail", f"{folder}: {', '.join(missing)} missing or cut", "Run `python prepare.py` again")
+    folder, manifest = prepared_data(place.settings)
     tokens = manifest["tokens"]["train"]
     return Check("data", "ok", f"{manifest['profile']}, {tokens:,} training tokens, in {folder}")
 

@@ -1,6 +1,5 @@
 """From the arguments of `setup_run` and a commit to the task of a run."""
 
-import json
 import os
 import re
 import sys
@@ -9,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mcp_server.errors import InvalidInput, NotReady
+from mcp_server.errors import InvalidInput
+from mcp_server.lab.data import prepared_data
 from mcp_server.machine.git import Repository, check_path, expand_inputs, find_inputs
 from mcp_server.research.guard import matches
 from mcp_server.research.task import Direction, Task, check_task, split_command
+from mcp_server.settings import Settings
 
 HARNESS_MARK = re.compile(r"^HARNESS = \"autoresearch-mcp\"", re.MULTILINE)
 """The line by which our prepare.py is known."""
@@ -38,7 +39,7 @@ class Plan:
     adjustments: tuple[str, ...]
 
 
-def plan(repository: Repository, commit: str, cache: Path, given: Mapping[str, Any]) -> Plan:
+def plan(repository: Repository, commit: str, settings: Settings, given: Mapping[str, Any]) -> Plan:
     """Make the task from the given arguments, the built-in task and the repository.
 
     Raises:
@@ -51,7 +52,7 @@ def plan(repository: Repository, commit: str, cache: Path, given: Mapping[str, A
     if builtin:
         values = {**GPT, **values}
         if not values.get("external"):
-            check_data(cache)
+            prepared_data(settings)
     elif values.pop("task", None) is not None:
         raise InvalidInput(f"task {given['task']!r} is not known here", "Use 'gpt' in a repository with our prepare.py")
     values.pop("task", None)
@@ -67,24 +68,6 @@ def plan(repository: Repository, commit: str, cache: Path, given: Mapping[str, A
         _check_globs(repository, commit, task, notes)
         task = _with_inputs(repository, task, given.get("inputs"), notes)
     return Plan(task, tuple(notes))
-
-
-def check_data(cache: Path) -> None:
-    """Raise NotReady unless data for the built-in task is prepared under the cache folder."""
-    pointer = cache / "data" / "current.json"
-    try:
-        folder = Path(os.environ.get("AUTORESEARCH_DATA") or _pointed(pointer))
-        json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError):
-        raise NotReady(
-            f"No data is prepared for the built-in task: {pointer} does not name a prepared folder",
-            "Ask the user to run `python prepare.py` in the repository once (seconds without a GPU), then call again",
-        ) from None
-
-
-def _pointed(pointer: Path) -> Path:
-    target = json.loads(pointer.read_text(encoding="utf-8"))
-    return pointer.parent / str(target["folder"] if isinstance(target, dict) else target)
 
 
 def _is_builtin(repository: Repository, commit: str, values: Mapping[str, Any]) -> bool:

@@ -74,7 +74,7 @@ class Setup:
             )
         repository = self._bench.repository
         commit = await self._bench.run(repository.resolve, base_ref or "HEAD")
-        planned = await self._bench.run(plan, repository, commit, self._bench.settings.cache, chosen)
+        planned = await self._bench.run(plan, repository, commit, self._bench.settings, chosen)
         devices = await self._pool.devices()
         run = _new_run(name, commit, planned, devices)
         notes = [*planned.adjustments, *_device_notes(devices), *await self._left_out(run)]
