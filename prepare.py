@@ -19,14 +19,12 @@ import base64
 import contextlib
 import copy
 import ctypes
-import dataclasses
 import fcntl
 import hashlib
 import itertools
 import json
 import math
 import os
-import platform
 import random
 import re
 import shutil
@@ -34,15 +32,16 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+HARNESS = "autoresearch-mcp"  # by this line the server knows that a repository holds this harness
 PROCESS_START = time.perf_counter()
 
 
@@ -61,7 +60,10 @@ if __name__ != "__main__":  # preparing does without torch, which reads the two 
     from torch.optim import Optimizer
 
 Tokens = npt.NDArray[np.uint16]
-Batch = tuple["Tensor", "Tensor"]
+Batch = tuple["Tensor", "Tensor"]  # inputs, targets
+Step = Callable[[Iterator[Batch]], object]
+Clock = Callable[[], float]  # seconds
+Report = Callable[[int, int], None]  # bytes so far, bytes in all
 
 
 class HarnessError(Exception):
@@ -82,9 +84,8 @@ class Profile:
     eval_tokens: int  # validation tokens, all evaluated; the audit split has as many
     url: str = ""  # of the folder that holds the shards
     train_shards: tuple[str, ...] = ()
-    num_shards: int = 0  # training shards to fetch
-    val_shard: str = ""
-    audit_shard: str = ""
+    held_out: tuple[str, ...] = ()  # the shards for val and audit
+    num_shards: int = 1  # training shards to fetch
     path: Path | None = None
     text_column: str = "text"  # of parquet files
 
@@ -101,31 +102,31 @@ PROFILES = {
             "train-00001-of-00004-5852b56a2bd28fd9.parquet",
             "train-00002-of-00004-a26307300439e943.parquet",
         ),
+        held_out=(
+            "validation-00000-of-00001-869c898b519ad725.parquet",
+            "train-00003-of-00004-d243063613e5a057.parquet",
+        ),
         num_shards=3,
-        val_shard="validation-00000-of-00001-869c898b519ad725.parquet",
-        audit_shard="train-00003-of-00004-d243063613e5a057.parquet",
     ),
     "climbmix": Profile(
         *("climbmix", "web text for a GPU; about 100 MB to download for each shard", 8192, 2048, 40 * 2**19),
         url=f"{HUB}/karpathy/climbmix-400b-shuffle/resolve/main",
         train_shards=tuple(f"shard_{i:05d}.parquet" for i in range(6541)),
+        held_out=("shard_06542.parquet", "shard_06541.parquet"),
         num_shards=10,
-        val_shard="shard_06542.parquet",
-        audit_shard="shard_06541.parquet",
     ),
 }
 
 
 def default_profile() -> str:
     """climbmix where there is an NVIDIA GPU, stdlib elsewhere; looks for its device file, to do without torch."""
-    wanted = os.environ.get("AUTORESEARCH_DEVICE", "cuda") == "cuda"
-    return "climbmix" if wanted and any(Path("/dev").glob("nvidia[0-9]*")) else "stdlib"
+    on_gpu = os.environ.get("AUTORESEARCH_DEVICE", "cuda") == "cuda" and any(Path("/dev").glob("nvidia[0-9]*"))
+    return "climbmix" if on_gpu else "stdlib"
 
 
 # ---- Files: locks, atomic writes, checksums, downloads ---------------------------------------------------------------
 
 DOWNLOAD_ATTEMPTS = 4
-Report = Callable[[int, int], None]  # bytes so far, bytes in all
 
 
 @contextlib.contextmanager
@@ -177,13 +178,11 @@ def fetch(url: str, part: Path, report: Report) -> None:
 
 
 def download(url: str, target: Path, report: Report = lambda done, total: None, pause: float = 1.0) -> str:
-    """Fetches url to target unless it is there unharmed, and returns its SHA-256.
+    """Fetches url to target unless it is there with the checksum it was received with; returns its SHA-256.
 
-    The checksum of what was received is kept beside the file and verified at every later use. Attempts are spaced by
-    `pause` seconds, doubling. Raises HarnessError after the last one.
+    Attempts are `pause` seconds apart, doubling. Raises HarnessError after the last one.
     """
     checksum, part = target.with_name(target.name + ".sha256"), target.with_name(target.name + ".part")
-    problem = ""
     with locked(target.with_name(target.name + ".lock")):
         if target.exists() and checksum.exists() and sha256_file(target) == checksum.read_text():
             return checksum.read_text()
@@ -249,24 +248,24 @@ class Source:
 
 def split_of(name: str) -> str:
     """Assigns a document by name alone: one in twenty to val, one in twenty to audit, whatever else there is."""
-    number = int.from_bytes(hashlib.sha1(name.encode(), usedforsecurity=False).digest())
-    return {0: "val", 1: "audit"}.get(number % 20, "train")
+    digest = hashlib.sha1(name.encode(), usedforsecurity=False).digest()
+    return {0: "val", 1: "audit"}.get(int.from_bytes(digest) % 20, "train")
 
 
 def collect(profile: Profile) -> list[Source]:
     """Finds (and downloads, where the profile says so) the files of a configuration, in a fixed order."""
     if profile.url:
         shards = dict.fromkeys(profile.train_shards[: profile.num_shards], "train")
-        shards |= {profile.val_shard: "val", profile.audit_shard: "audit"}
+        shards |= dict(zip(profile.held_out, ("val", "audit"), strict=True))
         folder = cache_folder() / "downloads" / profile.name
         digests = download_shards(list(shards), profile, folder)
         return [Source(name, folder / name, digests[i], split) for i, (name, split) in enumerate(shards.items())]
     if profile.name == "stdlib":
         root, skipped = Path(sysconfig.get_path("stdlib")), STDLIB_SKIPPED
         files = list(root.rglob("*.py"))
+    elif profile.path is None or not profile.path.exists():
+        raise HarnessError(f"--path {profile.path} does not exist: name a file or folder of text or parquet files")
     else:
-        if profile.path is None or not profile.path.exists():
-            raise HarnessError(f"--path {profile.path} does not exist: name a file or folder of text or parquet files")
         root, skipped = (profile.path if profile.path.is_dir() else profile.path.parent), (".",)
         files = list(root.rglob("*")) if profile.path.is_dir() else [profile.path]
     named = {file.relative_to(root): file for file in sorted(files) if file.is_file()}
@@ -293,10 +292,8 @@ def documents(source: Source) -> Iterator[tuple[str, str]]:
     if b"\0" in content[:8192]:
         return  # not text
     text = content.decode(errors="replace")
-    if len(text) <= 2**20:
-        yield source.name, text
-        return
-    yield from ((f"{source.name}#{number}", piece) for number, piece in enumerate(PIECES.findall(text)))
+    pieces = PIECES.findall(text) if len(text) > 2**20 else [text]
+    yield from ((f"{source.name}#{i}" if i else source.name, piece) for i, piece in enumerate(pieces))
 
 
 def read_split(sources: list[Source], split: str, seen: set[bytes], room: int = sys.maxsize) -> Iterator[str]:
@@ -382,14 +379,12 @@ def build(profile: Profile, sources: list[Source], corpus: str, folder: Path) ->
     room = 16 * profile.eval_tokens  # characters: tokens are shorter on average
     held = {split: list(read_split(sources, split, seen, room)) for split in ("audit", "val")}
     print(f"learning a tokenizer of {profile.vocab_size} entries", flush=True)
-    train = read_split(sources, "train", seen.copy(), TOKENIZER_CHARS)
-    tokens = train_tokenizer(train, profile.vocab_size)
+    tokens = train_tokenizer(read_split(sources, "train", seen.copy(), TOKENIZER_CHARS), profile.vocab_size)
     print("writing tokens", flush=True)
-    text = json.dumps({"pattern": SPLIT_PATTERN, "tokens": [base64.b64encode(token).decode() for token in tokens]})
-    write_atomically(folder / "tokenizer.json", text)
+    encoded = [base64.b64encode(token).decode() for token in tokens]
+    write_atomically(folder / "tokenizer.json", json.dumps({"pattern": SPLIT_PATTERN, "tokens": encoded}))
     counts = {split: write_split(folder / f"{split}.bin", held[split], tokens, profile) for split in held}
-    train = read_split(sources, "train", seen)
-    counts["train"] = write_split(folder / "train.bin", train, tokens, profile)
+    counts["train"] = write_split(folder / "train.bin", read_split(sources, "train", seen), tokens, profile)
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "profile": profile.name,
@@ -400,8 +395,7 @@ def build(profile: Profile, sources: list[Source], corpus: str, folder: Path) ->
         "corpus": corpus,
         "files": {p.name: {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in sorted(folder.iterdir())},
     }
-    manifest["fingerprint"] = fingerprint(manifest)
-    write_atomically(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    write_atomically(folder / "manifest.json", json.dumps(manifest | {"fingerprint": fingerprint(manifest)}) + "\n")
 
 
 def prepare(profile: Profile) -> Path:
@@ -413,26 +407,22 @@ def prepare(profile: Profile) -> Path:
         raise HarnessError(f"--vocab-size {profile.vocab_size} is out of range: from 256 (single bytes) to 65536")
     if not 8 <= profile.seq_len <= profile.eval_tokens:
         raise HarnessError(f"--seq-len {profile.seq_len} must be at least 8, and at most --eval-tokens")
-    if profile.url and profile.num_shards < 1:
-        raise HarnessError(f"--num-shards {profile.num_shards} is out of range: at least 1")
+    if not 1 <= profile.num_shards <= max(1, len(profile.train_shards)):
+        raise HarnessError(f"--num-shards {profile.num_shards} is out of range: from 1 to {len(profile.train_shards)}")
     sources = collect(profile)
     corpus = hashlib.sha256(json.dumps([(s.name, s.split, s.sha256) for s in sources]).encode()).hexdigest()
     root = cache_folder() / "data"
-    sizes = f"v{profile.vocab_size}-t{profile.seq_len}-e{profile.eval_tokens}"
-    folder = root / f"{profile.name}-{sizes}-{corpus[:8]}"
+    folder = root / f"{profile.name}-v{profile.vocab_size}-t{profile.seq_len}-e{profile.eval_tokens}-{corpus[:8]}"
     with locked(root / ".lock"):
         try:
             read_manifest(folder, deep=True)
             print(f"already prepared: {folder}")
         except HarnessError:
-            building = Path(tempfile.mkdtemp(dir=root, prefix=".building-"))
-            try:
-                build(profile, sources, corpus, building)
-                building.chmod(0o755)  # mkdtemp lets nobody else read it
+            with tempfile.TemporaryDirectory(dir=root, prefix=".building-", ignore_cleanup_errors=True) as building:
+                build(profile, sources, corpus, Path(building))
+                Path(building).chmod(0o755)  # temporary folders are private, but a cache may be shared
                 shutil.rmtree(folder, ignore_errors=True)
-                building.rename(folder)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
+                Path(building).rename(folder)
         write_atomically(root / "current.json", json.dumps({"folder": folder.name}) + "\n")
     return folder
 
@@ -516,10 +506,8 @@ class Runtime:
 
     def synchronize(self) -> None:
         """Waits until the device has done all it was told to."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        elif self.device == "mps":
-            torch.mps.synchronize()
+        if self.device != "cpu":
+            getattr(torch, self.device).synchronize()
 
 
 def setting(name: str, default: float, least: float) -> float:
@@ -542,11 +530,9 @@ def start() -> Runtime:
     threads = int(setting("AUTORESEARCH_THREADS", cores, 1))
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high")
-    if device == "cpu" and sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):  # musl has none
-            libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: keep the large buffers of a step on the heap, 9 % faster
-            libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: and do not give the heap back between steps
+    if device == "cpu" and sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # musl has none
+        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: keep the large buffers of a step on the heap, 9 % faster
+        libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: and do not give the heap back between steps
     seed = int(setting("AUTORESEARCH_SEED", 42, 0))
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -557,17 +543,17 @@ def start() -> Runtime:
         budget=setting("AUTORESEARCH_TIME_BUDGET", 300, 0.1),
         threads=threads,
         bf16=cpu_bf16_pays(threads) if device == "cpu" else device == "cuda" and torch.cuda.is_bf16_supported(),
-        memory_gib=torch.cuda.get_device_properties(0).total_memory / 2**30 if device == "cuda" else 0.0,
+        memory_gib=torch.cuda.mem_get_info()[1] / 2**30 if device == "cuda" else 0.0,
         out=Path(os.environ["AUTORESEARCH_OUT"]) if os.environ.get("AUTORESEARCH_OUT") else None,
     )
 
 
 def cpu_bf16_pays(threads: int) -> bool:
     """Whether products in bfloat16, casts included, are faster here: measured once a machine and kept in the cache."""
-    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else platform.processor()
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     if "amx_bf16" in cpuinfo:
         return True
-    model = next((line.split(":")[1].strip() for line in cpuinfo.splitlines() if "model name" in line), cpuinfo)
+    model = next((line.split(":")[1].strip() for line in cpuinfo.splitlines() if "model name" in line), "CPU")
     key, cached = f"{model} / torch {torch.__version__} / {threads} threads", cache_folder() / "bf16.json"
     with contextlib.suppress(OSError, ValueError, KeyError):
         return bool(json.loads(cached.read_text())[key])
@@ -585,10 +571,6 @@ def cpu_bf16_pays(threads: int) -> bool:
 
 
 # ---- Training: the budget clock, warm-up off the clock, batches ------------------------------------------------------
-
-
-Clock = Callable[[], float]  # seconds
-Step = Callable[[Iterator[Batch]], object]
 
 
 class BudgetClock:
@@ -617,9 +599,7 @@ class BudgetClock:
         return self.progress < 1.0
 
 
-def warm_up(
-    step: Step, model: Module, optimizers: Sequence[Optimizer], data: Data, runtime: Runtime, rows: int
-) -> None:
+def warm_up(step: Step, model: Module, optimizers: list[Optimizer], data: Data, runtime: Runtime, rows: int) -> None:
     """Lets compilers and caches settle before the clock starts, and leaves nothing learnt behind.
 
     `step(batches)` is run on random tokens; then weights, optimizer state and random generators are put back. The
@@ -645,8 +625,7 @@ def warm_up(
 class TwoBuffers:
     """Hands batches to a GPU through two page-locked buffers, so that filling one overlaps with copying the other.
 
-    A copy that does not block may still be reading its buffer when the next batch is due: the event recorded behind
-    it says when the buffer is free.
+    A copy may still be reading its buffer when the next batch is due: the event behind it says when that is over.
     """
 
     def __init__(self, buffers: list[Tensor], events: list[Any], copy_out: Callable[[Tensor], Tensor]) -> None:
@@ -708,8 +687,8 @@ def logits_of(model: Module, inputs: Tensor, vocab_size: int) -> Tensor:
 def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val") -> float:
     """Mean bits the model needs for a byte of the split: nats of all targets / ln 2 / bytes of all targets.
 
-    All rows are evaluated, whatever the batch size. The mark that begins a document has no bytes and is not counted.
-    Raises HarnessError when a logit is not finite.
+    All rows are evaluated, and the targets never reach the model. The mark that begins a document has no bytes and
+    is not counted. Raises HarnessError when a logit is not finite.
     """
     device, rows = runtime.device, eval_rows(data, runtime)
     tokens = data.held_out(split)
@@ -722,10 +701,9 @@ def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val
     for x, y in zip(torch.split(inputs, rows), torch.split(targets, rows), strict=True):
         padded = F.pad(x, (0, 0, 0, rows - len(x)))  # one shape for all batches, so that nothing is compiled twice
         logits = logits_of(model, padded.to(device), data.vocab_size)[: len(x)].flatten(0, 1)
-        y_there = y.to(device).flatten()
-        losses = F.cross_entropy(logits, y_there, reduction="none")
-        size = sizes[y_there]
-        nats += (losses * (size > 0)).sum()
+        answers = y.to(device).flatten()
+        size = sizes[answers]
+        nats += (F.cross_entropy(logits, answers, reduction="none") * (size > 0)).sum()
         count += size.sum()
         finite &= logits.sum().isfinite()  # a sum is finite only if every term is
     if not finite:
@@ -756,10 +734,7 @@ def check_causality(model: Module, data: Data, runtime: Runtime) -> None:
 
 
 def evaluate(model: Module, data: Data, runtime: Runtime, split: str = "val") -> float:
-    """The score: bits per byte (lower is better) of a causal model `model(x) -> logits` on a held-out split.
-
-    The targets never reach the model. Raises HarnessError if it looks ahead, or its logits are not finite.
-    """
+    """The score of `model(x) -> logits`: bits per byte, lower is better. Raises HarnessError if it looks ahead."""
     model.eval()
     with torch.no_grad():
         check_causality(model, data, runtime)
@@ -768,7 +743,7 @@ def evaluate(model: Module, data: Data, runtime: Runtime, split: str = "val") ->
     return score
 
 
-# ---- Errors as one line, and the command line ----------------------------------------------
+# ---- Errors as one line, and the command line ------------------------------------------------------------------------
 
 
 def run(main: Callable[[], object]) -> None:
@@ -783,23 +758,24 @@ def run(main: Callable[[], object]) -> None:
         sys.exit(f"error: out of memory: {error}")
 
 
-def check() -> None:
-    """Verifies the current configuration; one line of JSON. Exit code 1 when there is none, or it is damaged."""
+def check() -> int:
+    """Prints one line of JSON about the current configuration; 1 when there is none, or it is damaged, else 0."""
     try:
         folder = current_folder()
         manifest = read_manifest(folder, deep=True)
     except HarnessError as error:
         print(json.dumps({"prepared": False, "problem": str(error)}))
-        sys.exit(1)
+        return 1
     facts = {"prepared": True, "folder": str(folder), **manifest, "fingerprint": fingerprint(manifest)}
     print(json.dumps({key: value for key, value in facts.items() if key not in ("format", "files")}))
+    return 0
 
 
 def main() -> None:
     """The command line's work: choose a configuration, prepare it, say what there is."""
     parser = argparse.ArgumentParser(description="Prepare the data that train.py learns from and is judged on.")
-    profiles = "; ".join(f"{profile.name}: {profile.about}" for profile in PROFILES.values())
-    parser.add_argument("--profile", choices=PROFILES, dest="name", help=profiles)
+    about = "; ".join(f"{profile.name}: {profile.about}" for profile in PROFILES.values())
+    parser.add_argument("--profile", choices=PROFILES, dest="name", help=about)
     parser.add_argument("--vocab-size", type=int, metavar="N", help="tokens; 256 means single bytes")
     parser.add_argument("--seq-len", type=int, metavar="N", help="tokens the model sees at once")
     parser.add_argument("--eval-tokens", type=int, metavar="N", help="validation tokens, all of which are evaluated")
@@ -809,16 +785,15 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="say in one line of JSON whether there is valid data")
     given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
     if given.pop("check"):
-        check()
-        return
+        sys.exit(check())
     name = given.get("name") or ("path" if "path" in given else default_profile())
     if not given.keys() & {"name", "path"}:
         print(f"profile {name}, which suits this machine ({PROFILES[name].about}); --profile chooses another")
-    folder = prepare(dataclasses.replace(PROFILES[name], **given))
+    folder = prepare(replace(PROFILES[name], **given))
     manifest = read_manifest(folder)
     counts = ", ".join(f"{count:,} {split}" for split, count in manifest["tokens"].items())
     print(f"ready: {counts} tokens, vocabulary {manifest['vocab_size']:,}, context {manifest['seq_len']:,}")
-    print(f"folder: {folder}\nfingerprint: {fingerprint(manifest)}\nnext: python train.py")
+    print("folder:", folder, "\nfingerprint:", fingerprint(manifest), "\nnext: python train.py")
 
 
 if __name__ == "__main__":

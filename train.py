@@ -563,7 +563,7 @@ def main() -> None:
         model.zero_grad(set_to_none=True)
         return total
 
-    prepare.warm_up(train_step, forward, (adamw, muon), data, runtime, recipe.rows)
+    prepare.warm_up(train_step, forward, [adamw, muon], data, runtime, recipe.rows)
     clock = prepare.BudgetClock(runtime)
     progress = Progress(clock, recipe.rows * recipe.passes * recipe.seq_len)
     step = 0
