@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "lab": {"lab", "research", "machine", "errors", "settings"},
     "operations": {"lab"},
     "interfaces": {"interfaces", "operations", "errors", "settings", "lab.lab", "lab.doctor", "demo"},
-    "demo": {"demo", "interfaces", "operations", "errors", "settings", "lab.doctor", "machine.git"},
+    "demo": {"demo", "interfaces", "operations", "errors", "settings", "lab.doctor", "machine.git", "machine.starter"},
 }
 """For each room, the rooms that it may import."""
 

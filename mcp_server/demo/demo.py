@@ -17,8 +17,8 @@ from mcp_server.demo.agent import METRIC, TAG, Agent
 from mcp_server.demo.board import Board
 from mcp_server.demo.ideas import IDEAS, Idea
 from mcp_server.demo.scratch import Scratch
-from mcp_server.demo.starter import starter_files
 from mcp_server.interfaces.chart import draw_progress
+from mcp_server.machine.starter import starter_files
 from mcp_server.settings import Settings
 
 

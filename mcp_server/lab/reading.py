@@ -25,6 +25,7 @@ from mcp_server.lab.results import (
     Summary,
 )
 from mcp_server.lab.views import plain, view, when
+from mcp_server.machine.starter import starter_files
 from mcp_server.research import suggestions
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
 from mcp_server.research.strategy import choose
@@ -32,6 +33,7 @@ from mcp_server.research.task import Category
 
 Tag = Annotated[str | None, "The run; default: the newest"]
 
+PROGRAM = "program.md"
 PROGRESSION = 50
 LAST = 5
 RUNS_SHOWN = 100
@@ -203,12 +205,13 @@ class Reading:
         return await self._bench.store.runs.matching(prefix)
 
     async def program(self) -> str:
-        """The repository's program.md as it now is; raises NotReady if there is none."""
-        path = self._bench.repository.root / "program.md"
+        """The rules of the trade: the repository's program.md as it now is, or else the one that we ship."""
+        own = self._bench.repository.root / PROGRAM
+        path = own if own.is_file() else starter_files()[PROGRAM]
         try:
             return await self._bench.run(path.read_text, encoding="utf-8")
-        except OSError:
-            raise NotReady(f"{path} does not exist", "Follow the instructions of this server instead") from None
+        except (OSError, UnicodeError) as error:
+            raise NotReady(f"{path} cannot be read: {error}", "Follow the server's instructions instead") from None
 
     async def best_script(self, tag: str) -> str:
         """The training script as it is in the best experiment of a run."""
