@@ -93,7 +93,7 @@ class Agent:
             self._board.decided("refused", None, None, str(refusal))
             return
         self.open = name = registered["experiment_id"]
-        row.change = registered["diff_summary"]
+        row.change = registered["diff_summary"].split(f", {SCRIPT}")[0]
         self._board.add(row)
         trained = await self._train(name)
         if trained["status"] == "crash":

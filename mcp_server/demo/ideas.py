@@ -28,45 +28,35 @@ class Idea:
         return text
 
 
-RELU_SQUARED = "hidden = F.relu(self.up(norm(x)))"
+RELU = "F.relu(self.up(norm(x)))"
+DECAYED = "rate * (even + decay * weights * (even * weights > 0))"
 
 IDEAS: tuple[Idea, ...] = (
+    Idea("Smaller batches buy more steps in the same time", "hyperparams", "knobs", {"TOTAL_BATCH_SIZE": 1024}),
     Idea(
-        "Smaller batches mean more steps in the same time",
-        "hyperparams",
-        "knobs",
-        {"TOTAL_BATCH_SIZE": 1024},
-    ),
-    Idea(
-        "A SwiGLU gate is better than squared ReLU",
+        "A SwiGLU gate beats squared ReLU",
         "activation",
         "edits",
-        replacements=((RELU_SQUARED, RELU_SQUARED.replace("F.relu", "F.swiglu")),),
-        lesson="torch has no F.swiglu; write the gate out, with a matrix of its own",
+        replacements=((RELU, RELU.replace("relu", "swiglu")),),
     ),
+    Idea("A longer cool-down settles the weights", "scheduling", "knobs", {"WARMDOWN": 0.8}),
     Idea(
         "Ten times the learning rate learns ten times as fast",
         "optimizer",
         "knobs",
         {"MATRIX_LR": 0.4},
-        lesson="the matrices do not stand 0.4",
+        lesson="Muon does not stand a learning rate of 0.4",
     ),
     Idea(
-        "A longer cool-down settles the weights",
-        "scheduling",
-        "edits",
-        replacements=(("WARMDOWN = 0.5", "WARMDOWN = 0.8"),),
-    ),
-    Idea(
-        "Without the soft cap there is less to compute, and nothing is lost in so short a run",
+        "Weight decay has no time to matter: take it out",
         "simplification",
         "files",
-        replacements=(("SOFTCAP = 15.0", "SOFTCAP = 0.0"),),
+        replacements=((DECAYED, "rate * even"),),
     ),
     Idea(
-        "Three blocks see more tokens in the time than four",
-        "architecture",
+        "A little learning rate left at the end still learns",
+        "scheduling",
         "workspace",
-        replacements=(("DEPTH = 4 ", "DEPTH = 3 "),),
+        replacements=(("FINAL_LR = 0.0 ", "FINAL_LR = 0.05 "),),
     ),
 )

@@ -38,8 +38,9 @@ def draw_progress(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(11, 5.6), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(11, 5.6), dpi=150, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.2, h_pad=0.2))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     dots = [_dot(number, each) for number, each in enumerate(reversed(experiments), 1)]

@@ -102,7 +102,7 @@ def demo(
     from mcp_server.interfaces.tables import console
 
     demonstration = Demo(folder, seconds, devices or "cpu:1", picture)
-    _run(demonstration.run(console()), "autoresearch: stopped; no process is left")
+    wait_for(demonstration.run(console()), "autoresearch: stopped; no process is left")
 
 
 def doctor(repo: RepoOption = None, devices: DevicesOption = None, as_json: JsonOption = False) -> None:
@@ -134,7 +134,7 @@ def act(operation: "Operation", given: dict[str, Any], repo: Path | None, device
             f"autoresearch: detached; the training of {given['experiment_id']} goes on. "
             f"Repeat the command to watch it, or end it with `autoresearch stop {given['experiment_id']}`."
         )
-    answer = plain(_run(_call(operation, given, Settings.load(repo, devices)), goes_on))
+    answer = plain(wait_for(_call(operation, given, Settings.load(repo, devices)), goes_on))
     if as_json:
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
@@ -155,7 +155,7 @@ async def _call(operation: "Operation", given: dict[str, Any], settings: Setting
             return await entrance.call(operation, given, progress)
 
 
-def _run(work: Any, on_interrupt: str) -> Any:
+def wait_for(work: Any, on_interrupt: str) -> Any:
     """Run a coroutine; Ctrl-C ends it, says so and leaves with the exit code of an interrupted program."""
     try:
         return asyncio.run(work)
