@@ -83,7 +83,7 @@ class Demo:
         screen = Padding(Group(board.heading(), "", board.table(), "", *_outcome(found["summary"], place)), (1, 1))
         console.print(screen)
         if self.picture:
-            recorder = Console(record=True, width=130, file=io.StringIO(), force_terminal=True)
+            recorder = Console(record=True, width=120, file=io.StringIO(), force_terminal=True)
             recorder.print(screen)
             recorder.save_svg(str(self.picture), title="autoresearch demo")
 
@@ -96,15 +96,15 @@ def _outcome(summary: dict[str, Any], place: Scratch) -> list[Text]:
     best = summary["best"]
     gain = summary["improvement_percent"] or 0.0
     counts = ", ".join(f"{count} {name}" for name, count in summary["counts"].items() if name != "total" and count)
-    near = Path.cwd()
-    shown = [path.relative_to(near) if path.is_relative_to(near) else path for path in (place.results, place.chart)]
+    near, paths = Path.cwd(), (place.results, place.chart, place.repository)
+    results, chart, repository = (path.relative_to(near) if path.is_relative_to(near) else path for path in paths)
     return [
         Text.assemble(
             (f"{METRIC} {summary['baseline']:.4f} → {best['value']:.4f}", "bold green"),
             f"   {gain:.1f} % better than the baseline, by {best['experiment_id']}: {best['hypothesis']}",
         ),
         Text(f"{counts}; {summary['training_minutes']:.1f} minutes of training", style="bright_black"),
-        Text.assemble("results  ", (str(shown[0]), "cyan")),
-        Text.assemble("chart    ", (str(shown[1]), "cyan")),
-        Text.assemble("record   ", (f"autoresearch history --repo {place.repository}", "cyan")),
+        Text.assemble("results  ", (str(results), "cyan")),
+        Text.assemble("chart    ", (str(chart), "cyan")),
+        Text.assemble("record   ", (f"autoresearch history --repo {repository}", "cyan")),
     ]
