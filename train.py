@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 # Model
 DEPTH = 2  # blocks
 WIDTH = 128  # channels of the residual stream
-HEAD_DIM = 128  # channels of one attention head
+HEAD_DIM = 128  # channels of one attention head, as near as WIDTH allows
 MLP_RATIO = 2  # hidden channels of the MLP for each channel of the stream
 VALUE_EMBED_EVERY = 1  # blocks from one with value embeddings to the next, counted from the last; 0 for none
 VALUE_GATE_CHANNELS = 32  # channels of the stream that the gate on the value embeddings sees
@@ -97,6 +98,7 @@ class Recipe:
     seq_len: int  # tokens
     depth: int  # blocks
     width: int  # channels
+    heads: int
     mlp: int  # hidden channels of the MLP
     value_embed_every: int  # blocks
     pattern: str  # letters S and L
@@ -118,11 +120,15 @@ def recipe_for(runtime: prepare.Runtime, vocab_size: int, seq_len: int) -> Recip
     all_rows = max(1, scaled("TOTAL_BATCH_SIZE", TOTAL_BATCH_SIZE) // seq_len)
     rows = min(all_rows, scaled("DEVICE_BATCH_SIZE", DEVICE_BATCH_SIZE))
     width = scaled("WIDTH", WIDTH)
+    heads = max(1, round(width / HEAD_DIM))
+    if width % (2 * heads):
+        raise prepare.HarnessError(f"WIDTH is {width}, which {heads} heads of an even width cannot share: change it")
     return Recipe(
         vocab_size=vocab_size,
         seq_len=seq_len,
         depth=scaled("DEPTH", DEPTH),
         width=width,
+        heads=heads,
         mlp=scaled("MLP_RATIO", MLP_RATIO) * width,
         value_embed_every=scaled("VALUE_EMBED_EVERY", VALUE_EMBED_EVERY),
         pattern=WINDOW_PATTERN if cuda else "L",
@@ -132,6 +138,12 @@ def recipe_for(runtime: prepare.Runtime, vocab_size: int, seq_len: int) -> Recip
         head_lr=HEAD_LR * factors.get("HEAD_LR", 1),
         bf16=runtime.bf16,
     )
+
+
+def windows(recipe: Recipe) -> list[int]:
+    """How many tokens back each block sees. The last always sees the whole context."""
+    short = [letter == "S" for letter in itertools.islice(itertools.cycle(recipe.pattern), recipe.depth - 1)]
+    return [recipe.seq_len // 2 if is_short else recipe.seq_len for is_short in [*short, False]]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -179,37 +191,38 @@ def attend_varlen(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     return out.view(rows, tokens, heads, channels)
 
 
-@lru_cache
-def block_mask(tokens: int, window: int, device: str):  # type: ignore[no-untyped-def]
-    """The window as FlexAttention wants it."""
-    from torch.nn.attention.flex_attention import create_block_mask
+def make_attend_flex(recipe: Recipe, device: str) -> Attend:
+    """FlexAttention, which torch.compile turns into a kernel for each window. CUDA only: on a CPU it cannot learn."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    def seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query >= key) & (query - key <= window)
+    def make_mask(window: int) -> Any:
+        def seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return (query >= key) & (query - key <= window)
 
-    return create_block_mask(seen, None, None, tokens, tokens, device=device)
+        return create_block_mask(seen, None, None, recipe.seq_len, recipe.seq_len, device=device)
 
+    masks = {window: make_mask(window) for window in windows(recipe)}  # here, to be out of what is compiled
 
-def attend_flex(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """FlexAttention, which torch.compile turns into a kernel for the window. CUDA only."""
-    from torch.nn.attention.flex_attention import flex_attention
+    def attend_flex(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        out = flex_attention(q, k, v, block_mask=masks[window])
+        assert isinstance(out, Tensor)
+        return out.transpose(1, 2)
 
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    out = flex_attention(q, k, v, block_mask=block_mask(q.size(2), window, str(q.device)))
-    assert isinstance(out, Tensor)
-    return out.transpose(1, 2)
+    return attend_flex
 
 
 def attention_seconds(attend: Attend, recipe: Recipe) -> float:
-    """Seconds of a forward and a backward pass with a short window on the GPU; infinite if the kernel does not run."""
-    shape = (recipe.rows, recipe.seq_len, max(1, recipe.width // HEAD_DIM), HEAD_DIM)
+    """Seconds of five passes, forward and backward, on the GPU; infinite if the kernel does not run there."""
+    shape = (recipe.rows, recipe.seq_len, recipe.heads, recipe.width // recipe.heads)
+    run = torch.compile(attend, dynamic=False) if COMPILE == "cuda" else attend
     q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
     try:
         for rounds in (2, 5):  # the first compiles
             torch.cuda.synchronize()
             begin = time.perf_counter()
             for _ in range(rounds):
-                attend(q, k, v, recipe.seq_len // 2).sum().backward()  # type: ignore[no-untyped-call]
+                run(q, k, v, windows(recipe)[0]).sum().backward()  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
     except Exception as error:
         print(f"attention {attend.__name__} does not run here: {str(error).splitlines()[0]}")
@@ -225,7 +238,7 @@ def choose_attention(
         return attend_plain if runtime.device == "cpu" and recipe.bf16 else attend_sdpa
     if not recipe.bf16:
         return attend_sdpa
-    measured = {attend: seconds(attend, recipe) for attend in (attend_varlen, attend_flex)}
+    measured = {attend: seconds(attend, recipe) for attend in (attend_varlen, make_attend_flex(recipe, runtime.device))}
     fastest = min(measured, key=lambda attend: measured[attend])
     return fastest if math.isfinite(measured[fastest]) else attend_sdpa
 
@@ -255,7 +268,7 @@ class Attention(nn.Module):
 
     def __init__(self, recipe: Recipe, attend: Attend, window: int, value_embeds: bool) -> None:
         super().__init__()
-        self.attend, self.window, self.heads = attend, window, max(1, recipe.width // HEAD_DIM)
+        self.attend, self.window, self.heads = attend, window, recipe.heads
         self.q, self.k, self.v, self.out = (Linear(recipe.width, recipe.width) for _ in range(4))
         self.value_embed = nn.Embedding(recipe.vocab_size, recipe.width) if value_embeds else None
         self.value_gate = Linear(VALUE_GATE_CHANNELS, self.heads) if value_embeds else None
@@ -290,12 +303,6 @@ class Block(nn.Module):
         return x + self.down(hidden * hidden)  # type: ignore[no-any-return]
 
 
-def windows(recipe: Recipe) -> list[int]:
-    """How many tokens back each block sees. The last always sees the whole context."""
-    short = [letter == "S" for letter in itertools.islice(itertools.cycle(recipe.pattern), recipe.depth - 1)]
-    return [recipe.seq_len // 2 if is_short else recipe.seq_len for is_short in [*short, False]]
-
-
 class GPT(nn.Module):
     """Token ids of (rows, tokens) to float32 logits of (rows, tokens, vocabulary)."""
 
@@ -311,7 +318,7 @@ class GPT(nn.Module):
         self.head = Linear(recipe.width, recipe.vocab_size)
         self.residual_weights = nn.Parameter(torch.ones(recipe.depth))
         self.x0_weights = nn.Parameter(torch.full((recipe.depth,), 0.1))
-        channels = min(HEAD_DIM, recipe.width)
+        channels = recipe.width // recipe.heads
         speeds = ROPE_BASE ** -(torch.arange(0, channels, 2) / channels)
         angles = torch.outer(torch.arange(recipe.seq_len), speeds)[:, None, :]
         self.register_buffer("cos", torch.cat((angles.cos(), angles.cos()), -1).to(self.dtype), persistent=False)

@@ -55,6 +55,8 @@ def test_factors_name_knobs() -> None:
     [
         ("cpu", 0, 256, {"depth": 2, "width": 128, "mlp": 256, "rows": 8, "passes": 1, "pattern": "L", "softcap": 0}),
         ("mps", 0, 256, {"depth": 2, "width": 128, "mlp": 256, "rows": 8, "passes": 1, "pattern": "L", "softcap": 0}),
+        ("cpu", 0, 256, {"heads": 1}),
+        ("cuda", 80, 2048, {"heads": 4}),
         ("cpu", 0, 2048, {"rows": 1, "passes": 1}),  # 2048 tokens hold one row
         ("cpu", 0, 4096, {"rows": 1, "passes": 1}),  # and never less
         # 2**19 tokens of 2048 = 256 rows, 128 at a time
@@ -69,6 +71,19 @@ def test_the_recipe_for_a_device(
 ) -> None:
     recipe = train.recipe_for(replace(runtime, device=device, memory_gib=memory), 2048, seq_len)
     assert {name: getattr(recipe, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(("width", "heads"), [(64, 1), (128, 1), (160, 1), (192, 2), (256, 2), (300, 2)])
+def test_heads_are_as_near_to_their_size_as_the_width_allows(
+    runtime: prepare.Runtime, monkeypatch: pytest.MonkeyPatch, width: int, heads: int
+) -> None:
+    monkeypatch.setattr(train, "WIDTH", width)
+    recipe = train.recipe_for(runtime, 256, 32)
+    assert recipe.heads == heads
+    assert train.GPT(recipe, train.attend_plain)(torch.zeros(1, 32, dtype=torch.long)).shape == (1, 32, 256)
+    monkeypatch.setattr(train, "WIDTH", 321)
+    with pytest.raises(prepare.HarnessError, match="WIDTH is 321, which 3 heads of an even width cannot share"):
+        train.recipe_for(runtime, 256, 32)
 
 
 @pytest.mark.parametrize(
@@ -106,14 +121,17 @@ def fake_varlen(
 
 
 @pytest.mark.parametrize("window", [64, 63, 32, 5, 0])
-@pytest.mark.parametrize("attend", [train.attend_sdpa, train.attend_plain, train.attend_varlen, train.attend_flex])
+@pytest.mark.parametrize("name", ["sdpa", "plain", "varlen", "flex"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_every_attention_sees_the_same_window(
-    monkeypatch: pytest.MonkeyPatch, attend: train.Attend, window: int
+    monkeypatch: pytest.MonkeyPatch, recipe: train.Recipe, name: str, window: int
 ) -> None:
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", fake_varlen)
+    monkeypatch.setattr(train, "windows", lambda recipe: [window])
+    flex = train.make_attend_flex(replace(recipe, seq_len=64), "cpu")
+    attends = {"sdpa": train.attend_sdpa, "plain": train.attend_plain, "varlen": train.attend_varlen, "flex": flex}
     q, k, v = torch.randn(3, 2, 64, 2, 16).unbind()
-    torch.testing.assert_close(attend(q, k, v, window), by_hand(q, k, v, window))
+    torch.testing.assert_close(attends[name](q, k, v, window), by_hand(q, k, v, window))
 
 
 @pytest.mark.parametrize(
@@ -123,14 +141,20 @@ def test_every_attention_sees_the_same_window(
         ("cpu", False, {}, train.attend_sdpa),
         ("mps", False, {}, train.attend_sdpa),
         ("cuda", False, {}, train.attend_sdpa),
-        ("cuda", True, {"attend_varlen": 2.0, "attend_flex": 1.0}, train.attend_flex),
-        ("cuda", True, {"attend_varlen": 1.0, "attend_flex": math.inf}, train.attend_varlen),
-        ("cuda", True, {"attend_varlen": math.inf, "attend_flex": math.inf}, train.attend_sdpa),
+        ("cuda", True, {"attend_varlen": 2.0, "attend_plain": 1.0}, train.attend_plain),
+        ("cuda", True, {"attend_varlen": 1.0, "attend_plain": math.inf}, train.attend_varlen),
+        ("cuda", True, {"attend_varlen": math.inf, "attend_plain": math.inf}, train.attend_sdpa),
     ],
 )
 def test_attention_is_chosen_by_device(
-    runtime: prepare.Runtime, device: str, bf16: bool, seconds: dict[str, float], expected: train.Attend
+    runtime: prepare.Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    bf16: bool,
+    seconds: dict[str, float],
+    expected: train.Attend,
 ) -> None:
+    monkeypatch.setattr(train, "make_attend_flex", lambda recipe, device: train.attend_plain)  # needs a GPU
     runtime = replace(runtime, device=device, bf16=bf16)
     recipe = train.recipe_for(runtime, 256, 32)
     assert train.choose_attention(runtime, recipe, lambda attend, _: seconds[attend.__name__]) is expected
