@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from mcp_server.lab.doctor import Check
 
 WIDTH_IN_A_PIPE = 160
+MOST_COLUMNS = 12
+"""Records with more fields than this stand one below the other."""
+LONGEST_INLINE = 72
 SHORT = 7
 """Characters shown of a commit."""
 
@@ -118,8 +121,10 @@ def _inline(name: str, value: Any) -> Text | None:
             return Text(
                 ", ".join(f"{knob} {_few_words(old)} → {_few_words(new)}" for knob, (old, new) in value.items())
             )
-        case Mapping() if all(not isinstance(each, Mapping | list) for each in value.values()) and len(value) <= 8:
-            return Text(_few_words(value))
+        case Mapping() if any(isinstance(each, Mapping | list) for each in value.values()):
+            return None
+        case Mapping() if len(words := _few_words(value)) <= LONGEST_INLINE:
+            return Text(words)
         case Mapping() | [Mapping(), *_]:
             return None
         case [str(), *_] if any(" " in each for each in value):
@@ -134,6 +139,8 @@ def _block(name: str, value: Any) -> RenderableType:
             return Syntax(value, "diff", background_color="default")
         case str():
             return Text(value)
+        case [Mapping(), *_] if max(map(len, value)) > MOST_COLUMNS:
+            return Group(*(Padding(picture(each), (0, 0, 1, 0), expand=False) for each in value))
         case [Mapping(), *_]:
             return records(value)
         case Mapping() if all(isinstance(each, Mapping) for each in value.values()):
