@@ -1,5 +1,6 @@
 """The progress of a run as a picture: a dot for each experiment, and the best so far as a line."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ if TYPE_CHECKING:
 INK, FAINT, GRID = "#1f2933", "#8a949e", "#e6eaee"
 COLOURS = {"keep": "#0f9d75", "discard": "#a8b2bc", "crash": "#d64545", "needs_confirmation": "#e0a82e"}
 NAMES = {"keep": "kept", "discard": "discarded", "crash": "crashed", "needs_confirmation": "to be confirmed"}
-MOST_LABELS = 15
 LONGEST_LABEL = 44
+WIDTH_IN_POINTS, HEIGHT_IN_POINTS = 720, 310
+"""About the size of the axes."""
+CHARACTER_IN_POINTS, LINE_IN_POINTS = 5.0, 13.0
 REACH = 1.2
 """The axis reaches this much of the gain beyond the baseline; what is farther off is drawn at its edge."""
 
@@ -103,15 +106,14 @@ def _draw(axes: "Axes", dots: Sequence[Dot], direction: str) -> None:
     if line:
         numbers, values = zip(*[*line, (dots[-1].number + 0.7, line[-1][1])], strict=True)
         axes.step(numbers, values, where="post", color=COLOURS["keep"], linewidth=2.2, alpha=0.55, zorder=2)
-    labelled = {dot.number for dot in [d for d in dots if d.status == "keep"][-MOST_LABELS:]}
     for dot in dots:
         off = dot.value is None or not low < dot.value < high
         _mark(axes, dot, edge if off or dot.value is None else dot.value, off, towards)
-        if dot.number in labelled and dot.value is not None:
-            _label(axes, dot, dot.value, towards)
+    _label(axes, [dot for dot in dots if dot.status == "keep" and dot.value is not None], towards)
     for status in [status for status in COLOURS if any(dot.status == status for dot in dots)]:
         axes.scatter([], [], s=55, color=COLOURS[status], marker="X" if status == "crash" else "o", label=NAMES[status])
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, labelcolor=INK, handletextpad=0.2)
+    if dots:
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, labelcolor=INK, handletextpad=0.2)
 
 
 def _mark(axes: "Axes", dot: Dot, height: float, off: bool, towards: int) -> None:
@@ -129,17 +131,34 @@ def _mark(axes: "Axes", dot: Dot, height: float, off: bool, towards: int) -> Non
         axes.scatter([dot.number], [height], s=size, color=colour, edgecolors="white", linewidths=1.4, zorder=4)
 
 
-def _label(axes: "Axes", dot: Dot, value: float, towards: int) -> None:
-    """The value and the words of a kept experiment, on the better side of its dot."""
-    better = towards
-    anchor = "top" if better < 0 else "bottom"
-    axes.annotate(
-        f"{value:.4f}  {dot.label}",
-        (dot.number, value),
-        (-4, better * 11),
-        textcoords="offset points",
-        va=anchor,
-        fontsize=9,
-        color=INK,
-        zorder=5,
-    )
+def _label(axes: "Axes", kept: Sequence[Dot], towards: int) -> None:
+    """The value and the words of kept experiments, on their better side and to their left: nothing else is drawn there.
+
+    The best comes first, and those that would touch one already there go without. Where the left has too little room, a
+    label stands to the right.
+    """
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    wide, tall = WIDTH_IN_POINTS / (right - left), HEIGHT_IN_POINTS / (high - low)
+    last, next_keep = math.inf, math.inf
+    for dot in reversed(kept):
+        assert dot.value is not None
+        text = f"{dot.value:.4f}  {dot.label}"
+        length = len(text) * CHARACTER_IN_POINTS
+        fits, fits_right = (dot.number - left) * wide > length, (next_keep - dot.number) * wide > length
+        better = abs(dot.value - (high if towards < 0 else low)) * tall
+        next_keep = dot.number
+        if last - better < LINE_IN_POINTS or not (fits or fits_right):
+            continue
+        last = better
+        axes.annotate(
+            text,
+            (dot.number, dot.value),
+            (4 if fits else -4, towards * 8),
+            textcoords="offset points",
+            ha="right" if fits else "left",
+            va="top" if towards < 0 else "bottom",
+            fontsize=9,
+            color=INK,
+            zorder=5,
+            in_layout=False,
+        )
