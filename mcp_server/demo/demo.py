@@ -1,6 +1,7 @@
 """`autoresearch demo`: prepare data, start the server, let the scripted agent research, show what came of it."""
 
 import io
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from mcp_server.demo.scratch import Scratch
 from mcp_server.interfaces.chart import draw_progress
 from mcp_server.machine.starter import starter_files
 from mcp_server.settings import Settings
+
+FONT_FACE = re.compile(r"\s*@font-face \{.*?\n    \}", re.DOTALL)
+"""Where a picture by rich would have its reader's browser fetch fonts from."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Demo:
         if self.picture:
             recorder = Console(record=True, width=120, file=io.StringIO(), force_terminal=True)
             recorder.print(screen)
-            recorder.save_svg(str(self.picture), title="autoresearch demo")
+            self.picture.write_text(FONT_FACE.sub("", recorder.export_svg(title="autoresearch demo")))
 
 
 def _innermost(error: BaseException) -> BaseException:
