@@ -17,6 +17,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 # Model
 DEPTH = 2  # blocks
-WIDTH = 128  # channels of the residual stream
+WIDTH = 96  # channels of the residual stream
 HEAD_DIM = 128  # channels of one attention head, as near as WIDTH allows
 MLP_RATIO = 2  # hidden channels of the MLP for each channel of the stream
 VALUE_EMBED_EVERY = 1  # blocks from one with value embeddings to the next, counted from the last; 0 for none
@@ -72,7 +73,7 @@ BIG_GPU_GIB = 40  # GiB of memory from which a CUDA GPU counts as big
 # Factors on the knobs above, for a CUDA GPU. CPU and MPS take the knobs as they are.
 BIG_GPU = {
     "DEPTH": 4,
-    "WIDTH": 4,
+    "WIDTH": 5.3333,  # 512 channels
     "MLP_RATIO": 2,
     "VALUE_EMBED_EVERY": 2,
     "TOTAL_BATCH_SIZE": 256,
@@ -81,7 +82,7 @@ BIG_GPU = {
 }
 SMALL_GPU = {
     "DEPTH": 3,
-    "WIDTH": 3,
+    "WIDTH": 4,
     "MLP_RATIO": 2,
     "VALUE_EMBED_EVERY": 2,
     "TOTAL_BATCH_SIZE": 32,
@@ -119,6 +120,8 @@ def recipe_for(runtime: prepare.Runtime, vocab_size: int, seq_len: int) -> Recip
 
     all_rows = max(1, scaled("TOTAL_BATCH_SIZE", TOTAL_BATCH_SIZE) // seq_len)
     rows = min(all_rows, scaled("DEVICE_BATCH_SIZE", DEVICE_BATCH_SIZE))
+    if runtime.device == "cpu":
+        rows = max(1, min(rows, all_rows // runtime.threads))  # a pass for each thread
     width = scaled("WIDTH", WIDTH)
     heads = max(1, round(width / HEAD_DIM))
     if width % (2 * heads):
@@ -542,6 +545,15 @@ def print_summary(runtime: prepare.Runtime, data: prepare.Data, clock: prepare.B
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def side_by_side(threads: int) -> Callable[..., Iterator[Any]]:
+    """A `map` that works on its items at once, a thread of its own for each.
+
+    On a CPU this halves the time of a step: threads that share every small operation mostly wait for each other.
+    """
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    return pool.map
+
+
 def main() -> None:
     """Set up, warm up off the clock, train until the budget is spent, let the judge score the model."""
     runtime = prepare.start()
@@ -553,22 +565,30 @@ def main() -> None:
     adamw, muon = make_optimizers(model, recipe.head_lr, compiled)
     batches = prepare.batches(data, recipe.rows, runtime)
     forward: nn.Module = torch.compile(model, dynamic=False) if compiled else model  # type: ignore[assignment]
-    params = sum(weight.numel() for weight in model.parameters())
+    weights = list(model.parameters())
+    params = sum(weight.numel() for weight in weights)
+    each = side_by_side(runtime.threads) if runtime.device == "cpu" else map
     print(f"device: {runtime.device} | attention: {attend.__name__} | compiled: {compiled} | parameters: {params:,}")
     print(recipe, flush=True)
 
+    def pass_over(batch: prepare.Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Loss and gradients of one pass, as shares of the whole batch."""
+        inputs, targets = batch
+        loss = F.cross_entropy(forward(inputs).flatten(0, 1), targets.flatten()) / recipe.passes
+        return loss.detach(), torch.autograd.grad(loss, weights)
+
     def train_step(batches: Iterator[prepare.Batch]) -> Tensor:
-        """One optimizer step over all passes of a batch; returns its mean loss, a scalar on the device."""
-        total = torch.zeros((), device=runtime.device)
-        for _ in range(recipe.passes):
-            inputs, targets = next(batches)
-            loss = F.cross_entropy(forward(inputs).flatten(0, 1), targets.flatten()) / recipe.passes
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+        """One optimizer step; returns the mean loss of its batch, a scalar on the device."""
+        losses = []
+        for weight in weights:
+            weight.grad = None
+        for loss, gradients in each(pass_over, itertools.islice(batches, recipe.passes)):
+            losses.append(loss)
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
         adamw.step()
         muon.step()
-        model.zero_grad(set_to_none=True)
-        return total
+        return torch.stack(losses).sum()
 
     prepare.warm_up(train_step, forward, [adamw, muon], data, runtime, recipe.rows)
     clock = prepare.BudgetClock(runtime)

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -53,8 +54,8 @@ def test_factors_name_knobs() -> None:
 @pytest.mark.parametrize(
     ("device", "memory", "seq_len", "expected"),
     [
-        ("cpu", 0, 256, {"depth": 2, "width": 128, "mlp": 256, "rows": 8, "passes": 1, "pattern": "L", "softcap": 0}),
-        ("mps", 0, 256, {"depth": 2, "width": 128, "mlp": 256, "rows": 8, "passes": 1, "pattern": "L", "softcap": 0}),
+        ("cpu", 0, 256, {"depth": 2, "width": 96, "mlp": 192, "rows": 8, "passes": 1, "pattern": "L", "softcap": 0}),
+        ("mps", 0, 256, {"depth": 2, "width": 96, "mlp": 192, "rows": 8, "passes": 1, "pattern": "L", "softcap": 0}),
         ("cpu", 0, 256, {"heads": 1}),
         ("cuda", 80, 2048, {"heads": 4}),
         ("cpu", 0, 2048, {"rows": 1, "passes": 1}),  # 2048 tokens hold one row
@@ -71,6 +72,27 @@ def test_the_recipe_for_a_device(
 ) -> None:
     recipe = train.recipe_for(replace(runtime, device=device, memory_gib=memory), 2048, seq_len)
     assert {name: getattr(recipe, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("threads", "rows", "passes"),
+    [(1, 8, 1), (2, 4, 2), (3, 2, 4), (8, 1, 8), (64, 1, 8)],  # rows * passes = 2048 tokens / 256
+)
+def test_a_cpu_cuts_the_batch_into_a_pass_for_each_thread(
+    runtime: prepare.Runtime, threads: int, rows: int, passes: int
+) -> None:
+    recipe = train.recipe_for(replace(runtime, threads=threads), 2048, 256)
+    assert (recipe.rows, recipe.passes) == (rows, passes)
+
+
+def test_work_side_by_side_keeps_its_order() -> None:
+    meeting = threading.Barrier(2)
+
+    def work(item: int) -> tuple[int, int]:
+        meeting.wait(timeout=10)  # both are at it at once
+        return item, torch.get_num_threads()
+
+    assert list(train.side_by_side(2)(work, range(6))) == [(i, 1) for i in range(6)]
 
 
 @pytest.mark.parametrize(("width", "heads"), [(64, 1), (128, 1), (160, 1), (192, 2), (256, 2), (300, 2)])
