@@ -4,6 +4,7 @@ import asyncio
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from mcp_server.errors import InvalidInput, WrongState
@@ -55,19 +56,23 @@ class Bench:
     async def desk(self, run: Run, agent: str, commit: str) -> Desk:
         """Hold an agent's workspace, made at `commit` if it is new; raises WrongState if another process has it."""
         key = (run.tag, agent)
+        path = self.folders.workspace(run.tag, agent)
         if key not in self.desks:
-            path = self.folders.workspace(run.tag, agent)
             hold = hold_workspace(path)
             try:
-                workspace = await self.run(
-                    Workspace.open_or_create, self.repository, path, commit, run.task.inputs, (run.task.results_file,)
-                )
+                workspace = await self._open(run, path, commit)
             except BaseException:
                 hold.close()
                 raise
             self.desks[key] = Desk(workspace, hold)
             await self.store.runs.add_agent(run.tag, agent)
+        elif not (path / ".git").exists():  # somebody deleted the folder
+            self.desks[key].workspace = await self._open(run, path, commit)
         return self.desks[key]
+
+    async def _open(self, run: Run, path: Path, commit: str) -> Workspace:
+        outside = (run.task.results_file,)
+        return await self.run(Workspace.open_or_create, self.repository, path, commit, run.task.inputs, outside)
 
     async def author(self, run: Run, agent: str | None) -> str:
         """The agent that a call speaks for: the named one, or the only one there can be; else InvalidInput."""

@@ -18,6 +18,7 @@ class Candidate:
 
     Attributes:
         request: the digest of the arguments of `register`.
+        commit: the caller's own commit, in an external run.
     """
 
     tree: str
@@ -69,24 +70,29 @@ def from_commit(repository: Repository, run: Run, base: str, commit: str) -> str
     return repository.tree_of(repository.resolve(commit))
 
 
+def check_candidate(repository: Repository, run: Run, candidate: Candidate) -> Sequence[Change]:
+    """What a candidate changes; raises InvalidInput where the task forbids it. External runs are free to change all."""
+    changes = repository.changed(candidate.base_commit, candidate.tree)
+    if not run.task.external:
+        check_changes(run.task, changes)
+    return changes
+
+
 def commit_candidate(
     repository: Repository,
     run: Run,
     candidate: Candidate,
+    changes: Sequence[Change],
     experiment_id: str,
     message: str,
     when: float,
-    unchanged: bool,
 ) -> Committed:
-    """Check a candidate against the task, commit it, and keep the commit reachable under the experiment's id.
+    """Commit a checked candidate, and keep the commit reachable under the experiment's id.
 
-    A candidate without a change is its base commit. Raises InvalidInput where the task forbids a change.
+    A candidate without a change is its base commit; in an external run it is the caller's commit.
     """
-    changes = repository.changed(candidate.base_commit, candidate.tree)
-    check_changes(run.task, changes)
-    if unchanged:
-        commit = candidate.base_commit
-    else:
+    commit = candidate.commit or candidate.base_commit
+    if candidate.commit is None and changes:
         commit = repository.commit_tree(candidate.tree, [candidate.base_commit], message, when)
     repository.keep_ref(run.tag, experiment_id, commit)
     knobs = _knobs(repository, run, candidate, changes)

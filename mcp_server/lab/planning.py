@@ -2,14 +2,17 @@
 
 import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mcp_server.errors import InvalidInput
 from mcp_server.lab.data import prepared_data
+from mcp_server.lab.ledger import usable
 from mcp_server.machine.git import Repository, check_path, expand_inputs, find_inputs
 from mcp_server.research.guard import matches
 from mcp_server.research.task import Direction, Task, check_task, split_command
@@ -39,7 +42,7 @@ class Plan:
     adjustments: tuple[str, ...]
 
 
-def plan(repository: Repository, commit: str, settings: Settings, given: Mapping[str, Any]) -> Plan:
+def plan(repository: Repository, commit: str, settings: Settings, tag: str, given: Mapping[str, Any]) -> Plan:
     """Make the task from the given arguments, the built-in task and the repository.
 
     Raises:
@@ -62,8 +65,8 @@ def plan(repository: Repository, commit: str, settings: Settings, given: Mapping
     for name in ("results_file", "train_script"):
         if values.get(name):
             values[name] = check_path(str(values[name]).removeprefix("./"))
-    task = Task(**{**_defaults(repository, values), **values, "builtin": builtin})
-    task = check_task(task)
+    task = check_task(Task(**{**_defaults(repository, values), **values, "builtin": builtin}))
+    task = _with_results_file(repository, commit, tag, task, "results_file" in given)
     if not task.external:
         _check_globs(repository, commit, task, notes)
         task = _with_inputs(repository, task, given.get("inputs"), notes)
@@ -106,10 +109,10 @@ def _choose_script(repository: Repository, commit: str, values: dict[str, Any], 
         exists = (repository.root / script).exists()
         raise InvalidInput(
             f"train_script {script!r} is not in the commit that the run starts from",
-            "Commit it first: runs start from the committed state" if exists else "Give a path of the repository",
+            "Commit it first: runs start from the committed state" if exists else _instead(script, files),
         )
     values["train_script"] = (script or "").removeprefix("./")
-    values.setdefault("command", f"python {script}")
+    values.setdefault("command", f"python {shlex.quote(values['train_script'])}")
 
 
 def _choose_metric(values: dict[str, Any], notes: list[str]) -> None:
@@ -132,6 +135,11 @@ def _choose_metric(values: dict[str, Any], notes: list[str]) -> None:
             "The metric and the budget of a run are never assumed",
             f"Ask the user: {'; '.join(questions)}? Then call setup_run again with the answers",
         )
+
+
+def _instead(script: str, files: set[str]) -> str:
+    named = sorted(file for file in files if PurePosixPath(file).name == PurePosixPath(script).name)
+    return f"Did you mean {named[0]!r}" if named else "Give a path relative to the top of the repository"
 
 
 def _direction(metric: str) -> Direction | None:
@@ -166,17 +174,29 @@ def _check_globs(repository: Repository, commit: str, task: Task, notes: list[st
             )
     unmatched = [pattern for pattern in task.readonly if not any(matches((pattern,), file) for file in files)]
     notes.extend(f"readonly pattern {pattern!r} matches no committed file." for pattern in unmatched)
-    if PurePosixPath(task.results_file).as_posix() in files:
-        raise InvalidInput(
-            f"results_file {task.results_file!r} is a committed file", "Choose another name, or remove it from git"
-        )
+    if not task.editable:
+        raise InvalidInput("editable is empty, so that nothing could be researched", "Give globs such as 'train.py'")
+    program = split_command(task.command)[0]
+    if "/" not in program and program not in ("python", "python3") and shutil.which(program) is None:
+        raise InvalidInput(f"command begins with {program!r}, which is not on PATH", "Install it, or give its path")
+
+
+def _with_results_file(repository: Repository, commit: str, tag: str, task: Task, chosen: bool) -> Task:
+    """The task with a results file that can be appended to: another by default, where the usual one is taken."""
+    reason = usable(repository.root / task.results_file, task)
+    if task.results_file in repository.files(commit):
+        reason = "is a committed file"
+    if not reason:
+        return task
+    if chosen:
+        raise InvalidInput(f"results_file {task.results_file!r} {reason}", "Choose another name")
+    return _with_results_file(repository, commit, tag, replace(task, results_file=f"results-{tag}.tsv"), True)
 
 
 def _with_inputs(repository: Repository, task: Task, declared: list[str] | None, notes: list[str]) -> Task:
     """The task with the inputs that were declared, or else with what looks like data in the repository."""
     inputs = find_inputs(repository) if declared is None else expand_inputs(repository, declared)
-    inputs = [found for found in inputs if found.path != task.results_file]
     notes.extend(
         f"Linked as input: {found.path} ({found.bytes / 1e6:.1f} MB, {found.files} files)." for found in inputs
     )
-    return Task(**{**vars(task), "inputs": tuple(found.path for found in inputs)})
+    return replace(task, inputs=tuple(found.path for found in inputs))

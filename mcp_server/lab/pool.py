@@ -41,6 +41,11 @@ class Pool:
             )
         return devices
 
+    async def label(self, key: str | None) -> str | None:
+        """The short name of a device, such as `cuda:0`; its key where it is not one of this server's."""
+        labels = {device.key: device.label for device in await self.devices()}
+        return labels.get(key, key) if key else None
+
     async def wake(self, kind: str) -> None:
         """Start a worker on free devices of a kind, as many as there are trials to take or to heal."""
         async with self._waking:

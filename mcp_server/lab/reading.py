@@ -10,8 +10,8 @@ from annotated_types import Ge, Le
 from mcp_server.errors import InvalidInput, NotReady, UnknownId
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
-from mcp_server.lab.evidence import gather
 from mcp_server.lab.exporting import write_export
+from mcp_server.lab.gathering import gather
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.results import (
     Best,
@@ -28,6 +28,7 @@ from mcp_server.lab.views import plain, view, when
 from mcp_server.machine.starter import starter_files
 from mcp_server.research import suggestions
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
+from mcp_server.research.guard import check_path
 from mcp_server.research.strategy import choose
 from mcp_server.research.task import Category
 
@@ -90,7 +91,9 @@ class Reading:
             experiments=[view(experiment, detail) for experiment in page],
             total=await history.total(run.tag, status, category),
             next_cursor=more,
-            next_action=f"Call history(cursor={more!r}) for older ones" if more else f"Call suggest(tag={run.tag!r})",
+            next_action=f"Call history({_same(run, status, category)}, cursor={more!r}) for older ones"
+            if more
+            else f"Call suggest(tag={run.tag!r})",
         )
 
     async def near_misses(self, tag: Tag = None, limit: Annotated[int, "How many", Ge(1), Le(200)] = 20) -> NearMisses:
@@ -248,6 +251,12 @@ class Reading:
         return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
+def _same(run: Run, status: Status | None, category: Category | None) -> str:
+    """The arguments of a question, to be asked again."""
+    given = {"tag": run.tag, "status": status, "category": category}
+    return ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+
+
 def _gain(run: Run, best: Experiment | None, baseline: Experiment | None) -> float | None:
     if best is None or baseline is None or best.value is None or baseline.value is None:
         return None
@@ -264,9 +273,9 @@ def _number(cursor: str | None) -> int | None:
 
 def _export_path(root: Path, path: str) -> Path:
     """Where to write an export: inside the repository, and never over a file that git has."""
-    target = (root / path).resolve()
-    if not target.is_relative_to(root.resolve()) or ".git" in target.relative_to(root.resolve()).parts:
+    target = root / check_path(path)
+    if not target.resolve().is_relative_to(root.resolve()):
         raise InvalidInput(f"path {path!r} leads out of the repository", "Give a path relative to its top")
-    if target.exists():
+    if target.exists() or target.is_symlink():
         raise InvalidInput(f"{path!r} exists", "Give the name of a new file")
     return target

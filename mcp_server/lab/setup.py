@@ -11,6 +11,7 @@ from annotated_types import Gt
 from mcp_server.errors import InvalidInput, NotReady, WrongState
 from mcp_server.lab.bench import Bench, Desk
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.ledger import list_results
 from mcp_server.lab.planning import Plan, plan
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.results import SetUp
@@ -66,7 +67,7 @@ class Setup:
         if agent is not None:
             check_name("agent name", agent)
         if resume:
-            return await self._resume(name, chosen, base_ref, agent)
+            return await self._resume(name, chosen, base_ref, agent, preview)
         if not preview and (taken := await self._bench.store.runs.find(name)):
             raise WrongState(
                 f"A run with tag {taken.tag!r} exists",
@@ -74,7 +75,7 @@ class Setup:
             )
         repository = self._bench.repository
         commit = await self._bench.run(repository.resolve, base_ref or "HEAD")
-        planned = await self._bench.run(plan, repository, commit, self._bench.settings, chosen)
+        planned = await self._bench.run(plan, repository, commit, self._bench.settings, name, chosen)
         devices = await self._pool.devices()
         run = _new_run(name, commit, planned, devices)
         notes = [*planned.adjustments, *_device_notes(devices), *await self._left_out(run)]
@@ -90,7 +91,9 @@ class Setup:
         desk = await self._bench.desk(run, name_of_agent, commit)
         return await self._answer(run, name_of_agent, desk, notes, _FIRST.format(tag=name))
 
-    async def _resume(self, tag: str, given: Mapping[str, Any], base_ref: str | None, agent: str | None) -> SetUp:
+    async def _resume(
+        self, tag: str, given: Mapping[str, Any], base_ref: str | None, agent: str | None, preview: bool
+    ) -> SetUp:
         run = await self._bench.store.runs.get(tag)
         _check_same(run, given)
         if base_ref is not None and await self._bench.run(self._bench.repository.resolve, base_ref) != run.base_commit:
@@ -98,7 +101,9 @@ class Setup:
                 f"base_ref {base_ref!r} is not the commit that run {tag!r} started from ({run.base_commit[:12]})",
                 "Leave base_ref out to resume, or begin a run under another tag",
             )
-        notes: list[str] = []
+        if preview:
+            return await self._answer(run, None, None, [], await self._next(run))
+        notes = await list_results(self._bench, run)
         if run.task.external:
             known = await self._bench.store.runs.agents(run.tag)
             return await self._answer(run, agent or known[0], None, notes, await self._next(run))
@@ -141,6 +146,10 @@ class Setup:
 
     async def _next(self, run: Run) -> str:
         """What a caller who has lost its memory should do now."""
+        if run.task.external:
+            waiting = await self._bench.store.history.open(run.tag, OPEN_SHOWN)
+            if waiting:
+                return f"Train {waiting[-1].id} yourself, then call complete({waiting[-1].id!r}, metrics={{...}})"
         for experiment in reversed(await self._bench.store.history.open(run.tag, OPEN_SHOWN)):
             if experiment.status in ("queued", "training"):
                 return f"Call train({experiment.id!r}) to watch the training that is under way"

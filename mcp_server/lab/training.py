@@ -25,6 +25,8 @@ TAIL_LINES = 12
 TAIL_CHARACTERS = 2_000
 REPORT_SECONDS = 3.0
 WAKE_SECONDS = 2.0
+QUICK_SECONDS = 5.0
+"""For so long a training is looked at often: some take no longer."""
 STOP_SECONDS = 20.0
 LOG_CHARACTERS = 20_000
 
@@ -42,7 +44,7 @@ class Training:
         wait_seconds: Annotated[
             float, "Seconds after which to return even if it is not done; call again to re-attach", Ge(0), Le(3600)
         ] = 45,
-        seed: Annotated[int | None, "Random seed; default: chosen for you"] = None,
+        seed: Annotated[int | None, "Random seed; default: chosen for you", Ge(0), Le(2**31 - 1)] = None,
         *,
         progress: Watcher | None = None,
     ) -> Trained:
@@ -82,7 +84,7 @@ class Training:
         """Wait until the trial has ended or the time is up; wake workers where the queue stands still."""
         deadline = time.monotonic() + wait_seconds
         woken = reported = float("-inf")
-        pause = 0.05
+        started = time.monotonic()
         while trial.status in LIVE:
             now = time.monotonic()
             if now - woken >= WAKE_SECONDS:
@@ -93,8 +95,8 @@ class Training:
                 await progress(*await self._message(run, trial))
             if now >= deadline:
                 break
+            pause = 0.05 if now - started < QUICK_SECONDS else 0.5
             await asyncio.sleep(min(pause, max(0.0, deadline - now)))
-            pause = min(pause * 1.5, 0.5)
             trial = await self._bench.store.trials.latest(trial.experiment_id) or trial
         return await self._answer(run, trial)
 
@@ -120,7 +122,7 @@ class Training:
         return Trained(
             trial_id=trial.id,
             status=status,
-            device=trial.device,
+            device=await self._pool.label(trial.device),
             queue_position=await self._bench.store.trials.position(trial) if trial.status == "queued" else None,
             elapsed_seconds=elapsed,
             remaining_seconds=left,
@@ -171,12 +173,11 @@ class Training:
 
     async def stop(self, experiment_id: str) -> Stopped:
         """End an experiment's training. It is recorded as stopped, and the experiment may be trained again."""
-        await self._bench.store.experiments.get(experiment_id)
+        experiment = await self._bench.store.experiments.get(experiment_id)
         trial = await self._bench.store.trials.latest(experiment_id)
         if trial is None or trial.status not in LIVE:
-            return Stopped(
-                experiment_id, trial.id if trial else None, "not_training", f"Call train({experiment_id!r}) to train it"
-            )
+            todo = f"It is {experiment.status} and no training of it is under way: go on"
+            return Stopped(experiment_id, trial.id if trial else None, "not_training", todo)
         trial = await self._bench.store.trials.stop(trial.id)
         deadline = time.monotonic() + STOP_SECONDS
         woken = time.monotonic()
@@ -200,10 +201,12 @@ class Training:
         return Stopped(experiment_id, trial.id, "stopped", f"Call train({experiment_id!r}) to train it again")
 
     async def _trial(self, experiment_id: str) -> Trial:
-        await self._bench.store.experiments.get(experiment_id)
+        experiment = await self._bench.store.experiments.get(experiment_id)
         trial = await self._bench.store.trials.latest(experiment_id)
         if trial is None:
-            raise UnknownId(f"Experiment {experiment_id!r} has no training yet", f"Call train({experiment_id!r})")
+            run = await self._bench.store.runs.get(experiment.tag)
+            todo = "Its trainings are yours, and so are their logs" if run.task.external else "Call train first"
+            raise UnknownId(f"Experiment {experiment_id!r} has no training here", todo)
         return trial
 
 

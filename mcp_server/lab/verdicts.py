@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from mcp_server.errors import InvalidInput, WrongState
-from mcp_server.lab.bench import Bench
+from mcp_server.errors import InvalidInput, ResearchError, WrongState
+from mcp_server.lab.bench import Bench, Desk
 from mcp_server.lab.branch import Branch
-from mcp_server.lab.evidence import gather
-from mcp_server.lab.ledger import append_result
+from mcp_server.lab.gathering import gather
+from mcp_server.lab.ledger import list_results
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
+from mcp_server.lab.texts import clean_text
 from mcp_server.machine.store.experiments import Decision
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial
 from mcp_server.research.strategy import choose
@@ -17,8 +18,6 @@ from mcp_server.research.verdict import Action, judge, should_abort
 
 ACTIONS: Mapping[str, Action] = {"keep": "keep_commit", "needs_confirmation": "confirm"}
 """What `complete` does by the verdict; git_reset for all others."""
-
-LONGEST_TEXT = 4000
 
 
 class Verdicts:
@@ -40,7 +39,7 @@ class Verdicts:
         store = self._bench.store
         experiment = await store.experiments.get(experiment_id)
         run = await store.runs.get(experiment.tag)
-        _check_text("lesson", lesson)
+        learnt = clean_text("lesson", lesson)
         trial = await store.trials.latest(experiment_id)
         if experiment.status not in FINISHED:
             _check_trained(run, experiment, trial)
@@ -55,11 +54,9 @@ class Verdicts:
                 verdict.decision, verdict.reason, number, verdict.delta, verdict.near_miss, measured, origin
             )
 
-        experiment, fresh = await store.experiments.decide(experiment_id, decide)
-        if lesson:
-            await store.experiments.learn(experiment_id, lesson.strip())
-        if fresh:
-            await self._bench.run(append_result, self._bench.repository.root, run, experiment)
+        experiment, _ = await store.experiments.decide(experiment_id, decide)
+        if learnt:
+            await store.experiments.learn(experiment_id, learnt)
         return await self._verdict(run, experiment)
 
     async def crash(self, experiment_id: str, error: Annotated[str, "What went wrong, in a sentence"] = "") -> Crashed:
@@ -67,13 +64,13 @@ class Verdicts:
         store = self._bench.store
         experiment = await store.experiments.get(experiment_id)
         run = await store.runs.get(experiment.tag)
-        _check_text("error", error)
+        reason = clean_text("error", error)
         trial = await store.trials.latest(experiment_id)
         if experiment.status != "crash":
             _check_may_crash(run, experiment, trial)
-            await store.experiments.crash(experiment_id, error.strip() or "given up by the agent")
+            await store.experiments.crash(experiment_id, reason or "given up by the agent")
             experiment = await store.experiments.get(experiment_id)
-            await self._bench.run(append_result, self._bench.repository.root, run, experiment)
+        await list_results(self._bench, run)
         streak = await store.history.consecutive_crashes(run.tag)
         updated, _ = await self._move_workspace(run, experiment)
         return Crashed(
@@ -97,8 +94,8 @@ class Verdicts:
         what does not help). auto gives the choice back to the server.
         """
         run = await self._bench.store.runs.get(tag)
-        _check_text("reason", reason)
-        await self._bench.store.runs.set_mode(run.tag, None if mode == "auto" else mode, reason.strip())
+        why = clean_text("reason", reason)
+        await self._bench.store.runs.set_mode(run.tag, None if mode == "auto" else mode, why)
         run = await self._bench.store.runs.get(tag)
         strategy = choose(run, await gather(self._bench, run, None))
         return StrategySet(
@@ -112,7 +109,7 @@ class Verdicts:
 
     async def _verdict(self, run: Run, experiment: Experiment) -> Completed:
         """Show the verdict, after bringing the branch and the agent's workspace up to date with it."""
-        notes = await self._branch.settle(run)
+        notes = [*await self._branch.settle(run), *await list_results(self._bench, run)]
         experiment = await self._bench.store.experiments.get(experiment.id)
         updated, note = await self._move_workspace(run, experiment)
         best = await self._bench.store.experiments.best(run.tag)
@@ -143,9 +140,15 @@ class Verdicts:
         """
         if run.task.external:
             return False, ""
-        desk = await self._bench.desk_of(run, experiment.agent)
-        if desk is None:
-            return False, f"Workspace {experiment.agent} is in use by another server and was not touched."
+        try:
+            desk = await self._bench.desk_of(run, experiment.agent)
+            if desk is None:
+                return False, f"Workspace {experiment.agent} is in use by another server and was not touched."
+            return await self._move_desk(run, experiment, desk)
+        except ResearchError as error:  # the verdict stands, whatever became of the workspace
+            return False, f"The workspace was not moved: {error}"
+
+    async def _move_desk(self, run: Run, experiment: Experiment, desk: Desk) -> tuple[bool, str]:
         tip = await self._branch.tip(run)
         async with desk.lock:
             head = await self._bench.run(desk.workspace.head)
@@ -157,11 +160,6 @@ class Verdicts:
             if head == tip or await self._bench.run(desk.workspace.move_to, tip):
                 return True, ""
             return False, "The workspace was edited at this moment; the edits stay."
-
-
-def _check_text(name: str, text: str | None) -> None:
-    if text is not None and len(text) > LONGEST_TEXT:
-        raise InvalidInput(f"{name} has {len(text)} characters", f"Keep it below {LONGEST_TEXT}")
 
 
 def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> None:

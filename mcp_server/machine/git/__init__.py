@@ -4,7 +4,7 @@ from mcp_server.machine.git.candidate import Edit, apply_edits, tree_with_files
 from mcp_server.machine.git.checkout import check_out, verify
 from mcp_server.machine.git.command import GitFailed
 from mcp_server.machine.git.inputs import Input, expand_inputs, find_inputs, missing_hint, state_of
-from mcp_server.machine.git.locks import Hold
+from mcp_server.machine.git.locks import Hold, locked
 from mcp_server.machine.git.repository import Repository
 from mcp_server.machine.git.workspace import Workspace, ensure_state_folder, hold_workspace
 from mcp_server.research.guard import Change, check_changes, check_path
@@ -25,6 +25,7 @@ __all__ = [
     "expand_inputs",
     "find_inputs",
     "hold_workspace",
+    "locked",
     "missing_hint",
     "state_of",
     "tree_with_files",

@@ -64,11 +64,17 @@ def expand_inputs(repository: Repository, patterns: Sequence[str]) -> list[Input
     Raises:
         InvalidInput: a pattern leads out of the repository, or nothing matches it.
     """
+    tracked = set(repository.main.git("ls-files", "-z").split("\0"))
     found: set[str] = set()
     for pattern in patterns:
         clean = check_path(pattern.removeprefix("./").rstrip("/"))
         matched = (path.relative_to(repository.root) for path in repository.root.glob(clean))
         usable = {str(path) for path in matched if path.parts and not {".git", ".autoresearch"} & set(path.parts)}
+        if usable and usable <= tracked:
+            raise InvalidInput(
+                f"inputs pattern {pattern!r} matches only committed files", "Leave them out: every checkout has them"
+            )
+        usable -= tracked
         if not usable:
             raise InvalidInput(
                 f"inputs pattern {pattern!r} matches nothing in {str(repository.root)!r}",

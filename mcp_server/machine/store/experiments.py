@@ -34,10 +34,25 @@ class Experiments:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, experiment: Experiment) -> Experiment:
-        """Record a new experiment, or return the open one that was registered by an equal request."""
+    async def add(self, experiment: Experiment, admit: Callable[[int, int], None] | None = None) -> Experiment:
+        """Record a new experiment, or return the open one that was registered by an equal request.
+
+        Args:
+            admit: raises to refuse the experiment, given how many the run has and how many of these did not crash;
+                it is pure, since it runs inside the transaction.
+        """
 
         async def body(connection: aiosqlite.Connection) -> Experiment:
+            if open_one := await fetch(connection, _OPEN_REQUEST, [experiment.tag, experiment.request]):
+                return experiment_of(open_one)
+            if admit is not None:
+                total = await fetch(
+                    connection,
+                    "SELECT count(*) AS total, sum(status <> 'crash') AS healthy FROM experiments WHERE tag = ?",
+                    [experiment.tag],
+                )
+                assert total is not None
+                admit(total["total"], total["healthy"] or 0)
             row = await fetch(
                 connection,
                 """
@@ -45,7 +60,6 @@ class Experiments:
                     id, tag, number, agent, commit_sha, base_commit, hypothesis, category, request, registered_at,
                     status, parent_id, description, source, diff_summary, lines_added, lines_removed, changes
                 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'registered', ?, ?, ?, ?, ?, ?, ?)
-                ON CONFLICT (tag, request) WHERE decided IS NULL DO NOTHING
                 RETURNING *
                 """,
                 [
@@ -67,7 +81,7 @@ class Experiments:
                     experiment.lines_removed,
                     dump(experiment.changes),
                 ],
-            ) or await fetch(connection, _OPEN_REQUEST, [experiment.tag, experiment.request])
+            )
             assert row is not None
             return experiment_of(row)
 

@@ -81,6 +81,10 @@ class History:
             "WHERE tag = ? AND decided IS NOT NULL ORDER BY decided DESC LIMIT ?", [tag, limit]
         )
 
+    async def decided_after(self, tag: str, decided: int, limit: int) -> Sequence[Experiment]:
+        """The verdicts of a run after the one numbered `decided`, oldest first."""
+        return await self._experiments("WHERE tag = ? AND decided > ? ORDER BY decided LIMIT ?", [tag, decided, limit])
+
     async def keeps(self, tag: str, limit: int, after: int = 0) -> Sequence[Experiment]:
         """The latest keeps of a run whose verdict came after the one numbered `after`, newest first."""
         return await self._experiments(

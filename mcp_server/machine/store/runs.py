@@ -95,6 +95,19 @@ class Runs:
 
         return await self._database.transaction(body)
 
+    async def listed(self, tag: str) -> int:
+        """The number of the last verdict that the results file has."""
+        row = await self._database.one("SELECT listed FROM runs WHERE tag = ?", [tag])
+        return int(row["listed"]) if row else 0
+
+    async def set_listed(self, tag: str, decided: int) -> None:
+        """Remember that the results file has every verdict up to this one."""
+
+        async def body(connection: aiosqlite.Connection) -> None:
+            await connection.execute("UPDATE runs SET listed = max(listed, ?) WHERE tag = ?", [decided, tag])
+
+        await self._database.transaction(body)
+
     async def add_agent(self, tag: str, agent: str) -> None:
         """Remember that an agent has a workspace in a run; harmless when it is known."""
 

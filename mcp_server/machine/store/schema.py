@@ -29,7 +29,8 @@ RUNS = (
         created_at REAL NOT NULL,
         manual_mode TEXT,
         manual_reason TEXT NOT NULL DEFAULT '',
-        next_number INTEGER NOT NULL DEFAULT 1
+        next_number INTEGER NOT NULL DEFAULT 1,
+        listed INTEGER NOT NULL DEFAULT 0
     ) STRICT
     """,
     "CREATE INDEX runs_by_age ON runs (created_at)",

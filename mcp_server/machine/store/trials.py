@@ -24,7 +24,8 @@ class Trials:
         """Queue a trial of an experiment, or return the live one; raises WrongState if it may not be trained.
 
         Args:
-            seed: the seed of the trial; None takes 42 for the first and one more for each further trial.
+            seed: the seed of the trial; None takes 42 for the first and one more for each further trial, except that a
+                trial after one that was stopped or lost has the seed of that one.
         """
 
         async def body(connection: aiosqlite.Connection) -> Trial:
@@ -45,7 +46,8 @@ class Trials:
             if came_from is None:
                 raise WrongState(f"Experiment {experiment_id} cannot be trained now", "Call history to see its status")
             attempt = last["attempt"] + 1 if last else 1
-            return await _insert(connection, experiment_id, attempt, seed, device_kind, came_from["status"])
+            chosen = last["seed"] if last and again and seed is None else seed
+            return await _insert(connection, experiment_id, attempt, chosen, device_kind, came_from["status"])
 
         return await self._database.transaction(body)
 
