@@ -1,5 +1,6 @@
 """Several agents, several servers, one repository; and an agent that comes back with its memory lost."""
 
+import asyncio
 import shutil
 
 import pytest
@@ -154,3 +155,48 @@ async def test_a_similar_change_is_shown_with_its_outcome(settings: Settings) ->
             tag="mar8", hypothesis="once more", category="hyperparams", knobs={"LR": 0.9}
         )
         assert [(shown.experiment_id, shown.status) for shown in again.similar] == [("mar8-2", "discard")]
+
+
+async def test_servers_that_race_never_exceed_the_number_of_experiments(settings: Settings) -> None:
+    async with researching(settings, max_experiments=3) as ada, Lab.open(settings) as other:
+        bob = Researcher(other)
+        await other.setup.setup_run(tag="mar8", resume=True, agent="bob")
+        tries = [
+            (ada if number % 2 else bob).propose(
+                f"idea {number}", agent="agent-1" if number % 2 else "bob", knobs={"LR": 1.0 + number}
+            )
+            for number in range(6)
+        ]
+        ends = await asyncio.gather(*tries, return_exceptions=True)
+        assert sorted(isinstance(end, WrongState) for end in ends) == [False, False, True, True, True, True]
+        assert (await ada.lab.reading.history("mar8")).total == 3
+
+
+async def test_servers_that_race_measure_one_baseline(settings: Settings) -> None:
+    async with Lab.open(settings) as first, Lab.open(settings) as second:
+        ada, bob = Researcher(first), Researcher(second)
+        await ada.begin()
+        await second.setup.setup_run(tag="mar8", resume=True, agent="bob")
+        ends = await asyncio.gather(
+            ada.propose("mine", "other", agent="agent-1"),
+            bob.propose("yours", "other", agent="bob"),
+            return_exceptions=True,
+        )
+        assert sorted(isinstance(end, InvalidInput) for end in ends) == [False, True]
+
+
+async def test_a_workspace_deleted_under_a_live_server_comes_back(settings: Settings) -> None:
+    async with researching(settings) as agent:
+        experiment_id = await agent.propose("better", knobs={"LR": 0.2})
+        await agent.lab.training.train(experiment_id, wait_seconds=60)
+        shutil.rmtree(agent.script.parent)
+        assert (await agent.lab.verdicts.complete(experiment_id)).status == "keep"
+        assert "LR = 0.2" in agent.script.read_text()
+
+
+async def test_a_refused_change_takes_no_number(settings: Settings) -> None:
+    async with researching(settings) as agent:
+        for _ in range(3):
+            with pytest.raises(InvalidInput):
+                await agent.propose("new", files={"new.py": "x = 1\n"})
+        assert await agent.propose("better", knobs={"LR": 0.2}) == "mar8-2"

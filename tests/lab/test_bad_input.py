@@ -253,3 +253,35 @@ async def test_a_preview_makes_nothing(project: Project, settings: Settings) -> 
         assert shown.config["metric"] == "val_loss"
         assert trace(project) == before
         assert (await lab.reading.list_runs()).runs == []
+
+
+async def test_a_preview_of_a_run_that_exists_makes_nothing_either(project: Project, settings: Settings) -> None:
+    async with researching(settings) as agent:
+        before = trace(project)
+        shown = await agent.lab.setup.setup_run(tag="mar8", resume=True, preview=True, agent="ghost")
+        assert shown.workspace is None
+        assert trace(project) == before
+        assert (await agent.lab.reading.list_runs()).runs[0].agents == ["agent-1"]
+
+
+@pytest.mark.parametrize(
+    ("results_file", "says"),
+    [("folder", "is a folder"), ("README.md/results.tsv", "leads through a file"), ("link.tsv", "symbolic link")],
+)
+async def test_a_results_file_that_cannot_be(
+    project: Project, settings: Settings, tmp_path: Path, results_file: str, says: str
+) -> None:
+    (project.root / "folder").mkdir()
+    (project.root / "link.tsv").symlink_to(tmp_path / "elsewhere.tsv")
+    async with Lab.open(settings) as lab:
+        with pytest.raises(InvalidInput, match=says):
+            await lab.setup.setup_run(tag="mar8", results_file=results_file, **GOAL)
+
+
+async def test_a_table_of_the_users_own_is_left_alone(project: Project, settings: Settings) -> None:
+    project.write({"results.tsv": "mine\n"})
+    async with researching(settings) as agent:
+        assert agent.run is not None
+        assert agent.run.config["results_file"] == "results-mar8.tsv"
+    assert (project.root / "results.tsv").read_text() == "mine\n"
+    assert (project.root / "results-mar8.tsv").read_text().count("keep") == 1

@@ -5,7 +5,7 @@ import pytest
 from mcp_server.lab.lab import Lab
 from mcp_server.settings import Settings
 from tests.lab.researcher import Researcher, researching
-from tests.project import Project
+from tests.project import SCRIPT, Project
 
 pytestmark = pytest.mark.anyio
 
@@ -191,3 +191,36 @@ async def test_an_external_run_takes_reported_numbers(project: Project, settings
         assert best.experiment is not None
         assert (best.experiment.experiment_id, best.experiment.value) == ("ext-2", 3.0)
         assert "autoresearch/ext" not in project.git("branch", "--list")
+
+
+async def test_the_results_file_has_every_verdict_in_order(project: Project, settings: Settings) -> None:
+    async with researching(settings) as agent:
+        await agent.attempt("broken", knobs={"TRAP": "crash"})
+        await agent.attempt("better", knobs={"LR": 0.2})
+    table = project.root / "results.tsv"
+    assert [line.split("\t")[1:4] for line in table.read_text().splitlines()[1:]] == [
+        ["1.240000", "0.0", "keep"],
+        ["0.000000", "0.0", "crash"],
+        ["1.140000", "0.0", "keep"],
+    ]
+
+
+async def test_an_external_run_speaks_of_the_callers_commits(project: Project, settings: Settings) -> None:
+    async with Lab.open(settings) as lab:
+        await lab.setup.setup_run(
+            tag="ext", metric="val_loss", direction="minimize", external=True, train_script="train.py"
+        )
+        first = await lab.registering.register(tag="ext", hypothesis="baseline", category="other")
+        await lab.verdicts.complete(first.experiment_id, metrics={"val_loss": 2.0})
+        commit = project.commit("Mine", {"train.py": SCRIPT.replace("LR = 0.1", "LR = 0.2")})
+        second = await lab.registering.register(
+            tag="ext", hypothesis="a higher rate", category="hyperparams", commit_sha=commit
+        )
+        assert (second.commit, second.lines_added, second.lines_removed) == (commit, 1, 1)
+        assert second.diff_summary.startswith("LR 0.1 -> 0.2")
+        back = await lab.setup.setup_run(tag="ext", resume=True)
+        assert "Train ext-2 yourself" in back.next_action
+        await lab.verdicts.complete(second.experiment_id, metrics={"val_loss": 1.0})
+        assert (await lab.reading.best("ext")).commit == commit
+        with pytest.raises(Exception, match="agent name"):
+            await lab.registering.register(tag="ext", hypothesis="x", category="other", agent="zed!")

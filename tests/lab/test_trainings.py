@@ -1,5 +1,6 @@
 """Trainings that go wrong, and trainings that are watched, stopped and taken up again."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -165,3 +166,22 @@ async def test_two_devices_train_two_experiments_at_once(project: Project) -> No
         ends = [await agent.lab.training.train(each, wait_seconds=60) for each in (first, second)]
         assert [end.status for end in ends] == ["trained", "trained"]
         assert {end.device for end in ends} == {"cpu:0", "cpu:1"}
+
+
+async def test_a_training_run_again_keeps_its_seed(settings: Settings) -> None:
+    async with researching(settings) as agent:
+        experiment_id = await agent.propose("slow", **trap("hang"))
+        first = await agent.lab.training.train(experiment_id, wait_seconds=0)
+        await agent.lab.training.stop(experiment_id)
+        second = await agent.lab.training.train(experiment_id, wait_seconds=0)
+        await agent.lab.training.stop(experiment_id)
+        assert (first.seed, second.seed) == (42, 42)
+
+
+async def test_a_script_whose_path_has_spaces(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "my project")
+    project.commit("Move", {"mädels code/train it.py": SCRIPT})
+    async with Lab.open(Settings.load(project.root, "cpu:1")) as lab:
+        agent = Researcher(lab)
+        await agent.begin(train_script="mädels code/train it.py")
+        assert (await agent.baseline()).status == "keep"
