@@ -5,6 +5,7 @@ Lists and objects are JSON, or `@file` with JSON in it; a list of texts may be g
 """
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
@@ -32,7 +33,7 @@ def add_verbs(app: typer.Typer, act: Act, word: str = "") -> None:
     """Give the app the verb that `word` names, or all of them; a name may be written with hyphens too."""
     named = [operation for operation in OPERATIONS if operation.name == word.replace("-", "_")]
     for operation in named or OPERATIONS:
-        summary = operation.description.split(". ")[0].rstrip(".")
+        summary = re.split(r"\.\s+(?=[A-Z])", operation.description)[0].rstrip(".")
         command = verb(operation, act)
         app.command(operation.name, short_help=summary, rich_help_panel="Operations")(command)
         if "_" in operation.name:
