@@ -2,12 +2,12 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from mcp_server.errors import InvalidInput
-from mcp_server.research.experiment import Scalar, Status
+from mcp_server.research.experiment import Scalar
 from mcp_server.research.task import Policy, Task
 
 Decision = Literal["keep", "discard", "needs_confirmation", "crash"]
@@ -59,16 +59,6 @@ def finite(value: object) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
-
-
-def crash_streak(newest_first: Iterable[Status]) -> int:
-    """How many crashes in a row lead up to now, given the statuses of finished experiments, the newest first."""
-    streak = 0
-    for status in newest_first:
-        if status != "crash":
-            break
-        streak += 1
-    return streak
 
 
 def should_abort(streak: int) -> bool:

@@ -1,7 +1,7 @@
 """All git: the user's repository, agents' workspaces, trial checkouts, and the inputs that git does not track."""
 
 from mcp_server.machine.git.candidate import Edit, apply_edits, tree_with_files
-from mcp_server.machine.git.checkout import check_out, verify
+from mcp_server.machine.git.checkout import check_out
 from mcp_server.machine.git.command import GitFailed
 from mcp_server.machine.git.inputs import Input, expand_inputs, find_inputs, missing_hint, state_of
 from mcp_server.machine.git.locks import Hold, locked
@@ -29,5 +29,4 @@ __all__ = [
     "missing_hint",
     "state_of",
     "tree_with_files",
-    "verify",
 ]

@@ -8,7 +8,6 @@ from mcp_server.errors import WrongState
 from mcp_server.machine.git.command import LONG_TIMEOUT, WorkTree, temporary_index
 from mcp_server.machine.git.links import link_inputs
 from mcp_server.machine.git.repository import Repository
-from mcp_server.research.guard import matches
 
 
 def check_out(repository: Repository, commit: str, folder: Path, inputs: Sequence[str] = ()) -> None:
@@ -31,17 +30,3 @@ def check_out(repository: Repository, commit: str, folder: Path, inputs: Sequenc
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def verify(repository: Repository, commit: str, folder: Path, ignore: Sequence[str] = ()) -> list[str]:
-    """The commit's files that are changed or missing in a trial checkout.
-
-    Args:
-        ignore: globs of paths that may change.
-    """
-    with temporary_index() as index:
-        tree = WorkTree(folder, repository.common_dir)
-        tree.git("read-tree", commit, index=index)
-        tree.refresh(index)
-        listing = tree.git("diff-files", "--name-only", "--ignore-submodules", "-z", index=index)
-    return [path for path in listing.split("\0")[:-1] if not matches(ignore, path)]

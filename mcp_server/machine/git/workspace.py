@@ -133,14 +133,6 @@ class Workspace:
         self._tree.git("update-ref", "--no-deref", "HEAD", commit, head)
         return True
 
-    def hold(self) -> Hold:
-        """Hold this workspace, so that no other agent is given it, until the handle is closed or this process ends.
-
-        Raises:
-            WrongState: it is held, by another process or another handle of this one.
-        """
-        return hold_workspace(self.path)
-
     def _when_free(self, action: Callable[[], T]) -> T:
         """Run an action that writes the index, waiting for other git commands and clearing what a killed one left."""
         deadline = time.monotonic() + _WAIT_SECONDS
@@ -172,7 +164,13 @@ class Workspace:
 
 
 def hold_workspace(path: Path) -> Hold:
-    """Hold the workspace at `path`, which need not exist yet; see `Workspace.hold`."""
+    """Hold the workspace at `path`, which need not exist yet, so that no other agent is given it.
+
+    It is held until the handle is closed or this process ends.
+
+    Raises:
+        WrongState: it is held, by another process or another handle of this one.
+    """
     try:
         return Hold(path.with_name(f"{path.name}.lock"))
     except BlockingIOError:

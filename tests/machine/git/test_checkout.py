@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mcp_server.errors import NotReady, WrongState
-from mcp_server.machine.git import Repository, check_out, verify
+from mcp_server.machine.git import Repository, check_out
 from tests.machine.git.helpers import commit_files, run_git
 
 
@@ -38,17 +38,6 @@ def test_attributes_do_not_rewrite_files(repository: Repository, folder: Path, t
     assert (trial / "prepare.py").exists()
     assert os.access(trial / "run me.sh", os.X_OK)
     assert (trial / "link.py").readlink() == Path("train.py")
-
-
-def test_verify_names_what_a_training_changed(repository: Repository, base: str, tmp_path: Path) -> None:
-    trial = tmp_path / "trial"
-    check_out(repository, base, trial, ["data"])
-    assert verify(repository, base, trial) == []
-    (trial / "train.py").write_text((trial / "train.py").read_text().replace("0.1", "0.2"))
-    (trial / "src" / "model.py").unlink()
-    (trial / "output.txt").write_text("new files are fine")
-    assert verify(repository, base, trial) == ["src/model.py", "train.py"]
-    assert verify(repository, base, trial, ignore=["src"]) == ["train.py"]
 
 
 def test_checkouts_that_are_refused_leave_nothing(repository: Repository, base: str, tmp_path: Path) -> None:

@@ -213,12 +213,12 @@ def test_a_lock_of_a_killed_git_is_cleared_and_a_live_one_respected(
 
 
 def test_a_held_workspace_is_not_given_twice(workspace: Workspace) -> None:
-    with workspace.hold():
-        with pytest.raises(WrongState, match=r"in use by a live server. Choose another agent name"):
-            workspace.hold()
-        with pytest.raises(WrongState):
-            hold_workspace(workspace.path)
-    hold = workspace.hold()
+    with (
+        hold_workspace(workspace.path),
+        pytest.raises(WrongState, match=r"in use by a live server. Choose another agent name"),
+    ):
+        hold_workspace(workspace.path)
+    hold = hold_workspace(workspace.path)
     hold.close()
     hold.close()
 
@@ -235,9 +235,9 @@ def test_a_hold_ends_with_its_process(workspace: Workspace) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(WrongState):
-            workspace.hold()
+            hold_workspace(workspace.path)
         holder.kill()
-    workspace.hold().close()
+    hold_workspace(workspace.path).close()
 
 
 def test_inputs_in_a_partly_tracked_folder(repository: Repository, folder: Path, workspaces: Path) -> None:
