@@ -1,4 +1,7 @@
-"""What a training's exit and its log mean, in words that say what to do."""
+"""What a training's exit and its log mean, in words that say what to do.
+
+An error is a sentence of ours: what it has from the log stands in it as a quotation.
+"""
 
 import re
 import signal
@@ -6,11 +9,12 @@ from pathlib import Path
 
 from mcp_server.machine.child import Exit
 from mcp_server.research.experiment import Ending, Scalar, TrialStatus
-from mcp_server.research.metrics import clean, parse_metrics
+from mcp_server.research.metrics import clean, parse_metrics, quoted
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite
 
 LONGEST_ERROR = 2500
+LONGEST_QUOTE = 1000
 LOOKED_AT = 64 * 1024
 """Characters at the end of a log in which the reason of a failure is looked for."""
 
@@ -37,8 +41,8 @@ def ending(
     for folder in (checkout, checkout.resolve()):
         text = text.replace(f"{folder}/", "")
     status, error = _status(task, end, text, metrics, changed, hint)
-    error = clean(error, LONGEST_ERROR).strip()
-    return Ending(status, ended_at, end.code, metrics, error)
+    error = clean(error, len(error) + 1).strip()
+    return Ending(status, ended_at, end.code, metrics, error[:LONGEST_ERROR])
 
 
 def _status(
@@ -53,7 +57,7 @@ def _status(
         return "timed_out", (
             f"Ended after {task.deadline_seconds:g} s: a training may take twice its budget of "
             f"{task.time_budget_seconds:g} s and {task.startup_seconds:g} s besides. Make it watch "
-            f"AUTORESEARCH_TIME_BUDGET. Its last words: {last_words(text)}"
+            f"AUTORESEARCH_TIME_BUDGET. At its end {_quote(text)}"
         )
     if end.code != 0:
         return "failed", _failure(end.code, text, hint)
@@ -64,7 +68,7 @@ def _status(
     if task.metric not in metrics:
         return "failed", (
             f'It printed no metric {task.metric}: print a line "{task.metric}: value" at the end. '
-            f"Its last words: {last_words(text)}"
+            f"At its end {_quote(text)}"
         )
     value = metrics[task.metric]
     if finite(value) is None:
@@ -75,10 +79,10 @@ def _status(
 def _failure(code: int | None, text: str, hint: str | None) -> str:
     how = f"Exit code {code}" if code is None or code >= 0 else f"Killed by {_signal(-code)}"
     if _OUT_OF_MEMORY.search(text[-LOOKED_AT:]):
-        return f"Out of memory ({how}): use a smaller batch or model. {last_words(text)}"
+        return f"Out of memory ({how}): use a smaller batch or model; {_quote(text)}"
     if code == -signal.SIGKILL:
         how += " (perhaps by the system, for want of memory)"
-    return f"{how}: {last_words(text)} {hint or ''}"
+    return f"{how}: {_quote(text)}. {hint or ''}"
 
 
 def _signal(number: int) -> str:
@@ -86,6 +90,10 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _quote(text: str) -> str:
+    return quoted(last_words(text), LONGEST_QUOTE)
 
 
 def last_words(text: str) -> str:

@@ -170,7 +170,7 @@ def careful(scene: Scene) -> Iterator[Proposal]:
     """After many crashes: what crashed last, less memory if that was it, then near steps of the safest settings."""
     crashes = [e for e in scene.evidence.recent if e.status == "crash"]
     for e in crashes[:1]:
-        why = f" It said: {_clip(e.reason, 120)!r}." if e.reason else ""
+        why = f" It ended so: {_clip(e.reason, 200)!r}." if e.reason else ""
         todo = "Mend it if the mistake is small, else leave it"
         text = f"{e.category}: {told(scene, e)} was the last to crash.{why} {todo}."
         yield Proposal(e.id, e.category, text)
