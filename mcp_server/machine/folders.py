@@ -34,6 +34,10 @@ class Folders:
         """The output of one trial."""
         return self.trial(trial_id) / "log.txt"
 
+    def inputs(self, tag: str) -> Path:
+        """What the inputs of a run were in its first training."""
+        return self.state / "inputs" / f"{tag}.json"
+
     def out(self, trial_id: str) -> Path:
         """What one trial leaves."""
         return self.trial(trial_id) / "out"

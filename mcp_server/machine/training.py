@@ -15,6 +15,7 @@ from mcp_server.machine.environment import training_environment, training_words
 from mcp_server.machine.git import Repository, check_out, missing_hint, state_of
 from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.logfile import BoundedLog
+from mcp_server.machine.watch import check_inputs
 from mcp_server.research.experiment import Ending, Trial
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
@@ -32,14 +33,31 @@ class Rig:
     lock: DeviceLock
 
 
-async def train(rig: Rig, task: Task, trial: Trial, commit: str, folder: Path, busy: int, ask: Ask) -> Ending:
-    """Train `commit` and say how it ended; what cannot even be started has ended as `failed`.
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained.
+
+    Attributes:
+        commit: of which commit.
+        folder: the trial's folder; what it holds is deleted.
+        inputs: the run's record of its inputs, see `check_inputs`.
+    """
+
+    task: Task
+    trial: Trial
+    commit: str
+    folder: Path
+    inputs: Path
+
+
+async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
+    """Train what is ordered and say how it ended; what cannot even be started has ended as `failed`.
 
     Args:
-        folder: the trial's folder; what it held is deleted.
         busy: the descriptor of the device's busy lock, for the training to inherit.
         ask: see `child.run`.
     """
+    task, folder = order.task, order.folder
     checkout = folder / "checkout"
     try:
         discard(folder)
@@ -50,9 +68,10 @@ async def train(rig: Rig, task: Task, trial: Trial, commit: str, folder: Path, b
     except OSError as error:
         return _not_started(f"its folder {str(folder)!r} cannot be written: {error.strerror}")
     try:
-        check_out(rig.repository, commit, checkout, task.inputs)
+        check_out(rig.repository, order.commit, checkout, task.inputs)
         before = state_of(rig.repository.root, task.inputs)
-        end = await _run(rig, task, trial, checkout, log, busy, ask)
+        check_inputs(order.inputs, before)
+        end = await _run(rig, order, checkout, log, busy, ask)
         after = state_of(rig.repository.root, task.inputs)
         changed = [path for path in task.inputs if after[path] != before[path]]
         text = log.text()
@@ -65,9 +84,9 @@ async def train(rig: Rig, task: Task, trial: Trial, commit: str, folder: Path, b
         log.close()
 
 
-async def _run(rig: Rig, task: Task, trial: Trial, checkout: Path, log: BoundedLog, busy: int, ask: Ask) -> child.Exit:
-    mark = rig.lock.mark
-    environment = training_environment(rig.settings, task, trial, rig.device, mark, checkout, checkout.with_name("out"))
+async def _run(rig: Rig, order: Order, checkout: Path, log: BoundedLog, busy: int, ask: Ask) -> child.Exit:
+    task, mark, out = order.task, rig.lock.mark, checkout.with_name("out")
+    environment = training_environment(rig.settings, task, order.trial, rig.device, mark, checkout, out)
     return await child.run(training_words(task), checkout, environment, log, task.deadline_seconds, ask, [busy])
 
 

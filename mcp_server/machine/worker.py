@@ -29,7 +29,7 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.locks import DeviceLock, Holder
 from mcp_server.machine.store import Store
-from mcp_server.machine.training import Rig, discard, train
+from mcp_server.machine.training import Order, Rig, discard, train
 from mcp_server.research.experiment import Ending, Trial
 from mcp_server.settings import Settings
 
@@ -142,7 +142,8 @@ class Worker:
         try:
             experiment = await self._store.experiments.get(trial.experiment_id)
             run = await self._store.runs.get(experiment.tag)
-            ending = await train(self._rig, run.task, trial, experiment.commit, folder, busy, ask)
+            order = Order(run.task, trial, experiment.commit, folder, self._folders.inputs(run.tag))
+            ending = await train(self._rig, order, busy, ask)
         finally:
             os.close(busy)
         await processes.end(self._rig.lock.mark, below=os.getpid())

@@ -11,7 +11,7 @@ import pytest
 from mcp_server.machine.git import Repository
 from mcp_server.machine.logfile import HEAD, TAIL
 from mcp_server.machine.outcome import last_words
-from mcp_server.machine.training import Rig, train
+from mcp_server.machine.training import Order, Rig, train
 from mcp_server.research.experiment import Ending, Trial
 from mcp_server.research.task import Task
 
@@ -30,7 +30,9 @@ def ending(yard: Any, script: str, task: Task | None = None, by: str | None = No
 
         rig = Rig(yard.settings, Repository.discover(yard.repo), yard.devices[0], lock)
         try:
-            return asyncio.run(train(rig, task or yard.task(), TRIAL, commit, yard.folders.trial(TRIAL.id), busy, ask))
+            folders = yard.folders
+            order = Order(task or yard.task(), TRIAL, commit, folders.trial(TRIAL.id), folders.inputs("mar8"))
+            return asyncio.run(train(rig, order, busy, ask))
         finally:
             os.close(busy)
             assert not lock.is_busy()
@@ -151,6 +153,34 @@ def test_a_changed_input_makes_the_trial_invalid(yard: Any) -> None:
     end = ending(yard, "open('data/tokens.bin', 'a').write('x'); print('loss: 0')", task)
     assert end.status == "failed"
     assert "Invalid: the inputs data changed" in end.error
+
+
+def test_a_run_trains_on_one_and_the_same_data(yard: Any) -> None:
+    (yard.repo / "data").mkdir()
+    tokens = yard.repo / "data" / "tokens.bin"
+    tokens.write_bytes(b"12")
+    times = tokens.stat().st_atime_ns, tokens.stat().st_mtime_ns
+    task = yard.task(inputs=("data",))
+    ending(yard, "open('data/tokens.bin', 'a').write('x'); print('loss: 0')", task)
+    for _ in range(2):
+        end = ending(yard, "open('/' + 'data').read()", task)
+        assert (end.status, end.exit_code) == ("failed", None)
+        assert "the inputs data are not what they were in the run's first training" in end.error
+        assert "begin a new run" in end.error
+    tokens.write_bytes(b"12")
+    os.utime(tokens, ns=times)
+    assert ending(yard, "print('loss: 1')", task).status == "finished"
+
+
+def test_a_record_of_inputs_that_is_broken_is_named(yard: Any) -> None:
+    record = yard.folders.inputs("mar8")
+    record.parent.mkdir(parents=True)
+    (yard.repo / "data").mkdir()
+    for text in ("", "[]"):
+        record.write_text(text)
+        end = ending(yard, "print('loss: 1')", yard.task(inputs=("data",)))
+        assert end.status == "failed"
+        assert f"the record of the run's inputs {str(record)!r} cannot be used" in end.error
 
 
 def test_a_training_sees_the_contract_and_no_secret(yard: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,56 @@
+"""Whether the inputs of a run are still those of its first training: results on other data cannot be compared."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mcp_server.errors import NotReady, WrongState
+
+
+def check_inputs(record: Path, states: Mapping[str, str]) -> None:
+    """Compare the states of a run's inputs with those recorded in its file, which the run's first training makes.
+
+    Args:
+        record: the run's file, see `Folders.inputs`.
+        states: see `git.state_of`.
+
+    Raises:
+        WrongState: an input is not what it was.
+        NotReady: the file cannot be written or read.
+    """
+    if not states:
+        return
+    try:
+        if not record.exists():
+            _create(record, states)
+        first = json.loads(record.read_text(encoding="utf-8"))
+        changed = [path for path, state in states.items() if first.get(path, state) != state]
+    except (OSError, ValueError, AttributeError) as error:
+        raise NotReady(
+            f"the record of the run's inputs {str(record)!r} cannot be used: {error}",
+            "Make its place writable, or delete it if the inputs are what they were",
+        ) from None
+    if changed:
+        raise WrongState(
+            f"the inputs {', '.join(changed)} are not what they were in the run's first training, so that no result "
+            "could be compared with earlier ones",
+            "Restore them with their modification times, or begin a new run: setup_run with another tag",
+        )
+
+
+def _create(record: Path, states: Mapping[str, str]) -> None:
+    """Write the record, all of it or nothing, unless another worker was faster."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=record.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(dict(states), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, record)
+    except FileExistsError:
+        pass
+    finally:
+        Path(name).unlink()
