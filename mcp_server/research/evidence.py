@@ -56,6 +56,16 @@ class Evidence:
         return sum(count.tries for count in self.counts.values())
 
     @cached_property
+    def changing(self) -> Mapping[Category, Count]:
+        """The counts without experiments that changed nothing: a baseline is no try of the category that it names."""
+        counts = dict(self.counts)
+        for e in {e.id: e for e in (*self.recent, *self.keeps, self.baseline) if e and e.unchanged}.values():
+            count = counts.pop(e.category, Count())
+            if count.tries > 1:
+                counts[e.category] = Count(count.tries - 1, count.keeps - (e.status == "keep"))
+        return counts
+
+    @cached_property
     def known(self) -> tuple[Experiment, ...]:
         """Every experiment in the extract once, the newest first: what must not be proposed again."""
         everything = {e.id: e for e in (*self.recent, *self.keeps, *self.near_misses, *self.in_flight)}

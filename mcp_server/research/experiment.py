@@ -40,6 +40,8 @@ MAX_LOST = 2
 """How often a trial that was lost with its worker is queued again by itself."""
 
 FIRST_SEED = 42
+NO_CHANGE = "no change"
+"""The `diff_summary` of an experiment whose commit has the files of its base."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,11 @@ class Experiment:
     decided: int | None = None
     decided_at: float | None = None
     branch_commit: str | None = None
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether its commit is its base: the script measured as it is."""
+        return not self.changes and self.diff_summary == NO_CHANGE
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,8 @@ def parse_metrics(text: str) -> dict[str, Scalar]:
     """Read the `key: value` lines of a log; of a key printed twice, the last value counts.
 
     Values become int or float (`1e-3`, `12,345`, `39.80%`, `nan`, `inf`) where they can. Of text only a single token,
-    such as a device or a hash, is a value: a sentence could give an agent orders. Lines with `|` are progress. At most `MAX_METRICS` keys are returned, the ones printed
-    last.
+    such as a device or a hash, is a value: a sentence could give an agent orders. Lines with `|` are progress. At most
+    `MAX_METRICS` keys are returned, the ones printed last.
     """
     metrics: dict[str, Scalar] = {}
     for line in _lines(text):

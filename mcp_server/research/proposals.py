@@ -11,7 +11,7 @@ from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import Experiment, KnobValue
 from mcp_server.research.ideas import Place, places
 from mcp_server.research.knobs import written
-from mcp_server.research.moves import Move, halfway, heading, moves
+from mcp_server.research.moves import Heading, Move, halfway, heading, moves
 from mcp_server.research.script import Outline, Setting, words_of
 from mcp_server.research.strategy import near_miss_pairs
 from mcp_server.research.task import Category, Task
@@ -19,6 +19,8 @@ from mcp_server.research.verdict import show
 
 SAFEST: tuple[Category, ...] = ("scheduling", "optimizer", "regularization")
 """Categories whose settings rarely crash a training."""
+NEXT_TO_NOTHING = 0.08
+"""A step of less than this share of a value is not worth a training."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,25 @@ def told(scene: Scene, e: Experiment) -> str:
 
 
 def open_moves(scene: Scene, setting: Setting) -> list[Move]:
-    """Moves of a setting to values never measured, and not in a direction that clearly made things worse."""
-    name, present = setting.knob.name, setting.knob.value
-    past, seen = scene.past(name), scene.seen(setting)
-    closed = {heading(present, e.changes[name][1]) for e in past if len(e.changes) == 1 and _made_worse(e)} - {None}
+    """Moves of a setting to values never measured, and not in a direction in which a value is known to be worse."""
+    seen = scene.seen(setting)
+    closed = {heading(setting.knob.value, value) for value, _ in worse_values(scene, setting)} - {None}
     candidates = moves(setting, scene.values)
     return [move for move in candidates if repr(move.value) not in seen and move.heading not in closed]
+
+
+def worse_values(scene: Scene, setting: Setting) -> Iterator[tuple[KnobValue, Experiment]]:
+    """Values of a setting that came out worse than the present best, with the experiments that changed only it."""
+    best = scene.evidence.best
+    for e in scene.past(setting.knob.name):
+        if len(e.changes) != 1:
+            continue
+        old, new = e.changes[setting.knob.name]
+        known = best is not None and best.value is not None and e.value is not None
+        if _made_worse(e) or (known and scene.task.improvement(e.value, best.value) < 0):  # type: ignore[union-attr,arg-type]
+            yield new, e
+        if e.status == "keep":
+            yield old, e
 
 
 def of_setting(scene: Scene, setting: Setting, value: KnobValue, advice: str = "") -> Proposal:
@@ -106,9 +121,24 @@ def continued(scene: Scene) -> Iterator[Proposal]:
     """Go on where the last keeps went: the same setting, further the same way."""
     for e in scene.evidence.keeps:
         for setting, old, new in _single_change(scene, e):
+            if repr(setting.knob.value) != repr(new):
+                continue
             onward = [m for m in open_moves(scene, setting) if m.heading and m.heading == heading(old, new)]
-            if repr(setting.knob.value) == repr(new) and onward:
+            if onward:
                 yield of_setting(scene, setting, onward[0].value, f", further the way that {e.id} went")
+            else:
+                yield from _between(scene, setting, heading(old, new))
+
+
+def _between(scene: Scene, setting: Setting, way: Heading | None) -> Iterator[Proposal]:
+    """Half the way to the nearest value that is known to be worse, unless that is next to nothing."""
+    present = setting.knob.value
+    found = [(halfway(present, value), value, e) for value, e in worse_values(scene, setting)]
+    beyond = [each for each in found if way and heading(present, each[1]) == way]
+    for middle, value, e in sorted(beyond, key=lambda each: abs(each[1] - present))[:1]:  # type: ignore[operator]
+        near = middle is None or abs(middle - present) < NEXT_TO_NOTHING * abs(present)  # type: ignore[operator,arg-type]
+        if not near and repr(middle) not in scene.seen(setting):
+            yield of_setting(scene, setting, middle, f", between it and {written(value)} of {e.id}, which was worse")
 
 
 def halved(scene: Scene) -> Iterator[Proposal]:
@@ -189,7 +219,7 @@ def _less_memory(scene: Scene) -> Iterator[Proposal]:
 
 def _of_place(scene: Scene, place: Place) -> Proposal:
     category = place.idea.category
-    count = scene.evidence.counts.get(category)
+    count = scene.evidence.changing.get(category)
     so_far = (
         f"{count.keeps} of {count.tries} tries of {category} were kept" if count else "Nothing of the kind was tried"
     )

@@ -3,7 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcp_server.research.knobs import Knob, literal, parse, read_knobs
 from mcp_server.research.task import Category
@@ -75,6 +75,9 @@ _HOUSEKEEPING = re.compile(
 )
 
 
+_ONLY_ON = re.compile(r"\b(cuda|mps|gpu|cpu)s? only\b|\bonly (?:on|for|with) (?:an? |the )?(cuda|mps|gpu|cpu)\b", re.I)
+
+
 def words_of(name: str) -> str:
     """A name in small words: `CausalSelfAttention` -> `causal_self_attention`, `ADAM_BETA1` -> `adam_beta_1`."""
     return "_".join(re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)).lower()
@@ -100,6 +103,18 @@ def outline(source: str) -> Outline:
             category = category_of(knob.name) or _heading_above(headings, knob.line) or "other"
             settings.append(Setting(knob, category, _options(tree, knob), settable))
     return Outline(tuple(settings), tuple(_parts(tree, source)))
+
+
+def effective(found: Outline, device_kind: str) -> Outline:
+    """The outline without the settings whose comments say that they do nothing on this kind of device."""
+    return replace(found, settings=tuple(s for s in found.settings if device_kind in _works_on(s.knob.comment)))
+
+
+def _works_on(comment: str) -> tuple[str, ...]:
+    """The kinds of device on which a setting has an effect, as far as its comment says so."""
+    match = _ONLY_ON.search(comment)
+    word = (match[1] or match[2]).lower() if match else ""
+    return {"": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}.get(word, (word,))
 
 
 def _is_idea(knob: Knob) -> bool:

@@ -132,7 +132,7 @@ def check_mode(mode: str) -> Mode:
 
 def category_stats(task: Task, evidence: Evidence) -> dict[Category, Count]:
     """Tries and keeps of every category that the task allows or that was tried, in the order of `CATEGORIES`."""
-    return {c: evidence.counts.get(c, Count()) for c in CATEGORIES if c in task.scope or c in evidence.counts}
+    return {c: evidence.changing.get(c, Count()) for c in CATEGORIES if c in task.scope or c in evidence.changing}
 
 
 def underexplored(task: Task, evidence: Evidence) -> tuple[Category, ...]:
@@ -143,7 +143,7 @@ def underexplored(task: Task, evidence: Evidence) -> tuple[Category, ...]:
 
 def high_yield(evidence: Evidence) -> tuple[Category, ...]:
     """Categories with at least three tries of which more than 30 % were kept, in the order of `CATEGORIES`."""
-    counts = [(c, evidence.counts.get(c, Count())) for c in CATEGORIES]
+    counts = [(c, evidence.changing.get(c, Count())) for c in CATEGORIES]
     return tuple(c for c, n in counts if n.tries >= ENOUGH_TRIES and n.keeps / n.tries > GOOD_KEEP_RATE)
 
 
@@ -176,7 +176,7 @@ def ranking(task: Task, evidence: Evidence, mode: Mode) -> tuple[Rank, ...]:
     kept = [e.category for e in evidence.keeps if e != evidence.baseline]
     ranks = []
     for c in task.scope:
-        n = evidence.counts.get(c, Count())
+        n = evidence.changing.get(c, Count())
         score, reason = {
             "explore": (1 / (1 + n.tries) - (c not in TRIED_IN_TURN), f"tried {n.tries} times"),
             "exploit": ((n.keeps + 1) / (n.tries + 3), f"{n.keeps} of {n.tries} kept"),

@@ -9,7 +9,7 @@ from mcp_server.research import proposals
 from mcp_server.research.evidence import Count, Evidence
 from mcp_server.research.experiment import Run, Status
 from mcp_server.research.proposals import Proposal, Scene
-from mcp_server.research.script import outline
+from mcp_server.research.script import effective, outline
 from mcp_server.research.strategy import (
     Mode,
     NearMissPair,
@@ -92,7 +92,7 @@ def _texts(run: Run, evidence: Evidence, strategy: Strategy) -> Iterator[str]:
         yield f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
     scene = Scene(run.task, evidence)
     try:
-        scene = Scene(run.task, evidence, outline(evidence.source or ""))
+        scene = Scene(run.task, evidence, effective(outline(evidence.source or ""), run.device_kind))
     except InvalidInput as problem:
         yield f"other: {problem}"
     allowed = set(run.task.scope)

@@ -11,6 +11,8 @@ import pytest
 from mcp_server.research.evidence import Evidence, gather
 from mcp_server.research.experiment import Experiment, Run, Status
 from mcp_server.research.knobs import read_knobs, write_knobs
+from mcp_server.research.proposals import Scene, open_moves
+from mcp_server.research.script import outline
 from mcp_server.research.suggestions import AT_LEAST, AT_MOST, Suggestion, suggest
 from mcp_server.research.task import Category, Task
 
@@ -160,7 +162,7 @@ def test_no_value_is_proposed_twice_nor_further_where_it_got_clearly_worse(mode:
         if isinstance(new, int | float) and new != 0:  # 0 switches off, which is not further down
             worse = [e.changes[name][1] for e in history if name in e.changes and e.status in ("discard", "crash")
                      and not e.near_miss]  # fmt: skip
-            assert not any(isinstance(w, int | float) and (w > old) == (new > old) for w in worse), (name, new, worse)
+            assert not any(isinstance(w, int | float) and (old < w < new or new < w < old) for w in worse), (name, new)
         history.append(made(number, "discard", "other", value=1.1, delta=-0.1, changes={name: (old, new)}))
     pytest.fail("the proposals never end")
 
@@ -257,3 +259,50 @@ def test_of_the_real_script_every_proposal_names_a_line_that_holds_what_it_speak
             assert match, text
             if " = " in text[: match.end()]:
                 assert lines[int(match[2]) - 1].startswith(match[1]), text
+
+
+def lr(number: int, old: float, new: float, value: float, status: Status = "discard", **more: Any) -> Experiment:
+    return made(number, status, "optimizer", value=value, changes={"MATRIX_LR": (old, new)}, **more)
+
+
+def test_beyond_a_value_worse_than_the_present_best_nothing_is_proposed() -> None:
+    base = made(1, "keep", value=1.6062)
+    history = [base, lr(2, 0.04, 0.06, 1.606078, near_miss=True), lr(3, 0.04, 0.05, 1.60109, "keep")]
+    source = SCRIPT.replace("MATRIX_LR = 0.04", "MATRIX_LR = 0.05")
+    (text,) = about(told(history, "exploit", source), "MATRIX_LR = ")
+    assert "Try 0.055, between it and 0.06 of e2, which was worse." in text  # sqrt is for far ones: (0.05 + 0.06) / 2
+    history.append(lr(4, 0.05, 0.055, 1.602))
+    assert not about(told(history, "exploit", source), "MATRIX_LR = ")  # 0.0525 is next to nothing
+    assert not about(told(history, "explore", source), "MATRIX_LR = ")  # down there is 0.04, which was worse too
+
+
+@pytest.mark.parametrize(("direction", "worse"), [("minimize", 0.9980), ("maximize", 0.9978)])
+def test_a_near_miss_closes_its_direction_and_an_equal_score_does_not(direction: Any, worse: float) -> None:
+    task = replace(TASK, direction=direction)
+    for value, closed in ((worse, True), (0.9979, False)):
+        evidence = gather(task, [BASE, lr(2, 0.04, 0.06, value, near_miss=True)], SCRIPT)
+        scene = Scene(task, evidence, outline(SCRIPT))
+        (setting,) = [s for s in scene.outline.settings if s.knob.name == "MATRIX_LR"]
+        assert (0.08 in [move.value for move in open_moves(scene, setting)]) != closed
+
+
+def test_a_setting_that_does_nothing_on_the_device_is_not_proposed() -> None:
+    source = SCRIPT.replace(
+        "# bound of the logits; 0 for none", "# bound of the logits; 0 for none (CUDA only; else 0)"
+    )
+    source = source.replace("DEPTH = 8  # layers", "DEPTH = 8  # layers, only on a GPU")
+    for mode in ("explore", "exploit", "ablation"):
+        for name in ("SOFTCAP = ", "DEPTH = "):
+            assert not about(told([BASE], mode, source), name)
+    on_gpu = suggest(replace(RUN, device_kind="cuda", manual_mode="explore"), gather(TASK, [BASE], source))
+    assert about(on_gpu, "DEPTH = 8")
+
+
+def test_a_baseline_is_no_try_of_the_category_that_it_names() -> None:
+    baseline = replace(BASE, category="architecture", diff_summary="no change")
+    suggestion = told([baseline, RAISED])
+    assert asdict(suggestion)["category_stats"]["architecture"] == {"tries": 0, "keeps": 0}
+    assert asdict(suggestion)["category_stats"]["optimizer"] == {"tries": 1, "keeps": 1}
+    (rank,) = [rank for rank in suggestion.ranking if rank.category == "architecture"]
+    assert (rank.tries, rank.keeps, rank.reason) == (0, 0, "tried 0 times")
+    assert "Only 2 finished" in suggestion.reason
