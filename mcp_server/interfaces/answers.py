@@ -20,7 +20,10 @@ def output_schema(operation: Operation) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON types, and small: without optional fields that are None, and without digits that are noise."""
+    """The value as JSON types, and small: without optional fields that are None, and without digits that are noise.
+
+    A number that is infinite or NaN becomes None.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: plain(content)
@@ -32,11 +35,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     if isinstance(value, float):
-        return float(f"{value:.12g}") if math.isfinite(value) else str(value)  # JSON has no NaN
+        return float(f"{value:.12g}") if math.isfinite(value) else None  # JSON has no NaN
     return value
 
 
 class _Untitled(GenerateJsonSchema):
+    """Schemas without titles, in which every float may be null: see `plain`."""
+
+    def float_schema(self, schema: Any) -> dict[str, Any]:
+        return {"anyOf": [super().float_schema(schema), {"type": "null"}]}
+
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from mcp.server.transport_security import RequestBodyLimitMiddleware
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_server.errors import NotReady
 from mcp_server.interfaces.rest import refusal
@@ -65,9 +65,25 @@ class Guard:
                 {"WWW-Authenticate": f'{scheme} realm="autoresearch"'},
             )
         else:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _in_json(scope, receive, send))
             return
         await answer(scope, receive, send)
+
+
+def _in_json(scope: Scope, receive: Receive, send: Send) -> Send:
+    """A `send` that turns the plain text by which a body is refused as too large into JSON."""
+    refused = False
+
+    async def pass_on(message: Message) -> None:
+        nonlocal refused
+        if message["type"] == "http.response.start" and message["status"] == 413:
+            refused = True
+            text = f"The request body is larger than {MAX_BODY_BYTES} bytes. Send less, or give a file by its path."
+            await refusal(413, text, {"Connection": "close"})(scope, receive, send)
+        elif not refused:
+            await send(message)
+
+    return pass_on
 
 
 class _Place:

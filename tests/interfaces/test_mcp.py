@@ -94,6 +94,26 @@ async def test_a_training_reports_progress(settings: Settings, project: Project,
     assert all(message for *_, message in told)
 
 
+async def test_numbers_that_no_float_holds_are_null(settings: Settings, mode: Mode) -> None:
+    def printing(text: str) -> dict[str, str]:
+        return {"train.py": f"print({text!r})\n"}
+
+    async with connected(settings, mode) as client:
+        await use(client, "setup_run", tag="mar8", **GOAL)
+        assert await try_out(client, "mar8", "the baseline") == "keep"
+        assert await try_out(client, "mar8", "low", files=printing("val_loss: -1e308")) == "keep"
+        assert await try_out(client, "mar8", "high", files=printing("val_loss: 1e308")) == "discard"
+        deltas = (await use(client, "diff", experiment_a="mar8-2", experiment_b="mar8-3"))["metric_deltas"]
+        assert deltas == {"val_loss": None}
+        for tool in ("summary", "suggest", "near_misses", "best"):
+            await use(client, tool)
+        made = await use(
+            client, "register", tag="mar8", hypothesis="none", category="other", files=printing("val_loss: nan")
+        )
+        trained = await use(client, "train", experiment_id=made["experiment_id"], wait_seconds=60)
+        assert (trained["status"], trained["metrics"]) == ("crash", {"val_loss": "nan"})
+
+
 async def test_a_wrong_argument_is_told(settings: Settings, mode: Mode) -> None:
     async with connected(settings, mode) as client:
         assert "Use 'tag' instead" in await refused(client, "history", tags="mar8")

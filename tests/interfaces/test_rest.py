@@ -129,8 +129,17 @@ async def test_only_this_machine_is_answered(settings: Settings, headers: dict[s
 
 async def test_a_request_has_a_bound(settings: Settings) -> None:
     async with caller(settings) as client:
-        response = await client.post("/api/history", content=b'{"tag": "' + b"x" * 5_000_000 + b'"}')
-        assert response.status_code == 413
+        for path in ("/api/history", "/mcp"):
+            for content in (b'{"tag": "' + b"x" * 5_000_000 + b'"}', _in_pieces(5)):
+                response = await client.post(path, content=content)
+                assert response.status_code == 413
+                assert response.json()["error"].startswith("The request body is larger than 4194304 bytes.")
+
+
+async def _in_pieces(count: int) -> AsyncIterator[bytes]:
+    """A body whose length nobody told."""
+    for _ in range(count):
+        yield b" " * 1_000_000
 
 
 def basic(password: str) -> str:
