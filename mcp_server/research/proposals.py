@@ -133,11 +133,18 @@ def continued(scene: Scene) -> Iterator[Proposal]:
 def _between(scene: Scene, setting: Setting, way: Heading | None) -> Iterator[Proposal]:
     """Half the way to the nearest value that is known to be worse, unless that is next to nothing."""
     present = setting.knob.value
-    found = [(halfway(present, value), value, e) for value, e in worse_values(scene, setting)]
-    beyond = [each for each in found if way and heading(present, each[1]) == way]
-    for middle, value, e in sorted(beyond, key=lambda each: abs(each[1] - present))[:1]:  # type: ignore[operator]
-        near = middle is None or abs(middle - present) < NEXT_TO_NOTHING * abs(present)  # type: ignore[operator,arg-type]
-        if not near and repr(middle) not in scene.seen(setting):
+    if not isinstance(present, int | float):
+        return
+    beyond = [
+        (abs(value - present), value, e)
+        for value, e in worse_values(scene, setting)
+        if isinstance(value, int | float) and way is not None and heading(present, value) == way
+    ]
+    for _, value, e in sorted(beyond, key=lambda each: each[0])[:1]:
+        middle = halfway(present, value)
+        if not isinstance(middle, int | float) or repr(middle) in scene.seen(setting):
+            continue
+        if abs(middle - present) >= NEXT_TO_NOTHING * abs(present):
             yield of_setting(scene, setting, middle, f", between it and {written(value)} of {e.id}, which was worse")
 
 

@@ -306,3 +306,13 @@ def test_a_baseline_is_no_try_of_the_category_that_it_names() -> None:
     (rank,) = [rank for rank in suggestion.ranking if rank.category == "architecture"]
     assert (rank.tries, rank.keeps, rank.reason) == (0, 0, "tried 0 times")
     assert "Only 2 finished" in suggestion.reason
+
+
+def test_values_of_several_numbers_go_no_further_either() -> None:
+    source = SCRIPT + "BETAS = (0.8, 0.95)\n"
+    history = [
+        BASE,
+        made(2, "keep", "optimizer", value=0.9, changes={"BETAS": ((0.7, 0.95), (0.8, 0.95))}),
+        made(3, "discard", "optimizer", value=0.99, changes={"BETAS": ((0.8, 0.95), (0.9, 0.95))}),
+    ]
+    assert not [text for text in about(told(history, "exploit", source), "BETAS = ") if "Try (0.8, " not in text]
