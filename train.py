@@ -53,7 +53,7 @@ SCALAR_LR = 0.5  # AdamW: the weights of x0 in each block; those of the residual
 
 # Optimizer
 WEIGHT_DECAY = 0.2  # pull of the matrices to 0, only where the update agrees; falls to 0 over the budget
-ADAM_BETA1 = 0.8  # decay of AdamW's mean of gradients
+ADAM_BETA1 = 0.65  # decay of AdamW's mean of gradients
 ADAM_BETA2 = 0.95  # decay of AdamW's mean of squared gradients
 MUON_BETA2 = 0.95  # decay of Muon's variance of each neuron
 MUON_ITERATIONS = 5  # steps of Polar Express, at most 5
@@ -63,7 +63,7 @@ MOMENTUM_STEPS = 300  # steps
 
 # Schedule
 WARMUP = 0.0  # share of the budget in which the learning rates rise from 0
-WARMDOWN = 0.5  # share of the budget in which they fall
+WARMDOWN = 0.7  # share of the budget in which they fall
 FINAL_LR = 0.0  # learning rates at the end, as a share of the peak
 
 # Device
@@ -586,8 +586,8 @@ def main() -> None:
             losses.append(loss)
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
-        adamw.step()
-        muon.step()
+        for _ in each(lambda optimizer: optimizer.step(), (adamw, muon)):
+            pass
         return torch.stack(losses).sum()
 
     prepare.warm_up(train_step, forward, [adamw, muon], data, runtime, recipe.rows)
