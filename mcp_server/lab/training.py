@@ -14,7 +14,7 @@ from mcp_server.lab.logs import read_end, read_whole
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Trial
-from mcp_server.research.metrics import as_data, clean, parse_progress
+from mcp_server.research.metrics import as_data, clean, parse_progress, quoted
 
 Watcher = Callable[[float, float | None, str], Awaitable[None]]
 """Called while an operation waits, with seconds done, seconds in all (if known), and a message."""
@@ -23,6 +23,7 @@ LIVE = ("queued", "training")
 AGAIN = ("stopped", "lost")
 TAIL_LINES = 12
 TAIL_CHARACTERS = 2_000
+LINE_CHARACTERS = 200
 REPORT_SECONDS = 3.0
 WAKE_SECONDS = 2.0
 QUICK_SECONDS = 5.0
@@ -107,7 +108,7 @@ class Training:
             return 0.0, None, f"queued at place {await self._bench.store.trials.position(trial)}"
         log = await self._bench.run(read_end, self._bench.folders.log(trial.id))
         lines = clean(log.text, TAIL_CHARACTERS).strip().splitlines()
-        return elapsed, run.task.time_budget_seconds, lines[-1] if lines else "starting"
+        return elapsed, run.task.time_budget_seconds, quoted(lines[-1], LINE_CHARACTERS) if lines else "starting"
 
     async def _answer(self, run: Run, trial: Trial) -> Trained:
         experiment = await self._bench.store.experiments.get(trial.experiment_id)
