@@ -24,9 +24,9 @@ class Noise:
 
     Attributes:
         sum_of_squares: sum over sets of replicates of the squared deviations from the mean of the set, in squared
-            units of the metric. A set is runs of identical code with different seeds: all runs of the baseline; of
-            any other experiment the runs after its first, if there are two or more (confirmations and re-measures).
-            The first run of a candidate was selected for its value and never counts, nor do consecutive keeps.
+            units of the metric. A set is runs of identical code with different seeds: of each experiment, those that
+            `noise_aware.counted` picks, if they are two or more (baseline repeats, re-measures of an incumbent, sets of
+            confirmations). Consecutive keeps are different code and never a set.
         dof: sum over the same sets of (runs - 1).
         prior: what is known of the standard deviation beforehand, in units of the metric; None where nothing is.
     """

@@ -53,18 +53,16 @@ class Incumbent:
 
     Attributes:
         name: the experiment's id.
-        mean: of the baseline, the mean of all its runs; of any other, the mean of its runs after the first on the code
-            that was kept (confirmations and re-measures), or of its first where there are no others.
-        runs: how many runs that mean is of.
-        confirmed: whether that mean is free of the first run, which was selected for its value.
-        remeasured: whether it was run again on a plateau.
+        mean: of the runs that `counted` picks, in units of the metric.
+        runs: how many these are.
+        confirmed: whether that is more than the one run which was selected for its value; if not, the mean is likely
+            optimistic.
     """
 
     name: str
     mean: float
     runs: int
     confirmed: bool
-    remeasured: bool = False
 
     def error(self, noise: Noise) -> float | None:
         """Standard error of the mean, sigma / sqrt(n_b); None while the noise is unknown."""
@@ -107,14 +105,25 @@ class Candidate:
         return self.runs[-1].base
 
 
-def standing(name: str, values: Sequence[float], *, baseline: bool = False, remeasured: bool = False) -> Incumbent:
-    """The incumbent that a kept experiment makes: `values` are its finite runs, the oldest (the selected) first.
+def counted(first: float | None, confirmations: Sequence[float], remeasures: Sequence[float] = ()) -> tuple[float, ...]:
+    """The runs of one code that say what it scores, and that are replicates of each other for the noise.
 
-    Of a candidate that was rebased, only the first run and those on the code that was kept belong here.
+    Args:
+        first: the run that the experiment was selected by, dropped where there are confirmations; None for the baseline.
+        confirmations: further runs up to the verdict, on the code that the verdict was about (after a rebase only those
+            since); of the baseline all runs.
+        remeasures: runs after the verdict.
     """
-    unselected = values if baseline else values[1:]
-    counted = unselected or values
-    return Incumbent(name, mean(counted), len(counted), bool(unselected), remeasured)
+    chosen = confirmations if confirmations or first is None else (first,)
+    return (*chosen, *remeasures)
+
+
+def standing(
+    name: str, first: float | None, confirmations: Sequence[float] = (), remeasures: Sequence[float] = ()
+) -> Incumbent:
+    """The incumbent that a kept experiment makes of its runs; the arguments are those of `counted`."""
+    values = counted(first, confirmations, remeasures)
+    return Incumbent(name, mean(values), len(values), len(values) > 1 or bool(confirmations))
 
 
 def judge_baseline(task: Task, name: str, values: Sequence[Scalar | None], noise: Noise, seed: int) -> Verdict:

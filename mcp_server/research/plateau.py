@@ -20,10 +20,10 @@ def on_plateau(non_keeps: int) -> bool:
 
 
 def remeasure_due(task: Task, incumbent: Incumbent | None, non_keeps: int) -> bool:
-    """Whether the present best is to be run again: on a plateau, once, if its mean rests on fewer than two runs."""
+    """Whether the present best is to be run again: on a plateau, if its mean rests on one run."""
     if incumbent is None or task.policy == "greedy" or not on_plateau(non_keeps):
         return False
-    return incumbent.runs < ENOUGH_RUNS and not incumbent.remeasured
+    return incumbent.runs < ENOUGH_RUNS
 
 
 def reopened(task: Task, near_misses: Iterable[Candidate], incumbent: Incumbent, noise: Noise) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mcp_server.research.evidence import Count
-from mcp_server.research.strategy import Rank
+from mcp_server.research.evidence import Count, Evidence
+from mcp_server.research.experiment import Run
+from mcp_server.research.strategy import Rank, choose, ranking
 from mcp_server.research.task import CATEGORIES, Category
 
 DISCOUNT = 0.97
@@ -28,29 +29,25 @@ class Arm:
     alpha: float = 1.0
     beta: float = 1.0
 
-    def aged(self) -> "Arm":
-        """The arm after another proposal was completed, of whichever category."""
-        return Arm(1 + DISCOUNT * (self.alpha - 1), 1 + DISCOUNT * (self.beta - 1))
-
-    def after(self, kept: bool) -> "Arm":
-        """The arm after a proposal of its own category."""
-        return Arm(self.alpha + KEPT, self.beta) if kept else Arm(self.alpha, self.beta + NOT_KEPT)
-
     @property
     def expected(self) -> float:
         """The mean of the distribution."""
         return self.alpha / (self.alpha + self.beta)
 
 
-def arms(outcomes: Iterable[tuple[Category, bool]]) -> dict[Category, Arm]:
-    """The arms after the finished proposals, the oldest first: category, and whether it was kept; crashes were not.
+def arms(newest_first: Iterable[tuple[Category, bool]]) -> dict[Category, Arm]:
+    """The arms after the finished proposals, each a category and whether it was kept; a crash was not.
 
-    Baselines, re-measures and confirmations are no proposals. The last 200 are enough: 0.97^200 = 0.002.
+    Every proposal fades what came before it, in all categories, to 0.97 of its weight, then adds 3 to alpha or 1 to
+    beta. Baselines, re-measures and confirmations are no proposals. The last 200 are enough: 0.97^200 = 0.002.
     """
     known: dict[Category, Arm] = {}
-    for category, kept in outcomes:
-        known = {each: arm.aged() for each, arm in known.items()}
-        known[category] = known.get(category, Arm()).after(kept)
+    weight = 1.0
+    for category, kept in newest_first:
+        arm = known.get(category, Arm())
+        gain, loss = (KEPT * weight, 0.0) if kept else (0.0, NOT_KEPT * weight)
+        known[category] = Arm(arm.alpha + gain, arm.beta + loss)
+        weight *= DISCOUNT
     return known
 
 
@@ -70,3 +67,12 @@ def sampled(
         score = round(draws.betavariate(arm.alpha, arm.beta), 4)
         ranks.append(Rank(category, count.tries, count.keeps, score, reason))
     return tuple(sorted(ranks, key=lambda rank: (-rank.score, CATEGORIES.index(rank.category))))
+
+
+def ranked(run: Run, evidence: Evidence, draws: Draws) -> tuple[Rank, ...]:
+    """The ranking to suggest by: sampled, or the mode's own under the greedy policy and a mode set by hand."""
+    if run.task.policy == "greedy" or run.manual_mode is not None:
+        return ranking(run.task, evidence, choose(run, evidence).mode)
+    proposals = (e for e in evidence.recent if evidence.baseline is None or e.id != evidence.baseline.id)
+    known = arms((e.category, e.status == "keep") for e in proposals)
+    return sampled(run.task.scope, known, evidence.counts, draws)
