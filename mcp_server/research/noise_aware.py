@@ -109,7 +109,7 @@ def counted(first: float | None, confirmations: Sequence[float], remeasures: Seq
     """The runs of one code that say what it scores, and that are replicates of each other for the noise.
 
     Args:
-        first: the run that the experiment was selected by, dropped where there are confirmations; None for the baseline.
+        first: the run that the experiment was selected by, dropped where there are confirmations; None: a baseline.
         confirmations: further runs up to the verdict, on the code that the verdict was about (after a rebase only those
             since); of the baseline all runs.
         remeasures: runs after the verdict.

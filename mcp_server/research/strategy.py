@@ -207,7 +207,9 @@ def _combined(a: Experiment, b: Experiment, tried: Sequence[tuple[str, set[str],
     names, values = {a.id, b.id}, {**_new_values(a), **_new_values(b)}
     changed = bool(a.changes and b.changes)
     return any(
-        names <= words or (changed and values.items() <= made.items()) for each, words, made in tried if each not in names
+        names <= words or (changed and values.items() <= made.items())
+        for each, words, made in tried
+        if each not in names
     )
 
 
