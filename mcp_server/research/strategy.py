@@ -162,10 +162,11 @@ def near_miss_pairs(task: Task, evidence: Evidence) -> tuple[NearMissPair, ...]:
     Left out are pairs that set one knob to two values, and pairs that were already tried together.
     """
     usable = [e for e in evidence.near_misses if e.value is not None]
+    tried = [(e.id, _words(e), _new_values(e)) for e in evidence.known]
     pairs = [
         _pair(task, a, b, evidence.best)
         for a, b in combinations(usable, 2)
-        if not a.changes.keys() & b.changes.keys() and not _combined(a, b, evidence)
+        if not a.changes.keys() & b.changes.keys() and not _combined(a, b, tried)
     ]
     return tuple(sorted(pairs, key=lambda pair: (not pair.different, pair.loss))[:SHOWN_PAIRS])
 
@@ -201,18 +202,19 @@ def _pair(task: Task, a: Experiment, b: Experiment, best: Experiment | None) -> 
     return NearMissPair(a.id, b.id, (a.category, b.category), loss, a.category != b.category)
 
 
-def _combined(a: Experiment, b: Experiment, evidence: Evidence) -> bool:
+def _combined(a: Experiment, b: Experiment, tried: Sequence[tuple[str, set[str], dict[str, object]]]) -> bool:
     """Whether some experiment has both: it made both knob changes, or its words name both."""
-    both = {**_new_values(a), **_new_values(b)}
-    for e in evidence.known:
-        if e.id in (a.id, b.id):
-            continue
-        words = f"{e.hypothesis} {e.description}".replace(",", " ").replace(".", " ").split()
-        if a.id in words and b.id in words:
-            return True
-        if a.changes and b.changes and both.items() <= _new_values(e).items():
-            return True
-    return False
+    names, values = {a.id, b.id}, {**_new_values(a), **_new_values(b)}
+    changed = bool(a.changes and b.changes)
+    return any(
+        names <= words or (changed and values.items() <= made.items())
+        for each, words, made in tried
+        if each not in names
+    )
+
+
+def _words(e: Experiment) -> set[str]:
+    return set(f"{e.hypothesis} {e.description}".replace(",", " ").replace(".", " ").split())
 
 
 def _new_values(e: Experiment) -> dict[str, object]:

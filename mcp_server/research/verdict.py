@@ -12,9 +12,36 @@ from mcp_server.research.task import Policy, Task
 
 Decision = Literal["keep", "discard", "needs_confirmation", "crash"]
 Action = Literal["keep_commit", "git_reset", "confirm"]
+State = Literal["keep", "needs_confirmation", "near_miss", "discard", "crash"]
 
 ABORT_AFTER_CRASHES = 3
 """Crashes in a row from which an agent is advised to stop and look."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a verdict under noise rests on; all but z and the counts in units of the metric.
+
+    Attributes:
+        d: how much better the candidate is than what it was made from, the mean over its runs.
+        s: standard error of d, sigma * sqrt(1/n + 1/n_b).
+        z: d / s.
+        n: runs of the candidate.
+        n_b: runs behind the mean of its base.
+        sigma: standard deviation of one run, estimated with `dof` degrees of freedom.
+        base: id of the experiment that the candidate's last run was made from.
+        incumbent: id of the present best.
+    """
+
+    d: float
+    s: float
+    z: float
+    n: int
+    n_b: int
+    sigma: float
+    dof: int
+    base: str
+    incumbent: str
 
 
 @dataclass(frozen=True)
@@ -23,8 +50,15 @@ class Verdict:
 
     Attributes:
         delta: improvement over the best before, in units of the metric; positive is better; None without one of both.
-        near_miss: not improved, but by less than the task's `near_miss_threshold`.
+            Under noise, the improvement over the candidate's own base, the mean over its runs.
+        near_miss: not improved, but by less than the task's `near_miss_threshold` or, under noise, by little.
         reason: one sentence with the numbers.
+        numbers: the numbers of a verdict under noise; None under the greedy policy, and where nothing was compared.
+        next_action: what to do now, as an imperative sentence; empty where the loop just goes on.
+        rebase: the change holds on its own base and not against the present best: it goes on top of that, to be run.
+        displaced: ids of keeps which this keep does not contain; worth re-applying.
+        simplification: kept for having fewer lines.
+        accepted_loss: what a simplification may have cost, in units of the metric; 0 for every other verdict.
     """
 
     decision: Decision
@@ -33,6 +67,17 @@ class Verdict:
     improved: bool
     reason: str
     action: Action
+    numbers: Numbers | None = None
+    next_action: str = ""
+    rebase: bool = False
+    displaced: tuple[str, ...] = ()
+    simplification: bool = False
+    accepted_loss: float = 0.0
+
+    @property
+    def state(self) -> State:
+        """The decision, with near misses told from other discards."""
+        return "near_miss" if self.near_miss else self.decision
 
 
 def judge(task: Task, value: Scalar | None, best: float | None) -> Verdict:
@@ -43,7 +88,7 @@ def judge(task: Task, value: Scalar | None, best: float | None) -> Verdict:
     """
     number = finite(value)
     if number is None:
-        return _crash(task, value)
+        return crashed(task, value)
     policy = _POLICIES.get(task.policy)
     if policy is None:
         raise InvalidInput(f"policy {task.policy!r} is not available", f"Use one of {', '.join(_POLICIES)}")
@@ -89,7 +134,8 @@ def _greedy(task: Task, value: float, best: float | None) -> Verdict:
     return Verdict("discard", -loss, False, False, f"Worse by {show(loss)}: {numbers}.", "git_reset")
 
 
-def _crash(task: Task, value: Scalar | None) -> Verdict:
+def crashed(task: Task, value: Scalar | None) -> Verdict:
+    """The verdict on a training whose `value` of the metric is no finite number."""
     if value is None:
         reason = f"The training printed no {task.metric}."
     else:

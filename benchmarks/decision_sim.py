@@ -1,0 +1,144 @@
+"""What the verdicts and suggestions of this project find where the truth is known, beside the classic rule.
+
+    python benchmarks/decision_sim.py [--small] [--processes 2]
+
+Prints, for each rule and guidance, the true gain (1e-3 of val_bpb, with its standard error), the share of keeps that
+gained nothing, what those lost in all, by how much the reported best is too good, and the runs by purpose. Exits 1
+when a stated bound is missed. `--small` is for a check on every change: the stated setting alone, fewer seeds, and
+bounds widened by three standard errors.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+
+from benchmarks.simulated_research import Cell, Outcome, Row, Simulation
+
+FIRST_SEED = 50_000
+SEEDS, SEEDS_ELSEWHERE, SEEDS_SMALL = 1000, 200, 150
+
+GREEDY_CLASSIC: Row = ("greedy", "classic")
+GREEDY: Row = ("greedy", "thompson")
+NOISE_AWARE: Row = ("noise_aware", "thompson")
+STRICT: Row = ("strict", "thompson")
+ROWS = (GREEDY_CLASSIC, GREEDY, NOISE_AWARE, STRICT)
+
+STATED = Cell(1.0, 100, 1)
+GRID = tuple(Cell(*values) for values in product((0.0, 0.5, 1.0, 2.0), (100, 300), (1, 8)))
+PURPOSES = ("baseline", "proposal", "confirmation", "re-measure")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of the table: means over seeds, each with its standard error."""
+
+    gain: tuple[float, float]
+    false_keeps: tuple[float, float]
+    harm: tuple[float, float]
+    overstatement: tuple[float, float]
+    keeps: float
+    runs: Mapping[str, float]
+
+
+def simulate(job: tuple[Row, Cell, int]) -> Outcome:
+    """One research run, for a pool of processes."""
+    return Simulation(*job).complete()
+
+
+def summarise(outcomes: Sequence[Outcome]) -> Result:
+    """The means of many research runs."""
+    n = len(outcomes)
+    keeps = sum(outcome.keeps for outcome in outcomes)
+    share = sum(outcome.false_keeps for outcome in outcomes) / max(1, keeps)
+    # The error of a ratio of sums is that of the mean of (numerator - ratio * denominator) over the mean denominator.
+    rest = [outcome.false_keeps - share * outcome.keeps for outcome in outcomes]
+    runs = sum((outcome.runs for outcome in outcomes), Counter[str]())
+    return Result(
+        gain=_mean([outcome.gain for outcome in outcomes]),
+        false_keeps=(share, _mean(rest)[1] * n / max(1, keeps)),
+        harm=_mean([outcome.harm for outcome in outcomes]),
+        overstatement=_mean([outcome.overstatement for outcome in outcomes]),
+        keeps=keeps / n,
+        runs={purpose: runs[purpose] / n for purpose in PURPOSES},
+    )
+
+
+def missed(rows: Mapping[Row, Result], slack: float) -> Iterator[str]:
+    """The stated bounds that do not hold, each widened by `slack` standard errors."""
+    aware, greedy = rows[NOISE_AWARE], rows[GREEDY]
+    for row, stated in ((GREEDY_CLASSIC, 7.3), (GREEDY, 9.7), (NOISE_AWARE, 9.4)):
+        gain, error = rows[row].gain
+        if abs(gain - stated) > 0.6 + slack * error:
+            yield f"{' + '.join(row)} gains {gain:.2f}, stated {stated} +- 0.6"
+    share, error = aware.false_keeps
+    if share > 0.28 + slack * error:
+        yield f"noise_aware: {share:.3f} of the keeps gain nothing, stated at most 0.28"
+    share, error = greedy.false_keeps
+    if share < 0.31 - slack * error:
+        yield f"greedy: {share:.3f} of the keeps gain nothing, stated at least 0.31"
+    for name, limit, mine, theirs in (
+        ("overstatement", 0.7, aware.overstatement, greedy.overstatement),
+        ("harm", 0.6, aware.harm, greedy.harm),
+    ):
+        if mine[0] - limit * theirs[0] > slack * math.hypot(mine[1], limit * theirs[1]):
+            yield f"{name}: noise_aware {mine[0]:.2f}, greedy {theirs[0]:.2f}, stated ratio at most {limit}"
+
+
+def table(cell: Cell, rows: Mapping[Row, Result], seeds: int) -> Iterator[str]:
+    """The rows of a setting as text."""
+    yield f"\nsigma {cell.sigma:g}, budget {cell.budget:g}, {cell.workers} workers, {seeds} seeds"
+    yield (
+        f"{'rule + guidance':22}{'true gain':>15}{'false keeps':>13}{'harm':>7}{'overstated':>12}{'keeps':>7}"
+        f"  runs: {', '.join(PURPOSES)}"
+    )
+    for row, result in rows.items():
+        gain = f"{result.gain[0]:.2f} +- {result.gain[1]:.2f}"
+        runs = ", ".join(f"{result.runs[purpose]:.1f}" for purpose in PURPOSES)
+        yield (
+            f"{' + '.join(row):22}{gain:>15}{result.false_keeps[0]:>13.3f}{result.harm[0]:>7.2f}"
+            f"{result.overstatement[0]:>12.2f}{result.keeps:>7.1f}  {runs}"
+        )
+
+
+def measure(executor: Executor, cell: Cell, seeds: int) -> dict[Row, Result]:
+    """Run every row of a setting, each over the same seeds."""
+    jobs = [(row, cell, seed) for row in ROWS for seed in range(FIRST_SEED, FIRST_SEED + seeds)]
+    outcomes = list(executor.map(simulate, jobs, chunksize=10))
+    return {row: summarise(outcomes[i * seeds : (i + 1) * seeds]) for i, row in enumerate(ROWS)}
+
+
+def main() -> int:
+    """Print the tables, then the bounds that were missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="the stated setting alone, with few seeds")
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    began = time.perf_counter()
+    problems: list[str] = []
+    with ProcessPoolExecutor(given.processes) as executor:
+        for cell in (STATED,) if given.small else (STATED, *(each for each in GRID if each != STATED)):
+            seeds = SEEDS_SMALL if given.small else SEEDS if cell == STATED else SEEDS_ELSEWHERE
+            rows = measure(executor, cell, seeds)
+            print("\n".join(table(cell, rows, seeds)), flush=True)
+            if cell == STATED:
+                problems += missed(rows, slack=3.0 if given.small else 0.0)
+    print(f"\n{time.perf_counter() - began:.0f} s on {given.processes} processes")
+    for problem in problems:
+        print(f"missed: {problem}")
+    return int(bool(problems))
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and its standard error."""
+    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,359 @@
+"""A research run in which the truth is known: ideas of known worth, measured with noise, judged by the project.
+
+Unit: 1e-3 of val_bpb. Nothing here decides anything: verdicts, re-runs and the choice of the next idea come from
+`mcp_server.research`, given what a store would give it.
+"""
+
+import heapq
+import math
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mcp_server.research.agenda import Finding, Pending, due, keep_to_question
+from mcp_server.research.evidence import Evidence, gather
+from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
+from mcp_server.research.noise import Noise, pool
+from mcp_server.research.noise_aware import (
+    Candidate,
+    Incumbent,
+    Replicate,
+    counted,
+    judge_baseline,
+    judge_candidate,
+    standing,
+)
+from mcp_server.research.plateau import reopened
+from mcp_server.research.strategy import choose, near_miss_pairs, ranking
+from mcp_server.research.task import CATEGORIES, Category, Policy, Task
+from mcp_server.research.thompson import arms, sampled
+from mcp_server.research.verdict import Verdict, judge
+
+BASELINE = 998.0
+HIT_RATES = (0.35, 0.22, 0.14, 0.08, 0.05, 0.02)
+SCOPE = CATEGORIES[: len(HIT_RATES)]
+PRIOR = 0.5
+NEAR = 2.0
+"""The prior standard deviation of a run, and the near-miss band of the greedy rule: those of val_bpb."""
+
+Guide = Literal["classic", "thompson"]
+Kind = Literal["baseline", "proposal", "confirmation", "re-measure"]
+Row = tuple[Policy, Guide]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A setting: noise of one run, cost that may be spent, asynchronous workers."""
+
+    sigma: float
+    budget: float
+    workers: int
+
+
+@dataclass
+class Code:
+    """Something that was kept: what it scores in truth, and the arguments of `counted`."""
+
+    name: str
+    truth: float
+    first: float | None = None
+    confirmations: list[float] = field(default_factory=list)
+    remeasures: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.incumbent: Incumbent | None = None
+
+    def stand(self) -> Incumbent:
+        """How it stands as a base, computed anew after a run."""
+        if self.incumbent is None:
+            self.incumbent = standing(self.name, self.first, self.confirmations, self.remeasures)
+        return self.incumbent
+
+
+@dataclass
+class Idea:
+    """A proposal: what it would bring in truth (positive is better), and its runs as values and bases.
+
+    Attributes:
+        version: how many keeps there were when it was put on its base.
+        about: names of the ideas that it joins or takes away.
+    """
+
+    name: str
+    number: int
+    category: Category
+    effect: float
+    crashes: bool
+    version: int
+    base: Code
+    about: tuple[str, ...] = ()
+    runs: list[tuple[float, Code]] = field(default_factory=list)
+    status: Status = "registered"
+    verdict: Verdict | None = None
+
+    @property
+    def z(self) -> float:
+        """The z of its last verdict."""
+        return self.verdict.numbers.z if self.verdict and self.verdict.numbers else 0.0
+
+    @property
+    def near_miss(self) -> bool:
+        """Whether its last verdict says so."""
+        return self.verdict is not None and self.verdict.near_miss
+
+    def values(self) -> tuple[float, list[float]]:
+        """Its first run, and its confirmations on the present base."""
+        return self.runs[0][0], [value for value, code in self.runs[1:] if code is self.base]
+
+    def candidate(self) -> Candidate:
+        """It as the judge sees it."""
+        bases = [(value, code.stand()) for value, code in self.runs]
+        return Candidate(self.name, tuple(Replicate(value, base.name, base.mean, base.runs) for value, base in bases))
+
+    def experiment(self) -> Experiment:
+        """It as the strategy sees it."""
+        return Experiment(
+            self.name, "sim", self.number, "a", "", "", " ".join(self.about), self.category, "", 0.0, self.status,
+            value=self.runs[-1][0] if self.runs else None, near_miss=self.near_miss,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run under way, on the code of a base with an idea on top, or on the base itself."""
+
+    kind: Kind
+    base: Code
+    idea: Idea | None = None
+
+    @property
+    def cost(self) -> float:
+        """What it takes of the budget."""
+        return 0.2 if self.idea is not None and self.idea.crashes else 1.0
+
+
+@dataclass
+class Outcome:
+    """What a simulated run came to."""
+
+    gain: float = 0.0
+    overstatement: float = 0.0
+    keeps: int = 0
+    false_keeps: int = 0
+    harm: float = 0.0
+    runs: Counter[str] = field(default_factory=Counter)
+
+
+class Landscape:
+    """What there is to be found, used up by finding."""
+
+    def __init__(self, seed: int) -> None:
+        self.draw = random.Random(seed)
+        rates = list(HIT_RATES)
+        self.draw.shuffle(rates)
+        self.rates: dict[Category, float] = dict(zip(SCOPE, rates, strict=True))
+
+    def propose(self, category: Category) -> float:
+        """The effect of a new idea."""
+        if self.draw.random() < self.rates[category]:
+            self.rates[category] *= 0.90
+            return min(12.0, self.draw.lognormvariate(math.log(0.8), 1))
+        if self.draw.random() < 0.35:
+            return self.draw.gauss(0, 0.1)
+        return -min(50.0, self.draw.lognormvariate(0, 1))
+
+    def combine(self, a: Idea, b: Idea) -> float:
+        """The effect of two ideas together."""
+        both = a.effect + b.effect
+        share = (0.8 if a.category != b.category else 0.5) if both > 0 else 1.0
+        return share * both + self.draw.gauss(0, 0.2)
+
+    def crashes(self) -> bool:
+        """Whether a new proposal crashes."""
+        return self.draw.random() < 0.05
+
+    def settle(self, effect: float, changes: int) -> float:
+        """What is left of an effect after so many changes of its base."""
+        if effect > 0 and any(self.draw.random() < 0.15 for _ in range(changes)):
+            return 0.0
+        return effect
+
+
+class Simulation:
+    """One research run under a policy and a guidance."""
+
+    def __init__(self, row: Row, cell: Cell, seed: int) -> None:
+        self.policy, self.guide = row
+        self.cell = cell
+        self.task = Task(
+            "val_bpb", "minimize", 300, "train.py", "python train.py", "python", ("train.py",),
+            scope=SCOPE, policy=self.policy, near_miss_threshold=NEAR,
+        )  # fmt: skip
+        self.run = Run("sim", "autoresearch/sim", "", self.task, "cuda", {}, 0.0)
+        self.landscape = Landscape(seed)
+        self.noise_draw = random.Random(7919 * seed + 13)
+        self.choice_draw = random.Random(104_729 * seed + 29)
+        self.baseline = Code("e0", BASELINE)
+        self.kept: list[Code] = []
+        self.ideas: dict[str, Idea] = {}
+        self.seen: dict[str, Experiment] = {}
+        self.under_way: list[tuple[float, int, Job]] = []
+        self.sets: dict[str, tuple[float, ...]] = {}
+        self.noise = Noise(prior=PRIOR)
+        self.non_keeps = 0
+        self.outcome = Outcome()
+
+    def complete(self) -> Outcome:
+        """Spend the budget and say what came of it."""
+        spent, clock, launched = 0.0, 0.0, 0
+        while True:
+            while len(self.under_way) < self.cell.workers and spent < self.cell.budget and (job := self.next_job()):
+                spent += job.cost
+                launched += 1
+                self.outcome.runs[job.kind] += 1
+                ends = clock + job.cost * self.noise_draw.uniform(0.95, 1.05)
+                heapq.heappush(self.under_way, (ends, launched, job))
+            if not self.under_way:
+                break
+            clock, _, job = heapq.heappop(self.under_way)
+            self.arrive(job)
+        best = self.kept[-1]
+        self.outcome.gain = BASELINE - best.truth
+        self.outcome.overstatement = best.truth - best.stand().mean
+        return self.outcome
+
+    def next_job(self) -> Job | None:
+        """What a free worker does next; None while it waits for the baselines."""
+        running = Counter(job.kind for _, _, job in self.under_way)
+        if not self.kept:
+            wanted = 1 if self.policy == "greedy" else self.noise.baselines
+            missing = wanted - len(self.baseline.confirmations) - running["baseline"]
+            return Job("baseline", self.baseline) if missing > 0 else None
+        best, pending = self.kept[-1], self.pending()
+        for owed in due(self.task, best.stand(), self.non_keeps, running["re-measure"] > 0, pending):
+            if owed.kind == "re-measure":
+                return Job("re-measure", best)
+            return Job("confirmation", best, self.rebased(self.ideas[owed.name]))
+        idea = self.propose(best)
+        self.ideas[idea.name] = idea
+        return Job("proposal", best, idea)
+
+    def pending(self) -> list[Pending]:
+        """Ideas that wait for another run."""
+        if self.policy == "greedy":
+            return []
+        waiting = [idea for idea in self.ideas.values() if idea.status == "needs_confirmation"]
+        return [Pending(idea.name, idea.z) for idea in waiting]
+
+    def rebased(self, idea: Idea) -> Idea:
+        """Put an idea on the present best for another run."""
+        idea.effect = self.landscape.settle(idea.effect, len(self.kept) - idea.version)
+        idea.version, idea.base, idea.status = len(self.kept), self.kept[-1], "queued"
+        return idea
+
+    def propose(self, base: Code) -> Idea:
+        """A new idea of the kind that the guidance asks for."""
+        category, about = self.sampled() if self.guide == "thompson" else self.classic()
+        parts = [self.ideas[name] for name in about]
+        if category == "combination":
+            effect = self.landscape.combine(*parts)
+        elif category == "ablation":
+            effect = -parts[0].effect
+        else:
+            effect = self.landscape.propose(category)
+        number = len(self.ideas) + 1
+        crashes = self.landscape.crashes()
+        return Idea(f"e{number}", number, category, effect, crashes, len(self.kept), base, about)
+
+    def sampled(self) -> tuple[Category, tuple[str, ...]]:
+        """A category by discounted Thompson sampling."""
+        finished = [idea for idea in reversed(self.ideas.values()) if idea.status in FINISHED]
+        known = arms((idea.category, idea.status == "keep") for idea in finished[:200])
+        return sampled(SCOPE, known, {}, self.choice_draw)[0].category, ()
+
+    def classic(self) -> tuple[Category, tuple[str, ...]]:
+        """The first category of the classic mode, or the pair or keep that the mode is about."""
+        evidence = self.evidence()
+        mode = choose(self.run, evidence).mode
+        if mode == "combine":
+            pairs = near_miss_pairs(self.task, evidence)
+            if pairs:
+                return "combination", (pairs[0].first, pairs[0].second)
+        if mode in ("combine", "ablation"):
+            tried = {idea.about[0] for idea in self.ideas.values() if idea.category == "ablation"}
+            kept = [idea for idea in self.ideas.values() if idea.status == "keep" and not idea.about]
+            findings = [Finding(i.name, i.category, (i.verdict and i.verdict.delta) or 0.0, 1.0) for i in kept]
+            weakest = keep_to_question(findings, tried)
+            if weakest:
+                return "ablation", (weakest.name,)
+            mode = "explore"
+        return ranking(self.task, evidence, mode)[0].category, ()
+
+    def evidence(self) -> Evidence:
+        """The history as the classic strategy sees it."""
+        for idea in self.ideas.values():
+            known = self.seen.get(idea.name)
+            if known is None or known.status != idea.status:
+                self.seen[idea.name] = idea.experiment()
+        return gather(self.task, self.seen.values())
+
+    def arrive(self, job: Job) -> None:
+        """Take in a finished run."""
+        idea = job.idea
+        if idea is not None and idea.crashes:
+            idea.status = "crash"
+            return
+        truth = job.base.truth - (idea.effect if idea else 0.0)
+        value = truth + self.noise_draw.gauss(0, self.cell.sigma)
+        if idea is not None:
+            idea.runs.append((value, job.base))
+            self.judge(idea, truth)
+            return
+        (job.base.confirmations if job.kind == "baseline" else job.base.remeasures).append(value)
+        job.base.incumbent = None
+        self.replicated(job.base)
+        if job.kind == "baseline":
+            if self.baseline_done():
+                self.kept.append(self.baseline)
+        elif job.base is self.kept[-1]:
+            self.reopen(job.base)
+
+    def replicated(self, code: Code) -> None:
+        """Take the runs of a code into the estimate of the noise."""
+        self.sets[code.name] = counted(code.first, code.confirmations, code.remeasures)
+        if len(self.sets[code.name]) > 1:
+            self.noise = pool(self.sets.values(), PRIOR)
+
+    def baseline_done(self) -> bool:
+        """Whether the runs of the baseline are enough to compare with."""
+        values = self.baseline.confirmations
+        if self.policy == "greedy":
+            return judge(self.task, values[0], None).decision == "keep"
+        return judge_baseline(self.task, "e0", values, self.noise, seed=len(values) + 1).decision == "keep"
+
+    def judge(self, idea: Idea, truth: float) -> None:
+        """Do what the verdict says."""
+        best = self.kept[-1]
+        if self.policy == "greedy":
+            verdict = judge(self.task, idea.runs[-1][0], best.stand().mean)
+        else:
+            verdict = judge_candidate(self.task, idea.candidate(), best.stand(), self.noise, seed=len(idea.runs) + 1)
+        idea.verdict, idea.status = verdict, verdict.decision
+        code = Code(idea.name, truth, *idea.values())
+        self.replicated(code)
+        if verdict.decision == "keep":
+            gain = best.truth - truth
+            self.outcome.keeps += 1
+            self.outcome.false_keeps += gain <= 0
+            self.outcome.harm += max(0.0, -gain)
+            self.kept.append(code)
+            self.non_keeps = 0
+        elif verdict.decision == "discard":
+            self.non_keeps += 1
+
+    def reopen(self, best: Code) -> None:
+        """Look again at what came close to a best that was just re-measured."""
+        near = [i for i in self.ideas.values() if i.status == "discard" and i.near_miss and i.base is best]
+        for name in reopened(self.task, [idea.candidate() for idea in near], best.stand(), self.noise):
+            self.ideas[name].status = "needs_confirmation"
