@@ -88,7 +88,7 @@ def tree_with_files(repository: Repository, base_commit: str, files: Mapping[str
 
 def tree_with_entries(repository: Repository, base_commit: str, entries: Mapping[str, Entry | None]) -> str:
     """The id of a tree that is the base commit's with these entries; None takes a path out. Nothing is checked."""
-    absent = Entry("0", "0" * len(base_commit))
+    absent = Entry("0", "0" * len(repository.tree_of(base_commit)))
     lines = [f"{(entry or absent).mode} {(entry or absent).oid}\t{path}\0" for path, entry in entries.items()]
     update = "".join(lines).encode("utf-8", "surrogateescape")
     with temporary_index() as index:

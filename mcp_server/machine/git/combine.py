@@ -118,6 +118,8 @@ class _Merge:
         """Merge three texts line by line."""
         mode = theirs.mode if self.old is None or ours.mode == self.old.mode else ours.mode
         texts = [self._text(entry) for entry in (ours, self.old, theirs)]
+        if any(b"\0" in text for text in texts):
+            return [self._whole("it is not text, and both changed it")]
         with tempfile.TemporaryDirectory(prefix="autoresearch-merge-") as folder:
             files = [Path(folder) / name for name in ("ours", "base", "theirs")]
             for file, text in zip(files, texts, strict=True):
@@ -126,8 +128,6 @@ class _Merge:
                 words = ("merge-file", "--quiet", "--diff3", f"--marker-size={_MARKS}")
                 self.repository.main.git(*words, *map(str, files))
             except GitFailed as failure:
-                if "binary" in failure.stderr:
-                    return [self._whole("it is not text, and both changed it")]
                 if not 0 < failure.status < 128:  # below, it is the number of conflicts
                     raise
                 merged = files[0].read_bytes().decode("utf-8", "replace")
@@ -144,7 +144,7 @@ class _Merge:
     def _hunks(self, ours: str, merged: str) -> Iterator[Conflict]:
         """The conflicts that git marked in a merged text, with their lines in ours."""
         solved = _HUNK.sub(lambda found: found["ours"], merged)
-        line_of = _lines_of(solved.splitlines(), ours.splitlines())
+        line_of = _lines_of(solved.split("\n"), ours.split("\n"))
         passed = place = 0
         for found in _HUNK.finditer(merged):
             passed += merged.count("\n", place, found.start())
