@@ -137,7 +137,7 @@ def _scoped(lines: Sequence[str]) -> Iterator[str]:
     scopes: list[tuple[int, str]] = []
     for line in lines:
         text = line.lstrip()
-        if text == "pass":
+        if text in ("", "pass"):
             continue
         depth = len(line) - len(text)
         while scopes and scopes[-1][0] >= depth:

@@ -69,7 +69,7 @@ class _Hidden(ast.NodeTransformer):
             node.args, node.keywords = [_seed()], []
         elif any(_is_seed(_text(argument)) for argument in node.args):
             # An option's default, or what is taken where the environment says nothing.
-            node.args = [argument if _text(argument) else _seed() for argument in node.args]
+            node.args = [argument if _is_seed(_text(argument)) else _seed() for argument in node.args]
         for keyword in node.keywords:
             words = words_of(keyword.arg or "")
             if _KEYWORD.search(words) or (words == "default" and any(_is_seed(_text(a)) for a in node.args)):
