@@ -5,12 +5,15 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import Any
 
 from mcp_server.errors import InvalidInput
 from mcp_server.research.experiment import KnobValue
 from mcp_server.research.knobs import parse, read_knobs
 from mcp_server.research.moves import heading
 
+Values = Mapping[str, KnobValue]
+"""Knobs by name."""
 Texts = tuple[str | None, str | None]
 """A file before and after; None where it is absent."""
 
@@ -46,8 +49,9 @@ def fingerprint(files: Mapping[str, Texts]) -> Fingerprint:
     Args:
         files: for each changed path its text before and after; of what is no text, anything that identifies it.
     """
-    knobs = sorted((path, *knob) for path, texts in files.items() for knob in _knobs(*texts))
-    code = {path: edits for path in sorted(files) if (edits := list(_code(*files[path])))}
+    sides = {path: (_values(old), _values(new)) for path, (old, new) in sorted(files.items())}
+    knobs = sorted((path, *knob) for path, values in sides.items() for knob in _moved(*values))
+    code = {path: edits for path, values in sides.items() if (edits := list(_code(*files[path], *values)))}
     said = [[(path, name, repr(new)) for path, name, _, new in knobs], sorted(code.items())]
     moved = [f"{path} {name} {_way(old, new)}" for path, name, old, new in knobs]
     set_to = [f"{path} {name} = {new!r}" for path, name, _, new in knobs]
@@ -64,17 +68,16 @@ def likeness(one: Sequence[int], other: Sequence[int]) -> float:
     return len({*one} & {*other} & {*both}) / len(both) if both else 0.0
 
 
-def _knobs(old: str | None, new: str | None) -> Iterator[tuple[str, KnobValue, KnobValue]]:
-    """Name, old and new value of the knobs that both texts have and that differ."""
-    before, after = _values(old), _values(new)
+def _moved(before: Values, after: Values) -> Iterator[tuple[str, KnobValue, KnobValue]]:
+    """Name, old and new value of the knobs that both have and that differ."""
     for name in before.keys() & after.keys():
         if repr(before[name]) != repr(after[name]):
             yield name, before[name], after[name]
 
 
-def _values(source: str | None) -> dict[str, KnobValue]:
+def _values(source: str | None) -> Values:
     try:
-        return {name: knob.value for name, knob in read_knobs(source or "").items()}
+        return {name: knob.value for name, knob in read_knobs(source).items()} if source else {}
     except (InvalidInput, RecursionError):
         return {}
 
@@ -84,10 +87,10 @@ def _way(old: KnobValue, new: KnobValue) -> str:
     return str(heading(old, new) or repr(new))
 
 
-def _code(old: str | None, new: str | None) -> Iterator[tuple[str, ...]]:
+def _code(old: str | None, new: str | None, old_knobs: Values, new_knobs: Values) -> Iterator[tuple[str, ...]]:
     """Each place where other code stands than before: its lines with the class and function they are in, - and +."""
-    both = _values(old).keys() & _values(new).keys()
-    before, after = _trimmed(_lines(old, both), _lines(new, both))
+    knobs = old_knobs.keys() & new_knobs.keys()
+    before, after = _trimmed(_lines(old, knobs), _lines(new, knobs))
     matcher = SequenceMatcher(None, before, after, autojunk=len(before) > EXACT)
     for kind, a, b, c, d in matcher.get_opcodes():
         if kind != "equal":
@@ -127,9 +130,12 @@ def _assigned(statement: ast.stmt) -> str | None:
 class _Plain(ast.NodeTransformer):
     """Puts `pass` for docstrings and other texts that stand alone."""
 
+    def visit(self, node: ast.AST) -> Any:
+        return node if isinstance(node, ast.expr) else super().visit(node)
+
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return ast.Pass() if alone else self.generic_visit(node)
+        return ast.Pass() if alone else node
 
 
 def _scoped(lines: Sequence[str]) -> Iterator[str]:
