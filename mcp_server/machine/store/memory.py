@@ -60,8 +60,10 @@ class Memory:
         """
         rows = await self._database.all(
             """
-            SELECT experiments.* FROM fingerprints JOIN experiments USING (tag, number)
-            WHERE tag = ? AND digest = ? AND number IS NOT ? ORDER BY number DESC LIMIT ?
+            SELECT * FROM experiments WHERE tag = ?1 AND number IN (
+                SELECT number FROM fingerprints WHERE tag = ?1 AND digest = ?2 AND number IS NOT ?3
+                ORDER BY number DESC LIMIT ?4
+            ) ORDER BY number DESC
             """,
             [tag, change.digest, besides, limit],
         )
