@@ -2,6 +2,7 @@
 
 from mcp_server.machine.git.candidate import Edit, apply_edits, tree_with_files
 from mcp_server.machine.git.checkout import check_out
+from mcp_server.machine.git.combine import Combined, Conflict, combine
 from mcp_server.machine.git.command import GitFailed
 from mcp_server.machine.git.inputs import Input, expand_inputs, find_inputs, missing_hint, state_of
 from mcp_server.machine.git.locks import Hold, locked
@@ -11,6 +12,8 @@ from mcp_server.research.guard import Change, check_changes, check_path
 
 __all__ = [
     "Change",
+    "Combined",
+    "Conflict",
     "Edit",
     "GitFailed",
     "Hold",
@@ -21,6 +24,7 @@ __all__ = [
     "check_changes",
     "check_out",
     "check_path",
+    "combine",
     "ensure_state_folder",
     "expand_inputs",
     "find_inputs",

@@ -81,15 +81,19 @@ def tree_with_files(repository: Repository, base_commit: str, files: Mapping[str
             raise InvalidInput(f"file {path!r} does not exist", "Name an existing file to delete")
     written = {path: text for path, text in files.items() if text is not None}
     oids = dict(zip(written, _write_blobs(repository, written), strict=True))
-    lines = []
-    for path in files:
-        mode = entries[path].mode if path in entries else _PLAIN
-        lines.append(
-            f"{mode} {oids[path]}\t{path}\0" if path in oids else f"0 {'0' * len(entries[path].oid)}\t{path}\0"
-        )
+    modes = {path: entries[path].mode if path in entries else _PLAIN for path in files}
+    placed = {path: Entry(modes[path], oids[path]) if path in oids else None for path in files}
+    return tree_with_entries(repository, base_commit, placed)
+
+
+def tree_with_entries(repository: Repository, base_commit: str, entries: Mapping[str, Entry | None]) -> str:
+    """The id of a tree that is the base commit's with these entries; None takes a path out. Nothing is checked."""
+    absent = Entry("0", "0" * len(repository.tree_of(base_commit)))
+    lines = [f"{(entry or absent).mode} {(entry or absent).oid}\t{path}\0" for path, entry in entries.items()]
+    update = "".join(lines).encode("utf-8", "surrogateescape")
     with temporary_index() as index:
         repository.main.git("read-tree", base_commit, index=index)
-        repository.main.git("update-index", "-z", "--index-info", index=index, stdin="".join(lines).encode())
+        repository.main.git("update-index", "-z", "--index-info", index=index, stdin=update)
         return repository.main.git("write-tree", index=index).strip()
 
 

@@ -132,13 +132,44 @@ TRIALS = (
 """Trials, of which an ended one never changes."""
 
 
+FINGERPRINTS = (
+    """
+    CREATE TABLE fingerprints (
+        tag TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        digest TEXT NOT NULL,
+        sketch TEXT NOT NULL,
+        knobs TEXT NOT NULL,
+        PRIMARY KEY (tag, number),
+        FOREIGN KEY (tag, number) REFERENCES experiments (tag, number)
+    ) STRICT
+    """,
+    "CREATE INDEX fingerprints_by_digest ON fingerprints (tag, digest, number)",
+    """
+    CREATE TABLE likenesses (
+        tag TEXT NOT NULL,
+        key INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        PRIMARY KEY (tag, key, number)
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+"""What each experiment changed, so that equal and similar changes are found, and the knobs that it ran with."""
+
+
 async def runs_experiments_trials(connection: aiosqlite.Connection) -> None:
     """Create the tables of the first version."""
     for statement in (*RUNS, *EXPERIMENTS, *TRIALS):
         await connection.execute(statement)
 
 
-MIGRATIONS: list[Callable[[aiosqlite.Connection], Awaitable[None]]] = [runs_experiments_trials]
+async def fingerprints(connection: aiosqlite.Connection) -> None:
+    """Create the tables of the second version. Experiments from before it are not remembered by what they changed."""
+    for statement in FINGERPRINTS:
+        await connection.execute(statement)
+
+
+MIGRATIONS: list[Callable[[aiosqlite.Connection], Awaitable[None]]] = [runs_experiments_trials, fingerprints]
 
 
 async def migrate(connection: aiosqlite.Connection) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from mcp_server.machine.store.connection import Database
 from mcp_server.machine.store.experiments import Experiments
 from mcp_server.machine.store.history import History
+from mcp_server.machine.store.memory import Memory
 from mcp_server.machine.store.runs import Runs
 from mcp_server.machine.store.trials import Trials
 
@@ -20,10 +21,11 @@ class Store:
     experiments: Experiments
     trials: Trials
     history: History
+    memory: Memory
 
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path) -> AsyncIterator["Store"]:
         """Open the store at `path`, creating or upgrading it; raises NotReady if it cannot be used."""
         async with Database.open(path) as database:
-            yield cls(Runs(database), Experiments(database), Trials(database), History(database))
+            yield cls(Runs(database), Experiments(database), Trials(database), History(database), Memory(database))

@@ -1,0 +1,125 @@
+"""Memory: what every experiment changed, found again by what it is."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import aiosqlite
+
+from mcp_server.machine.store.connection import Database, Row
+from mcp_server.machine.store.rows import dump, experiment_of, tuples
+from mcp_server.research.experiment import Experiment, KnobValue
+from mcp_server.research.lines import Point
+from mcp_server.research.memory import Fingerprint, likeness
+
+NEWEST_OF_KEY = 100
+"""So many experiments are looked at for each key of a change: the newest."""
+LOOKED_AT = 200
+ALIKE = 0.25
+"""Less likeness than this is none."""
+
+
+@dataclass(frozen=True)
+class Similar:
+    """An earlier experiment whose change is like another, and how much, from 0 to 1."""
+
+    experiment: Experiment
+    likeness: float
+
+
+class Memory:
+    """Queries by what was changed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, experiment: Experiment, change: Fingerprint, knobs: Mapping[str, KnobValue]) -> None:
+        """Remember a recorded experiment's change and the values of all its knobs; what is remembered stays so."""
+        place = [experiment.tag, experiment.number]
+
+        async def body(connection: aiosqlite.Connection) -> None:
+            await connection.execute(
+                "INSERT OR IGNORE INTO fingerprints (tag, number, digest, sketch, knobs) VALUES (?, ?, ?, ?, ?)",
+                [*place, change.digest, json.dumps(change.sketch), dump(knobs)],
+            )
+            await connection.executemany(
+                "INSERT OR IGNORE INTO likenesses (tag, number, key) VALUES (?, ?, ?)",
+                [[*place, key] for key in change.keys],
+            )
+
+        await self._database.transaction(body)
+
+    async def identical(
+        self, tag: str, change: Fingerprint, limit: int = 5, besides: int | None = None
+    ) -> list[Experiment]:
+        """Experiments of a run that made the same change, on whatever base, newest first.
+
+        Args:
+            besides: the number of an experiment to leave out.
+        """
+        rows = await self._database.all(
+            """
+            SELECT * FROM experiments WHERE tag = ?1 AND number IN (
+                SELECT number FROM fingerprints WHERE tag = ?1 AND digest = ?2 AND number IS NOT ?3
+                ORDER BY number DESC LIMIT ?4
+            ) ORDER BY number DESC
+            """,
+            [tag, change.digest, besides, limit],
+        )
+        return [experiment_of(row) for row in rows]
+
+    async def similar(self, tag: str, change: Fingerprint, limit: int = 5, besides: int | None = None) -> list[Similar]:
+        """Experiments of a run whose changes are like this one, the likest first, of equals the newest.
+
+        Args:
+            besides: the number of an experiment to leave out.
+        """
+        rows = await self._candidates(tag, change, besides)
+        likest = {row["number"]: likeness(change.sketch, json.loads(row["sketch"])) for row in rows}
+        numbers = sorted(likest, key=lambda number: (-likest[number], -number))
+        chosen = [number for number in numbers if likest[number] >= ALIKE][:limit]
+        marks = ", ".join("?" * len(chosen))
+        found = await self._database.all(
+            f"SELECT * FROM experiments WHERE tag = ? AND number IN ({marks})",  # noqa: S608 - question marks
+            [tag, *chosen],
+        )
+        experiments = {row["number"]: experiment_of(row) for row in found}
+        return [Similar(experiments[number], likest[number]) for number in chosen]
+
+    async def _candidates(self, tag: str, change: Fingerprint, besides: int | None) -> Sequence[Row]:
+        """The sketches of experiments that share a key, those first that share most."""
+        if not change.keys:
+            return []
+        newest = "SELECT number FROM likenesses WHERE tag = ? AND key = ? ORDER BY number DESC LIMIT ?"
+        shared = " UNION ALL ".join([f"SELECT * FROM ({newest})"] * len(change.keys))  # noqa: S608 - constants
+        return await self._database.all(
+            f"""
+            SELECT number, sketch FROM ({shared}) JOIN fingerprints USING (number)
+            WHERE tag = ? AND number IS NOT ? GROUP BY number ORDER BY count(*) DESC, number DESC LIMIT ?
+            """,  # noqa: S608 - question marks
+            [*(word for key in change.keys for word in (tag, key, NEWEST_OF_KEY)), tag, besides, LOOKED_AT],
+        )
+
+    async def points(self, tag: str, metric: str, device_kind: str, limit: int = 500) -> list[Point]:
+        """The knobs and the outcome of the latest trials of a run that ended by themselves, oldest first.
+
+        A trial that ended without a finite value of the metric counts as failed.
+        """
+        rows = await self._database.all(
+            """
+            SELECT knobs, trials.metrics, trials.status
+            FROM fingerprints JOIN experiments USING (tag, number) JOIN trials ON experiment_id = experiments.id
+            WHERE tag = ? AND device_kind = ? AND trials.status IN ('finished', 'failed', 'timed_out')
+            ORDER BY number DESC, attempt DESC LIMIT ?
+            """,
+            [tag, device_kind, limit],
+        )
+        return [_point(row, metric) for row in reversed(rows)]
+
+
+def _point(row: Row, metric: str) -> Point:
+    value = json.loads(row["metrics"]).get(metric)
+    scored = row["status"] == "finished" and isinstance(value, int | float) and math.isfinite(value)
+    knobs = {name: tuples(knob) for name, knob in json.loads(row["knobs"]).items()}
+    return Point(knobs, value if scored else None, failed=not scored)
