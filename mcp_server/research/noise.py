@@ -77,8 +77,8 @@ def pool(sets: Iterable[Sequence[float]], prior: float | None = None) -> Noise:
 
 def mean(values: Sequence[float]) -> float:
     """The mean of finite numbers: exact where all are equal, finite where they are huge."""
-    first = values[0]
-    return clamp(first + sum((value - first) / len(values) for value in values))
+    first, n = values[0], len(values)
+    return clamp(first + sum(value / n - first / n for value in values))
 
 
 def clamp(number: float) -> float:
