@@ -1,5 +1,6 @@
 """What comes before a new idea, and which earlier findings are worth joining or questioning."""
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import combinations
@@ -38,6 +39,13 @@ class Finding:
     category: Category
     d: float
     s: float
+
+    @property
+    def z(self) -> float:
+        """d / s; without any noise the sign of d alone decides."""
+        if self.s:
+            return self.d / self.s
+        return math.copysign(math.inf, self.d) if self.d else 0.0
 
     @property
     def shrunk(self) -> float:
@@ -96,4 +104,4 @@ def pair_to_combine(
 def keep_to_question(keeps: Iterable[Finding], ablated: Collection[str] = ()) -> Finding | None:
     """The kept change with the weakest z whose removal was not tried yet; the baseline is none of `keeps`."""
     left = [keep for keep in keeps if keep.name not in ablated]
-    return min(left, key=lambda keep: keep.d / keep.s if keep.s else float("inf"), default=None)
+    return min(left, key=lambda keep: keep.z, default=None)
