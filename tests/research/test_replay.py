@@ -16,7 +16,9 @@ from mcp_server.research.plateau import remeasure_due
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import judge
 
-GREEDY = Task("val_bpb", "minimize", 300, "train.py", "python train.py", "/usr/bin/python3", ("train.py",))
+GREEDY = Task(
+    "val_bpb", "minimize", 300, "train.py", "python train.py", "/usr/bin/python3", ("train.py",), policy="greedy"
+)
 NOISE_AWARE = replace(GREEDY, policy="noise_aware")
 
 FIRST, LAST = 0.9979, 0.9697
