@@ -49,7 +49,7 @@ class Branch:
 
     async def displaced(self, run: Run, keep: Experiment) -> Sequence[Experiment]:
         """The keeps that a keep was not built on, though they came before it: worth re-applying."""
-        base = await self._kept_ancestor(keep)
+        base = await self.kept_ancestor(keep)
         later = await self._bench.store.history.keeps(
             run.tag, DISPLACED_SHOWN, after=base.decided if base and base.decided else 0
         )
@@ -63,7 +63,7 @@ class Branch:
         assert keep.decided_at is not None
         return await self._bench.run(self._bench.repository.adopt, previous, keep.commit, keep.decided_at)
 
-    async def _kept_ancestor(self, experiment: Experiment) -> Experiment | None:
+    async def kept_ancestor(self, experiment: Experiment) -> Experiment | None:
         """The nearest experiment before this one, by parents, that was kept."""
         parent = experiment.parent_id
         for _ in range(DEEPEST):

@@ -5,11 +5,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcp_server.errors import InvalidInput
-from mcp_server.machine.git import Change, Edit, Repository, apply_edits, check_changes, tree_with_files
+from mcp_server.machine.git import (
+    Change,
+    Conflict,
+    Edit,
+    Repository,
+    apply_edits,
+    check_changes,
+    combine,
+    tree_with_files,
+)
 from mcp_server.research.experiment import KnobValue, Run
 from mcp_server.research.knobs import changed_knobs, write_knobs
 
 SUMMARISED = 6
+CONFLICTS_SHOWN = 5
+CONFLICT_CHARACTERS = 400
 
 
 @dataclass(frozen=True)
@@ -19,6 +30,7 @@ class Candidate:
     Attributes:
         request: the digest of the arguments of `register`.
         commit: the caller's own commit, in an external run.
+        also: further parents of the commit, which it keeps reachable.
     """
 
     tree: str
@@ -26,6 +38,7 @@ class Candidate:
     parent_id: str | None
     request: str
     commit: str | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,26 @@ def from_commit(repository: Repository, run: Run, base: str, commit: str) -> str
     return repository.tree_of(repository.resolve(commit))
 
 
+def from_combination(repository: Repository, run: Run, base: str, changes: Sequence[tuple[str, str]]) -> str:
+    """The tree of a base commit with several changes, each from a commit to a commit; InvalidInput names conflicts."""
+    combined = combine(repository, base, changes)
+    if combined.tree is None:
+        shown = "; ".join(conflict_text(conflict) for conflict in combined.conflicts[:CONFLICTS_SHOWN])
+        more = len(combined.conflicts) - CONFLICTS_SHOWN
+        raise InvalidInput(
+            f"The changes do not fit together: {shown}{f'; and {more} more' if more > 0 else ''}",
+            "Nothing was changed. Make the combined change yourself, as edits or files",
+        )
+    return combined.tree
+
+
+def conflict_text(conflict: Conflict) -> str:
+    """A conflict in words: where it is, what stands there and what the change would put there."""
+    place = f"{conflict.path} lines {conflict.start}-{conflict.end}" if conflict.start else conflict.path
+    sides = f" ({conflict.present.strip()!r} against {conflict.change.strip()!r})" if conflict.start else ""
+    return f"{place} of {conflict.commit[:7]}: {conflict.reason}{sides[:CONFLICT_CHARACTERS]}"
+
+
 def check_candidate(repository: Repository, run: Run, candidate: Candidate) -> Sequence[Change]:
     """What a candidate changes; raises InvalidInput where the task forbids it. External runs are free to change all."""
     changes = repository.changed(candidate.base_commit, candidate.tree)
@@ -93,7 +126,8 @@ def commit_candidate(
     """
     commit = candidate.commit or candidate.base_commit
     if candidate.commit is None and changes:
-        commit = repository.commit_tree(candidate.tree, [candidate.base_commit], message, when)
+        parents = [candidate.base_commit, *candidate.also]
+        commit = repository.commit_tree(candidate.tree, parents, message, when)
     repository.keep_ref(run.tag, experiment_id, commit)
     knobs = _knobs(repository, run, candidate, changes)
     return Committed(

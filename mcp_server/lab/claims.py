@@ -69,11 +69,6 @@ def _one_source(run: Run, sources: dict[str, Any]) -> tuple[str, Any] | None:
     if not given:
         return None
     name, value = given[0]
-    if name == "combine":
-        raise InvalidInput(
-            f"combine={value!r} is not available in this version",
-            "Send the merged change as edits, files or knobs, with category 'combination'",
-        )
     if not value:
         raise InvalidInput(f"{name} is empty", "Leave it out to register what you edited in the workspace")
     if run.task.external and name != "commit_sha":
@@ -81,4 +76,6 @@ def _one_source(run: Run, sources: dict[str, Any]) -> tuple[str, Any] | None:
             f"{name} cannot be used in an external run, where you run git yourself",
             "Commit the change and give commit_sha",
         )
+    if name == "combine" and len(set(value)) != 2:
+        raise InvalidInput(f"combine is {value!r}", "Give the ids of two different experiments")
     return name, value

@@ -1,8 +1,13 @@
 """Gathering what the strategy looks at."""
 
+from dataclasses import replace
+
 from mcp_server.lab.bench import Bench
+from mcp_server.research.case import Record, noise_of, replicates, stand
 from mcp_server.research.evidence import IN_FLIGHT, KEEPS, LESSONS, NEAR_MISSES, RECENT, Evidence
 from mcp_server.research.experiment import Run
+
+PENDING = 20
 
 
 async def gather(bench: Bench, run: Run, source: str | None) -> Evidence:
@@ -10,7 +15,7 @@ async def gather(bench: Bench, run: Run, source: str | None) -> Evidence:
     history = bench.store.history
     best = await bench.store.experiments.best(run.tag)
     reference = best.value if best and best.value is not None else 0.0
-    return Evidence(
+    evidence = Evidence(
         counts=await history.categories(run.tag),
         recent=tuple(await history.finished(run.tag, RECENT)),
         keeps=tuple(await history.keeps(run.tag, KEEPS)),
@@ -20,4 +25,30 @@ async def gather(bench: Bench, run: Run, source: str | None) -> Evidence:
         best=best,
         baseline=await history.baseline(run.tag),
         source=source,
+        discards=await history.discards_since_keep(run.tag),
+        points=tuple(await bench.store.memory.points(run.tag, run.task.metric, run.device_type)),
+    )
+    return evidence if run.task.policy == "greedy" else await _under_noise(bench, run, evidence)
+
+
+async def _under_noise(bench: Bench, run: Run, evidence: Evidence) -> Evidence:
+    """The evidence with what counts where scores are noisy."""
+    history, best = bench.store.history, evidence.best
+    squares, dof = await history.noise(run.tag)
+    evidence = replace(
+        evidence,
+        noise=noise_of(run, squares, dof),
+        pending=tuple(await history.pending(run.tag, PENDING)),
+    )
+    if best is None:
+        return evidence
+    trials = tuple(await bench.store.trials.of(best.id))
+    again = [trial.status for trial in trials if trial.came_from == "keep"]
+    record = Record(best, trials)
+    return replace(
+        evidence,
+        standing=stand(run, record),
+        seeds=frozenset(trial.seed for trial in trials),
+        remeasuring=any(status in ("queued", "training", "failed", "timed_out") for status in again),
+        remeasured=len(replicates(run, record)) > best.runs,
     )

@@ -25,7 +25,7 @@ class Lab:
         pool, branch = Pool(bench), Branch(bench)
         self.setup = Setup(bench, pool, branch)
         self.registering = Registering(bench, branch)
-        self.training = Training(bench, pool)
+        self.training = Training(bench, pool, branch)
         self.verdicts = Verdicts(bench, branch)
         self.reading = Reading(bench, pool, branch)
 

@@ -156,6 +156,7 @@ def _defaults(repository: Repository, values: Mapping[str, Any]) -> dict[str, An
         "command": "true",
         "interpreter": str(interpreter_of(repository.root)),
         "editable": (script,) if script else (),
+        "policy": "greedy" if values.get("external") else "noise_aware",
     }
 
 

@@ -30,14 +30,14 @@ class Pool:
             self._found = await self._bench.run(find_devices, self._bench.settings.devices)
         return self._found
 
-    async def of_kind(self, kind: str) -> list[Device]:
-        """The devices of a kind; raises NotReady if this server has none."""
-        devices = [device for device in await self.devices() if device.kind == kind]
+    async def of_type(self, wanted: str) -> list[Device]:
+        """The devices of a type; raises NotReady if this server has none."""
+        devices = [device for device in await self.devices() if device.type == wanted]
         if not devices:
-            have = ", ".join(sorted({device.kind for device in await self.devices()})) or "none"
+            have = ", ".join(sorted({device.type for device in await self.devices()})) or "none"
             raise NotReady(
-                f"The run was begun on {kind} and this server has {have}: such results are never compared",
-                "Start the server with --devices naming the first kind, or begin another run",
+                f"The run was begun on {wanted} and this server has {have}: such results are never compared",
+                "Start the server with --devices naming the first, or begin another run",
             )
         return devices
 
@@ -46,14 +46,14 @@ class Pool:
         labels = {device.key: device.label for device in await self.devices()}
         return labels.get(key, key) if key else None
 
-    async def wake(self, kind: str) -> None:
-        """Start a worker on free devices of a kind, as many as there are trials to take or to heal."""
+    async def wake(self, device_type: str) -> None:
+        """Start a worker on free devices of a type, as many as there are trials to take or to heal."""
         async with self._waking:
             training = await self._bench.store.trials.in_training()
-            wanted = await self._bench.store.trials.waiting(kind)
+            wanted = await self._bench.store.trials.waiting(device_type)
             if not wanted and not training:
                 return
-            for device in [device for device in await self.devices() if device.kind == kind]:
+            for device in [device for device in await self.devices() if device.type == device_type]:
                 orphaned = device.key in training
                 if (wanted or orphaned) and await self._bench.run(self._is_free, device):
                     await self._bench.run(start_worker, self._bench.settings, device)

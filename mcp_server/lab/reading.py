@@ -27,9 +27,13 @@ from mcp_server.lab.results import (
 from mcp_server.lab.views import plain, view, when
 from mcp_server.machine.starter import starter_files
 from mcp_server.research import suggestions
+from mcp_server.research.case import error_of, noise_of
+from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
 from mcp_server.research.guard import check_path
+from mcp_server.research.guidance import noise_text
 from mcp_server.research.strategy import choose
+from mcp_server.research.suggestions import Suggestion
 from mcp_server.research.task import Category
 
 Tag = Annotated[str | None, "The run; default: the newest"]
@@ -37,6 +41,7 @@ Tag = Annotated[str | None, "The run; default: the newest"]
 PROGRAM = "program.md"
 PROGRESSION = 50
 LAST = 5
+GREEDY_NOISE = "not measured: policy greedy keeps whatever came out better once"
 RUNS_SHOWN = 100
 
 
@@ -55,7 +60,6 @@ class Reading:
         evidence = await gather(self._bench, run, source)
         suggestion = suggestions.suggest(run, evidence)
         fields = asdict(suggestion)
-        first = "Begin with the baseline: register without any change" if evidence.best is None else "Choose one"
         return Suggested(
             strategy=suggestion.strategy,
             reason=suggestion.reason,
@@ -68,7 +72,8 @@ class Reading:
             suggestions=list(suggestion.suggestions),
             pending_confirmations=list(suggestion.pending_confirmations),
             lessons=[f"{lesson.experiment_id} ({lesson.status}): {lesson.lesson}" for lesson in suggestion.lessons],
-            next_action=f"{first}, then register(tag={run.tag!r}, ...) and train",
+            proposals=[{"tool": c.tool, "arguments": dict(c.arguments), "text": c.text} for c in suggestion.calls],
+            next_action=_first_step(run, evidence, suggestion),
         )
 
     async def history(
@@ -121,7 +126,8 @@ class Reading:
         counts = await history.counts(run.tag)
         finished = sum(counts.get(status, 0) for status in FINISHED)
         keeps = await history.keeps(run.tag, PROGRESSION)
-        strategy = choose(run, await gather(self._bench, run, None))
+        evidence = await gather(self._bench, run, None)
+        strategy = choose(run, evidence)
         return Summary(
             tag=run.tag,
             metric=task.metric,
@@ -144,7 +150,8 @@ class Reading:
             categories={name: asdict(count) for name, count in (await history.categories(run.tag)).items()},
             strategy=f"{strategy.mode}: {strategy.reason}",
             devices=await self._pool.views(),
-            noise="not measured: policy greedy keeps whatever came out better once",
+            noise=noise_text(evidence, task.metric) if task.policy != "greedy" else GREEDY_NOISE,
+            accepted_loss=await history.accepted_loss(run.tag),
             next_action=f"Call suggest(tag={run.tag!r})",
         )
 
@@ -154,7 +161,8 @@ class Reading:
         best = await self._bench.store.experiments.best(run.tag)
         commit = await self._branch.tip(run)
         todo = f"Call register(tag={run.tag!r}, ...) with a change to it" if best else "Register and train the baseline"
-        return Best(view(best, "full") if best else None, commit, run.branch, todo)
+        error = error_of(run, best, noise_of(run, *await self._bench.store.history.noise(run.tag)))
+        return Best(view(best, "full") if best else None, commit, run.branch, todo, error)
 
     async def diff(self, experiment_a: str, experiment_b: str) -> Diff:
         """Compare two experiments by id, e.g. mar8-3: metric deltas (b minus a) and the unified diff of their code."""
@@ -249,6 +257,13 @@ class Reading:
         if not metrics and (trial := await self._bench.store.trials.latest(experiment.id)):
             metrics = trial.metrics
         return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _first_step(run: Run, evidence: Evidence, suggestion: Suggestion) -> str:
+    if suggestion.calls and suggestion.calls[0].tool in ("train", "complete"):
+        return suggestion.calls[0].text
+    first = "Begin with the baseline: register without any change" if evidence.best is None else "Choose one"
+    return f"{first}, then register(tag={run.tag!r}, ...) and train"
 
 
 def _same(run: Run, status: Status | None, category: Category | None) -> str:

@@ -15,18 +15,20 @@ from mcp_server.lab.candidates import (
     Candidate,
     check_candidate,
     commit_candidate,
+    from_combination,
     from_commit,
     from_edits,
     from_files,
     from_knobs,
 )
 from mcp_server.lab.claims import Claim, make_claim
+from mcp_server.lab.novelty import check_new, check_seed, trace
 from mcp_server.lab.results import Registered
 from mcp_server.lab.views import view
+from mcp_server.machine.store.experiments import Count
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.task import Category, check_name
 
-SIMILAR_AMONG = 200
 SIMILAR_SHOWN = 5
 MAKERS: Mapping[str, Any] = {
     "edits": from_edits,
@@ -62,13 +64,13 @@ class Registering:
         edits: Annotated[list[dict[str, str]] | None, "Replacements [{path, old, new}]; old must occur once"] = None,
         files: Annotated[dict[str, str] | None, "Whole new texts {path: text}"] = None,
         knobs: Annotated[dict[str, Any] | None, "Constants of the script to set {NAME: value}"] = None,
-        combine: Annotated[list[str] | None, "Two experiment ids to merge (not yet available)"] = None,
+        combine: Annotated[list[str] | None, "Two experiment ids whose changes to put together on the best"] = None,
         commit_sha: Annotated[str | None, "A commit that already holds the change"] = None,
         parent_id: Annotated[str | None, "Experiment to build on; default: the best"] = None,
         agent: Annotated[str | None, "Whose workspace; needed only if several are yours"] = None,
     ) -> Registered:
-        """Commit one change as an experiment. Without edits, files, knobs or commit_sha it takes what you edited in
-        the workspace. The first experiment of a run is the baseline and needs no change. Next: train.
+        """Commit one change as an experiment: edits, files, knobs, combine or commit_sha; without any of these, what
+        you edited in the workspace. The first experiment of a run is the baseline and needs no change. Next: train.
         """
         run = await self._bench.store.runs.get(tag)
         sources = {"edits": edits, "files": files, "knobs": knobs, "combine": combine, "commit_sha": commit_sha}
@@ -98,8 +100,17 @@ class Registering:
             return Candidate(tree, base.commit, base.parent_id, request, commit)
         assert claim.source is not None
         name, value = claim.source
+        if name == "combine":
+            changes = [await self._change(run, experiment_id) for experiment_id in value]
+            tree = await self._bench.run(from_combination, repository, run, base.commit, changes)
+            return Candidate(tree, base.commit, base.parent_id, request)
         tree = await self._bench.run(MAKERS[name], repository, run, base.commit, value)
         return Candidate(tree, base.commit, base.parent_id, request)
+
+    async def _change(self, run: Run, experiment_id: str) -> tuple[str, str]:
+        """The commits between which an experiment's change lies."""
+        experiment = await self._of_run(run, experiment_id)
+        return experiment.base_commit, experiment.commit
 
     async def _from_workspace(self, run: Run, claim: Claim, author: str) -> Registered:
         desk = await self._bench.desk(run, author, await self._branch.tip(run))
@@ -134,10 +145,16 @@ class Registering:
         if parent_id is None:
             best = await self._bench.store.experiments.best(run.tag)
             return Base(await self._branch.tip(run), best.id if best else None)
-        parent = await self._bench.store.experiments.get(parent_id)
-        if parent.tag != run.tag:
-            raise UnknownId(f"Experiment {parent_id!r} belongs to run {parent.tag!r}", f"Name one of run {run.tag!r}")
+        parent = await self._of_run(run, parent_id)
         return Base(parent.branch_commit or parent.commit, parent.id)
+
+    async def _of_run(self, run: Run, experiment_id: str) -> Experiment:
+        experiment = await self._bench.store.experiments.get(experiment_id)
+        if experiment.tag != run.tag:
+            raise UnknownId(
+                f"Experiment {experiment_id!r} belongs to run {experiment.tag!r}", f"Name one of run {run.tag!r}"
+            )
+        return experiment
 
     async def _record(self, run: Run, claim: Claim, author: str, candidate: Candidate) -> Experiment:
         """Commit a candidate and record it: git first, so that a recorded experiment always has its commit."""
@@ -147,8 +164,11 @@ class Registering:
         waiting = await bench.store.history.open(run.tag, 1)
         unchanged = not changes and not run.task.external
         admit = partial(_admit, run, unchanged, waiting[0].id if waiting else None)
-        counts = await bench.store.history.counts(run.tag)
-        admit(sum(counts.values()), sum(count for status, count in counts.items() if status != "crash"))
+        admit(await bench.store.experiments.count(run.tag))
+        found = await bench.run(trace, bench.repository, run, candidate, changes)
+        if changes and not run.task.external:
+            await bench.run(check_seed, bench.repository, candidate, changes)
+            await check_new(bench, run, candidate, found)
         number = await bench.store.runs.take_number(run.tag)
         experiment_id = f"{run.tag}-{number}"
         now, message = time.time(), claim.message(experiment_id, author)
@@ -176,7 +196,7 @@ class Registering:
         )
         recorded: Experiment | None = None
         try:
-            recorded = await bench.store.experiments.add(experiment, admit)
+            recorded = await bench.store.experiments.add(experiment, found.change, found.knobs, admit)
         finally:
             if recorded is None or recorded.id != experiment_id:  # refused, or an equal call was faster
                 await bench.run(bench.repository.drop_ref, run.tag, experiment_id)
@@ -191,8 +211,8 @@ class Registering:
             )
 
     async def _answer(self, run: Run, experiment: Experiment) -> Registered:
-        recent = await self._bench.store.history.finished(run.tag, SIMILAR_AMONG)
-        similar = [other for other in recent if experiment.changes and other.changes == experiment.changes]
+        change = await self._bench.store.memory.change_of(run.tag, experiment.number)
+        similar = await self._bench.store.memory.similar(run.tag, change, SIMILAR_SHOWN, besides=experiment.number)
         todo = (
             f"Train it yourself, then call complete({experiment.id!r}, metrics={{...}})"
             if run.task.external
@@ -205,24 +225,23 @@ class Registering:
             diff_summary=experiment.diff_summary,
             lines_added=experiment.lines_added,
             lines_removed=experiment.lines_removed,
-            similar=[view(other) for other in similar[:SIMILAR_SHOWN]],
+            similar=[view(other.experiment) for other in similar],
             next_action=todo,
         )
 
 
-def _admit(run: Run, unchanged: bool, waiting: str | None, total: int, healthy: int) -> None:
+def _admit(run: Run, unchanged: bool, waiting: str | None, count: Count) -> None:
     """Raise where a run may have no further experiment, or none without a change.
 
     Args:
         waiting: an experiment without a verdict, if there is one.
-        total: how many experiments the run has, of which `healthy` did not crash.
     """
-    if run.task.max_experiments is not None and total >= run.task.max_experiments:
+    if run.task.max_experiments is not None and count.total >= run.task.max_experiments:
         raise WrongState(
             f"Run {run.tag!r} has its {run.task.max_experiments} experiments (max_experiments)",
             f"Call summary(tag={run.tag!r}) and report to the user",
         )
-    if unchanged and healthy:
+    if unchanged and count.settled:
         first = f"Call train({waiting!r}) if that was meant" if waiting else "Change something first"
         raise InvalidInput(
             f"There is no change against the base, and run {run.tag!r} has its baseline",

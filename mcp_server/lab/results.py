@@ -34,6 +34,8 @@ class ExperimentView:
     lesson: str | None = None
     registered_at: str | None = None
     decided_at: str | None = None
+    runs: int | None = None
+    numbers: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class SetUp:
 
 @dataclass(frozen=True)
 class Suggested:
-    """What to try next, and why."""
+    """What to try next, and why. `proposals` are those suggestions that one call of a tool carries out."""
 
     strategy: str
     reason: str
@@ -86,6 +88,7 @@ class Suggested:
     suggestions: list[str]
     pending_confirmations: list[str]
     lessons: list[str]
+    proposals: list[dict[str, Any]]
     next_action: str
 
 
@@ -123,7 +126,11 @@ class Trained:
 
 @dataclass(frozen=True)
 class Completed:
-    """The verdict on an experiment."""
+    """The verdict on an experiment.
+
+    `numbers` are what a verdict under noise rests on; `best_value` is the mean of the best's runs and `best_error` its
+    standard error; `reopened` are near misses to be confirmed after all.
+    """
 
     experiment_id: str
     status: Decided
@@ -137,6 +144,10 @@ class Completed:
     workspace_updated: bool
     origin: Origin
     next_action: str
+    numbers: dict[str, Any] | None = None
+    best_error: float | None = None
+    runs: int = 0
+    reopened: list[str] = field(default_factory=list)
     branch_commit: str | None = None
     displaced: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -198,17 +209,19 @@ class Summary:
     strategy: str
     devices: list[DeviceView]
     noise: str
+    accepted_loss: float
     next_action: str
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best experiment of a run and the tip of its branch."""
+    """The best experiment of a run and the tip of its branch; `error` is the standard error of its value."""
 
     experiment: ExperimentView | None
     commit: str
     branch: str
     next_action: str
+    error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class Setup:
             notes.append("The workspace holds edits that are not registered yet.")
         elif head != tip and not await self._bench.store.experiments.open_at(run.tag, head):
             await self._bench.run(desk.workspace.move_to, tip)
-        await self._pool.wake(run.device_kind)
+        await self._pool.wake(run.device_type)
         return await self._answer(run, name, desk, notes, await self._next(run))
 
     async def _take_desk(self, run: Run, agent: str | None, tip: str) -> tuple[str, Desk]:
@@ -155,7 +155,9 @@ class Setup:
                 return f"Call train({experiment.id!r}) to watch the training that is under way"
             if experiment.status == "trained":
                 return f"Call complete({experiment.id!r}): it is trained and not judged"
-            if experiment.status in ("registered", "needs_confirmation"):
+            if experiment.status == "needs_confirmation":
+                return f"Call train({experiment.id!r}): it waits for another run"
+            if experiment.status == "registered":
                 return f"Call train({experiment.id!r}): it is registered and not trained"
         if await self._bench.store.experiments.best(run.tag) is None:
             return _FIRST_EXTERNAL if run.task.external else _FIRST.format(tag=run.tag)
@@ -230,6 +232,13 @@ def _new_run(tag: str, commit: str, planned: Plan, devices: list[Device]) -> Run
 
 
 def _device_notes(devices: list[Device]) -> list[str]:
+    """What the user should know about the devices: which are too slow to expect much, and which are left out."""
+    others = sorted({device.name for device in devices if device.type != devices[0].type})
+    if others:
+        return [
+            f"The run is on {devices[0].name}; {', '.join(others)} stay out of it, since results of different types of "
+            "device are never compared."
+        ]
     if devices and devices[0].kind == "cpu":
         cores = ", ".join(f"{device.label} with {len(device.cores)} cores" for device in devices)
         return [f"No GPU is used: trainings run on the CPU ({cores})."]

@@ -10,10 +10,12 @@ from annotated_types import Ge, Le
 
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.lab.bench import Bench
+from mcp_server.lab.branch import Branch
 from mcp_server.lab.logs import read_end, read_whole
 from mcp_server.lab.pool import Pool
+from mcp_server.lab.rebasing import on_best
 from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
-from mcp_server.research.experiment import FINISHED, Experiment, Run, Trial
+from mcp_server.research.experiment import FINISHED, Experiment, Run, Trial, fresh_seed
 from mcp_server.research.metrics import as_data, clean, parse_progress, quoted
 
 Watcher = Callable[[float, float | None, str], Awaitable[None]]
@@ -35,9 +37,10 @@ LOG_CHARACTERS = 20_000
 class Training:
     """Queues trials and watches them; the workers do the rest."""
 
-    def __init__(self, bench: Bench, pool: Pool) -> None:
+    def __init__(self, bench: Bench, pool: Pool, branch: Branch) -> None:
         self._bench = bench
         self._pool = pool
+        self._branch = branch
 
     async def train(
         self,
@@ -51,7 +54,8 @@ class Training:
     ) -> Trained:
         """Train an experiment on the next free device, and wait for a while. Still queued or training: call again.
 
-        A second call never starts a second training. Next, when trained: complete.
+        A second call never starts a second training. One that needs confirmation, or a kept one with a new seed, is
+        trained again. Next, when trained: complete.
         """
         experiment = await self._bench.store.experiments.get(experiment_id)
         run = await self._bench.store.runs.get(experiment.tag)
@@ -59,27 +63,44 @@ class Training:
             raise WrongState(
                 f"Run {run.tag!r} is external: its trainings are yours", "Train, then call complete with the metrics"
             )
-        trial = await self._bench.store.trials.latest(experiment_id)
-        if experiment.status not in FINISHED and (trial is None or trial.status not in LIVE):
-            trial = await self._queue(run, experiment, trial, seed)
+        trials = await self._bench.store.trials.of(experiment_id)
+        trial = trials[-1] if trials else None
+        if trial is None or trial.status not in LIVE:
+            trial = await self._queue(run, experiment, trials, seed)
         if seed is not None and trial is not None and seed != trial.seed:
             raise WrongState(
                 f"Experiment {experiment_id} is {experiment.status} with seed {trial.seed}, not {seed}",
-                "Leave seed out; another seed is for an experiment that needs confirmation",
+                "Leave seed out; another seed is for an experiment that needs confirmation or is kept",
             )
         if trial is None:  # it was given up before any training
             return _untrained(experiment)
         return await self._watch(run, trial, wait_seconds, progress)
 
-    async def _queue(self, run: Run, experiment: Experiment, last: Trial | None, seed: int | None) -> Trial | None:
-        """Queue a trial where the experiment may be trained now; else its last trial."""
-        may = experiment.status in ("registered", "needs_confirmation") or (
+    async def _queue(self, run: Run, experiment: Experiment, trials: list[Trial], seed: int | None) -> Trial | None:
+        """Queue a trial where the experiment may be trained now; else its last trial, or that with this seed."""
+        last = trials[-1] if trials else None
+        same = next((trial for trial in trials if trial.seed == seed and trial.status not in AGAIN), None)
+        if experiment.status == "keep":
+            if seed is None or same:
+                return same or last
+        elif experiment.status == "needs_confirmation":
+            if same:
+                raise WrongState(
+                    f"Experiment {experiment.id} was trained with seed {seed} before, and would come out the same",
+                    f"Leave seed out, or give another: {fresh_seed({trial.seed for trial in trials})}",
+                )
+        elif experiment.status != "registered" and not (
             experiment.status == "trained" and last is not None and last.status in AGAIN
-        )
-        if not may:
+        ):
             return last
-        await self._pool.of_kind(run.device_kind)
-        return await self._bench.store.trials.enqueue(experiment.id, seed, run.device_kind)
+        await self._pool.of_type(run.device_type)
+        if experiment.status == "needs_confirmation":
+            experiment = await on_best(self._bench, self._branch, run, experiment)
+            if experiment.status == "discard":
+                return last
+        base = await self._branch.kept_ancestor(experiment)
+        base_id = base.id if base else None
+        return await self._bench.store.trials.enqueue(experiment.id, seed, run.device_type, base_id)
 
     async def _watch(self, run: Run, trial: Trial, wait_seconds: float, progress: Watcher | None) -> Trained:
         """Wait until the trial has ended or the time is up; wake workers where the queue stands still."""
@@ -90,7 +111,7 @@ class Training:
             now = time.monotonic()
             if now - woken >= WAKE_SECONDS:
                 woken = now
-                await self._pool.wake(trial.device_kind)
+                await self._pool.wake(trial.device_type)
             if progress is not None and now - reported >= REPORT_SECONDS:
                 reported = now
                 await progress(*await self._message(run, trial))
@@ -138,8 +159,8 @@ class Training:
     async def devices(self) -> DeviceList:
         """List the devices: memory in MB, temperature, utilisation, and the experiment on each."""
         views = await self._pool.views()
-        kinds = {device.kind for device in await self._pool.devices()}
-        queued = sum([await self._bench.store.trials.waiting(kind) for kind in sorted(kinds)])
+        types = {device.type for device in await self._pool.devices()}
+        queued = sum([await self._bench.store.trials.waiting(device_type) for device_type in sorted(types)])
         idle = sum(view.status == "idle" for view in views)
         todo = f"{idle} idle: register and train further experiments" if idle else "All busy: trainings wait their turn"
         return DeviceList(devices=views, queued=queued, next_action=todo)
@@ -185,7 +206,7 @@ class Training:
         while trial.status in LIVE and time.monotonic() < deadline:
             if time.monotonic() - woken >= WAKE_SECONDS:
                 woken = time.monotonic()
-                await self._pool.wake(trial.device_kind)  # heals it if its worker is gone
+                await self._pool.wake(trial.device_type)  # heals it if its worker is gone
             await asyncio.sleep(0.1)
             trial = await self._bench.store.trials.latest(experiment_id) or trial
         if trial.status in LIVE:
@@ -233,8 +254,11 @@ def _next(experiment: Experiment, trial: Trial, status: str) -> str:
     if status == "stopped":
         why = "was lost with its worker" if trial.status == "lost" else "was stopped"
         return f"The training {why}: call train({name}) to run it again, or crash({name}) to give it up"
+    if experiment.status == "keep" and trial.came_from == "keep":
+        return f"Call complete({name}): what was measured again is taken into the mean of the best"
     if experiment.status in FINISHED:
-        return f"It has its verdict, {experiment.status}: call suggest for the next idea"
+        why = f" ({experiment.reason})" if experiment.status == "discard" else ""
+        return f"It has its verdict, {experiment.status}{why}: call suggest for the next idea"
     if status == "crash":
         return f"Read the error, call complete({name}), fix a trivial mistake in a new experiment or drop the idea"
     return f"Call complete({name}) for the verdict"

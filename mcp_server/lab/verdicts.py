@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from mcp_server.errors import InvalidInput, ResearchError, WrongState
 from mcp_server.lab.bench import Bench, Desk
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.decisions import decision, restatement
 from mcp_server.lab.gathering import gather
 from mcp_server.lab.ledger import list_results
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
-from mcp_server.machine.store.experiments import Decision
-from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial
+from mcp_server.machine.store.verdicts import Restatement
+from mcp_server.research.case import Case, error_of, noise_of
+from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.strategy import choose
-from mcp_server.research.verdict import Action, judge, should_abort
+from mcp_server.research.verdict import Action, should_abort
 
 ACTIONS: Mapping[str, Action] = {"keep": "keep_commit", "needs_confirmation": "confirm"}
 """What `complete` does by the verdict; git_reset for all others."""
@@ -44,20 +47,15 @@ class Verdicts:
         if experiment.status not in FINISHED:
             _check_trained(run, experiment, trial)
         measured = _measured(run, experiment, trial, metrics)
-        origin: Literal["measured", "reported"] = "reported" if run.task.external else "measured"
-
-        def decide(candidate: Experiment, incumbent: Experiment | None) -> Decision:
-            value = measured.get(run.task.metric)
-            verdict = judge(run.task, value, incumbent.value if incumbent else None)
-            number = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-            return Decision(
-                verdict.decision, verdict.reason, number, verdict.delta, verdict.near_miss, measured, origin
-            )
-
-        experiment, _ = await store.experiments.decide(experiment_id, decide)
+        reopened: list[str] = []
+        if experiment.status == "keep" and run.task.policy != "greedy":
+            experiment, reopened = await self._take_in(run, experiment)
+        else:
+            reported = measured if run.task.external else None
+            experiment = await store.verdicts.decide(experiment_id, lambda case: decision(run, case, reported))
         if learnt:
             await store.experiments.learn(experiment_id, learnt)
-        return await self._verdict(run, experiment)
+        return await self._verdict(run, experiment, reopened)
 
     async def crash(self, experiment_id: str, error: Annotated[str, "What went wrong, in a sentence"] = "") -> Crashed:
         """Record that an experiment failed and will not be judged. Refused for a healthy result."""
@@ -107,12 +105,24 @@ class Verdicts:
             next_action=f"Call suggest(tag={run.tag!r})",
         )
 
-    async def _verdict(self, run: Run, experiment: Experiment) -> Completed:
+    async def _take_in(self, run: Run, experiment: Experiment) -> tuple[Experiment, list[str]]:
+        """Take in what was measured of a kept experiment since its verdict; also the near misses that this reopens."""
+        found: list[str] = []
+
+        def look(case: Case, near_misses: list[Case]) -> Restatement | None:
+            said = restatement(run, case, near_misses)
+            found[:] = said.reopened if said else []
+            return said
+
+        return await self._bench.store.verdicts.restate(experiment.id, look), found
+
+    async def _verdict(self, run: Run, experiment: Experiment, reopened: list[str]) -> Completed:
         """Show the verdict, after bringing the branch and the agent's workspace up to date with it."""
         notes = [*await self._branch.settle(run), *await list_results(self._bench, run)]
         experiment = await self._bench.store.experiments.get(experiment.id)
         updated, note = await self._move_workspace(run, experiment)
         best = await self._bench.store.experiments.best(run.tag)
+        squares, dof = await self._bench.store.history.noise(run.tag)
         displaced = await self._branch.displaced(run, experiment) if experiment.status == "keep" else []
         streak = await self._bench.store.history.consecutive_crashes(run.tag)
         return Completed(
@@ -127,11 +137,39 @@ class Verdicts:
             reason=experiment.reason,
             workspace_updated=updated,
             origin=experiment.origin,
-            next_action=_after(run, experiment, best, streak, updated),
+            next_action=await self._next(run, experiment, best, streak, updated, reopened),
+            numbers=asdict(experiment.numbers) if experiment.numbers else None,
+            best_error=error_of(run, best, noise_of(run, squares, dof)),
+            runs=experiment.runs,
+            reopened=reopened,
             branch_commit=experiment.branch_commit,
             displaced=[other.id for other in displaced],
             notes=[*notes, *([note] if note else [])],
         )
+
+    async def _next(
+        self,
+        run: Run,
+        experiment: Experiment,
+        best: Experiment | None,
+        streak: int,
+        updated: bool,
+        reopened: list[str],
+    ) -> str:
+        """What the agent should do after a verdict."""
+        if reopened:
+            return f"Call train({reopened[0]!r}): measured against the new mean of the best, it may be better after all"
+        if experiment.status != "needs_confirmation":
+            return _after(run, experiment, best, streak, updated)
+        if best is None and not experiment.unchanged:
+            return "Register with no change and train and complete that baseline; then complete this one"
+        trials = await self._bench.store.trials.of(experiment.id)
+        seed = fresh_seed({trial.seed for trial in trials})
+        base = await self._branch.kept_ancestor(experiment)
+        first = await self._bench.store.history.first_keep(run.tag)
+        stale = best is not None and (base.id if base else first) != best.id
+        where = f" on top of {best.id}" if best and stale else ""
+        return f"Call train({experiment.id!r}, seed={seed}) to run it again{where}, then complete it"
 
     async def _move_workspace(self, run: Run, experiment: Experiment) -> tuple[bool, str]:
         """Move the workspace of the experiment's agent to the best, unless it holds something newer.
@@ -171,7 +209,7 @@ def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> Non
             f"Experiment {experiment.id} is still {experiment.status}",
             f"Call train({experiment.id!r}) until it is trained",
         )
-    if trial is None or experiment.status != "trained":
+    if trial is None or experiment.status not in ("trained", "needs_confirmation"):
         raise WrongState(
             f"Experiment {experiment.id} is {experiment.status} and has no result", f"Call train({experiment.id!r})"
         )

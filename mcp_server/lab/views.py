@@ -1,6 +1,7 @@
 """How the record is shown: experiments and times as the doors give them out."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -44,6 +45,8 @@ def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
         lesson=experiment.lesson,
         registered_at=when(experiment.registered_at),
         decided_at=when(experiment.decided_at),
+        runs=experiment.runs,
+        numbers=asdict(experiment.numbers) if experiment.numbers else None,
     )
 
 

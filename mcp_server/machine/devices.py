@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, cast
 import psutil
 
 from mcp_server.errors import InvalidInput, NotReady
+from mcp_server.research.experiment import device_type
 
 DeviceKind = Literal["cuda", "mps", "cpu"]
 MEGABYTE = 1024 * 1024
@@ -43,6 +44,11 @@ class Device:
     def label(self) -> str:
         """The short name that `--devices` uses, such as `cuda:0`."""
         return f"{self.kind}:{self.index}"
+
+    @property
+    def type(self) -> str:
+        """What other devices must be alike in for their results to be compared: the kind, and of GPUs the model."""
+        return device_type(self.kind, self.name)
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,12 @@ class Order:
     """What is to be trained.
 
     Attributes:
-        commit: of which commit.
         folder: the trial's folder; what it holds is deleted.
         inputs: the run's record of its inputs, see `check_inputs`.
     """
 
     task: Task
     trial: Trial
-    commit: str
     folder: Path
     inputs: Path
 
@@ -68,7 +66,7 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
     except OSError as error:
         return _not_started(f"its folder {str(folder)!r} cannot be written: {error.strerror}")
     try:
-        check_out(rig.repository, order.commit, checkout, task.inputs)
+        check_out(rig.repository, order.trial.commit, checkout, task.inputs)
         before = state_of(rig.repository.root, task.inputs)
         check_inputs(order.inputs, before)
         end = await _run(rig, order, checkout, log, busy, ask)

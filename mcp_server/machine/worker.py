@@ -87,7 +87,7 @@ class Worker:
                 say(f"{device.label} is stuck: cannot kill {pids or 'whatever has its busy lock'}")
                 return
             # What was queued before the release is seen now; what is queued later finds the lock free.
-            if not await self._store.trials.waiting(device.kind):
+            if not await self._store.trials.waiting(device.type):
                 return
 
     async def _hold(self) -> None:
@@ -125,7 +125,7 @@ class Worker:
 
     async def _claim(self) -> Trial | None:
         device = self._rig.device
-        return await patiently(lambda: self._store.trials.claim(device.key, device.kind, os.getpid()))
+        return await patiently(lambda: self._store.trials.claim(device.key, device.type, os.getpid()))
 
     async def _train(self, trial: Trial, busy: int) -> None:
         """Train one trial, free the device of all that it left, and record how it ended."""
@@ -142,7 +142,7 @@ class Worker:
         try:
             experiment = await self._store.experiments.get(trial.experiment_id)
             run = await self._store.runs.get(experiment.tag)
-            order = Order(run.task, trial, experiment.commit, folder, self._folders.inputs(run.tag))
+            order = Order(run.task, trial, folder, self._folders.inputs(run.tag))
             ending = await train(self._rig, order, busy, ask)
         finally:
             os.close(busy)

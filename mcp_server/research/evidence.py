@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from mcp_server.research.experiment import FINISHED, Experiment
+from mcp_server.research.lines import Point
+from mcp_server.research.noise import Noise
+from mcp_server.research.noise_aware import Incumbent
 from mcp_server.research.task import Category, Task
 
 RECENT = 200
@@ -38,6 +41,14 @@ class Evidence:
         baseline: the kept experiment with the lowest number: what the run started from.
         source: the training script as it is in the best's commit (the run's base commit while there is no best);
             None where it cannot be read.
+        standing: the best as the base of others, with its mean; None while there is none, or under the greedy policy.
+        noise: how much a score moves by itself, as far as was measured.
+        discards: how many experiments were discarded since the last keep.
+        pending: experiments that need confirmation and are not under way, the oldest first.
+        seeds: those that the best was trained with.
+        remeasuring: a run that measures the best again is under way, or has failed.
+        remeasured: such a run has ended and is not yet in the best's mean.
+        points: the knobs and outcomes of the latest trials, the oldest first.
     """
 
     counts: Mapping[Category, Count] = field(default_factory=dict)
@@ -49,6 +60,14 @@ class Evidence:
     best: Experiment | None = None
     baseline: Experiment | None = None
     source: str | None = None
+    standing: Incumbent | None = None
+    noise: Noise = field(default_factory=Noise)
+    discards: int = 0
+    pending: tuple[Experiment, ...] = ()
+    seeds: frozenset[int] = frozenset()
+    remeasuring: bool = False
+    remeasured: bool = False
+    points: tuple[Point, ...] = ()
 
     @property
     def finished(self) -> int:

@@ -1,7 +1,8 @@
 """Runs, experiments and trials, their statuses, and the one table of legal transitions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal, get_args
 
 from mcp_server.research.task import Category, Task
@@ -24,9 +25,9 @@ TRANSITIONS: Mapping[Status, tuple[Status, ...]] = {
         "crash",
         "queued",
     ),  # queued: the last trial was stopped or lost
-    "needs_confirmation": ("queued", "crash"),
+    "needs_confirmation": ("queued", "keep", "discard", "crash"),
     "keep": (),
-    "discard": (),
+    "discard": ("needs_confirmation",),  # a near miss, looked at again after the best was measured again
     "crash": (),
 }
 """From each status of an experiment, the statuses it may move to. The store enforces this table with a trigger."""
@@ -42,6 +43,32 @@ MAX_LOST = 2
 FIRST_SEED = 42
 NO_CHANGE = "no change"
 """The `diff_summary` of an experiment whose commit has the files of its base."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a verdict under noise rests on; all but z and the counts in units of the metric.
+
+    Attributes:
+        d: how much better the candidate is than what it was made from, the mean over its runs.
+        s: standard error of d, sigma * sqrt(1/n + 1/n_b).
+        z: d / s.
+        n: runs of the candidate.
+        n_b: runs behind the mean of its base.
+        sigma: standard deviation of one run, estimated with `dof` degrees of freedom.
+        base: id of the experiment that the candidate's last run was made from.
+        incumbent: id of the present best.
+    """
+
+    d: float
+    s: float
+    z: float
+    n: int
+    n_b: int
+    sigma: float
+    dof: int
+    base: str
+    incumbent: str
 
 
 @dataclass(frozen=True)
@@ -65,6 +92,11 @@ class Run:
     manual_mode: str | None = None
     manual_reason: str = ""
 
+    @property
+    def device_type(self) -> str:
+        """The type of device that its results come from, see `Device.type`."""
+        return device_type(self.device_kind, self.platform.get("device_name", ""))
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -73,11 +105,15 @@ class Experiment:
     Attributes:
         request: a digest of the arguments of `register`, by which a repeated call is known.
         changes: name -> (old, new) of the module-level constants that the commit changed.
-        value: the run's metric, once there is a verdict with a finite value.
-        delta: improvement over the best at the time of the verdict; positive is better.
+        value: the run's metric, once there is a verdict with a finite value: the mean of the runs that count.
+        delta: improvement over the best at the time of the verdict, under noise over its own base; positive is better.
         best_before: the best value at the time of the verdict.
         decided: 1 for the run's first verdict, 2 for the second, ...
         branch_commit: for a keep, the commit that the branch was moved to (its tree is the measured tree).
+        numbers: what the last verdict rests on, where it was given under noise.
+        accepted_loss: what a simplification may have cost, in units of the metric.
+        runs: how many runs `value` is the mean of.
+        squares, dof: what its replicates add to the estimate of the noise, see `noise.Noise`.
     """
 
     id: str
@@ -109,6 +145,11 @@ class Experiment:
     decided: int | None = None
     decided_at: float | None = None
     branch_commit: str | None = None
+    numbers: Numbers | None = None
+    accepted_loss: float = 0.0
+    runs: int = 0
+    squares: float = 0.0
+    dof: int = 0
 
     @property
     def unchanged(self) -> bool:
@@ -118,13 +159,21 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Trial:
-    """One execution of an experiment; immutable once ended. Times are seconds since the epoch."""
+    """One execution of an experiment; immutable once ended. Times are seconds since the epoch.
+
+    Attributes:
+        device_type: the type of device that may run it, see `Device.type`.
+        commit: the code that runs: that of the experiment when it was queued.
+        base_id: the kept experiment that this code was made from; None: the code that the run started from.
+        came_from: what the experiment was when it was queued. A trial of one that is kept measures it again and leaves
+            it kept.
+    """
 
     id: str
     experiment_id: str
     attempt: int
     seed: int
-    device_kind: str
+    device_type: str
     status: TrialStatus
     queued_at: float
     device: str | None = None
@@ -135,6 +184,19 @@ class Trial:
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
     error: str = ""
     stop_requested: bool = False
+    commit: str = ""
+    base_id: str | None = None
+    came_from: Status = "registered"
+
+
+def device_type(kind: str, name: str) -> str:
+    """What makes two devices alike enough to compare results: the kind, and of GPUs the model."""
+    return f"{kind} {name}" if kind == "cuda" else kind
+
+
+def fresh_seed(used: Collection[int]) -> int:
+    """The first seed, from 42 on, that was not used."""
+    return next(seed for seed in count(FIRST_SEED) if seed not in used)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ _TOO_NEAR = 1.12
 """A rung that differs from the present value by a smaller factor cannot be told from it."""
 
 _LARGEST = 1e300
+_LARGEST_WHOLE = 2**63 - 2048
 
 _SIZES = (
     r"batch|tokens|seq|vocab|len|length|channels?|dim|rank|context|block_size|size|width|n?embd|hidden|heads?|d_model"
@@ -137,7 +138,7 @@ def _whole(value: int, words: str, others: Mapping[str, KnobValue]) -> Sequence[
         return _doublings(value)
     if value < 16:
         return range(max(1, value - REACH), value + REACH + 1)
-    return [round(v) for v in _series(value, _ROUND) if v >= 1]
+    return [round(v) for v in _series(value, _ROUND) if 1 <= v < _LARGEST_WHOLE]
 
 
 def _real(value: float, words: str) -> Sequence[float]:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mcp_server.errors import InvalidInput
-from mcp_server.research.experiment import FIRST_SEED, Scalar
+from mcp_server.research.experiment import FIRST_SEED, Numbers, Scalar
 from mcp_server.research.noise import Noise, clamp, mean
 from mcp_server.research.task import Policy, Task
-from mcp_server.research.verdict import Numbers, Verdict, crashed, finite, show
+from mcp_server.research.verdict import Verdict, crashed, finite, show
 
 SIMPLIFICATION = -0.3
 """A change with fewer lines is kept from this z on, once it was confirmed."""

@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
+from typing import Any
 
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import Experiment, KnobValue
@@ -25,11 +26,18 @@ NEXT_TO_NOTHING = 0.08
 
 @dataclass(frozen=True)
 class Proposal:
-    """One thing to try. Of proposals with the same `topic`, only the first is shown."""
+    """One thing to do. Of proposals with the same `topic`, only the first is shown.
+
+    Attributes:
+        tool, arguments: the call that does it, of `register` without tag, hypothesis and category; no tool where it
+            takes a mind.
+    """
 
     topic: str
     category: Category
     text: str
+    tool: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,13 @@ def of_setting(scene: Scene, setting: Setting, value: KnobValue, advice: str = "
         f"{knob.name} = {_clip(knob.text, 60)} (line {knob.line}{unit}). Try {written(value, knob.text)}{advice}. "
         f"{_rests_on(scene, setting)}"
     )
-    return Proposal(knob.name, setting.category, f"{setting.category}: {text}")
+    return knob_proposal(knob.name, setting.category, text, {knob.name: value} if setting.settable else {})
+
+
+def knob_proposal(topic: str, category: Category, text: str, knobs: Mapping[str, KnobValue]) -> Proposal:
+    """Propose values for knobs; with none of them, it is for the agent to make the change."""
+    call: tuple[str, Mapping[str, Any]] = ("register", {"knobs": dict(knobs)}) if knobs else ("", {})
+    return Proposal(topic, category, f"{category}: {text}", *call)
 
 
 def settings_in(scene: Scene, category: Category) -> Iterator[Proposal]:
@@ -165,12 +179,14 @@ def combined(scene: Scene) -> Iterator[Proposal]:
     by_id = {e.id: e for e in scene.evidence.near_misses}
     for pair in near_miss_pairs(scene.task, scene.evidence):
         a, b = by_id[pair.first], by_id[pair.second]
-        how = "make both edits on the present best"
-        if _only_knobs(a) and _only_knobs(b):
-            both = {name: new for e in (a, b) for name, (_, new) in e.changes.items()}
-            how = f"register with knobs {json.dumps(both)}"
-        text = f"combination: put {told(scene, a)} and {told(scene, b)} together: {how}."
-        yield Proposal(f"{a.id}+{b.id}", "combination", text)
+        yield together(scene, a, b)
+
+
+def together(scene: Scene, a: Experiment, b: Experiment) -> Proposal:
+    """Propose to put the changes of two experiments together on the present best."""
+    text = f"put {told(scene, a)} and {told(scene, b)} together: register with combine {json.dumps([a.id, b.id])}."
+    call = {"combine": [a.id, b.id]}
+    return Proposal(f"{a.id}+{b.id}", "combination", f"combination: {text}", "register", call)
 
 
 def ablated(scene: Scene) -> Iterator[Proposal]:
@@ -184,7 +200,23 @@ def ablated(scene: Scene) -> Iterator[Proposal]:
         how = ", ".join(f"set {name} back to {written(old)}" for name, old in present.items())
         what = how or f"take its change out again ({_clip(e.diff_summary, 60) or 'see its diff'})"
         text = f"ablation: does {told(scene, e)} still pay? On the present best, {what}; all else stays."
-        yield Proposal(f"-{e.id}", "ablation", text)
+        knobs = present if present.keys() == e.changes.keys() and _only_knobs(e) else {}
+        yield replace(knob_proposal(f"-{e.id}", "ablation", "", knobs), text=text)
+
+
+def rescued(scene: Scene) -> Iterator[Proposal]:
+    """Near misses that were measured on an older best: on the present one they may do better."""
+    best = scene.evidence.best
+    for e in scene.evidence.near_misses:
+        olds = {name: old for name, (old, _) in e.changes.items()}
+        fits = all(repr(scene.values.get(name)) == repr(old) for name, old in olds.items())
+        if best is None or e.numbers is None or e.numbers.base == best.id or not _only_knobs(e) or not fits:
+            continue
+        again = {name: new for name, (_, new) in e.changes.items()}
+        if any(o.number > e.number and o.changes == e.changes and o.parent_id == best.id for o in scene.evidence.known):
+            continue
+        text = f"once more {told(scene, e)}: that was on {e.numbers.base}, and the best is {best.id} now"
+        yield knob_proposal(f"again {e.id}", e.category, f"{text}: register with knobs {json.dumps(again)}.", again)
 
 
 def simplified(scene: Scene) -> Iterator[Proposal]:

@@ -1,11 +1,12 @@
 """What to try next: the strategy, the categories, and a few concrete proposals about this very script."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
+from typing import Any
 
 from mcp_server.errors import InvalidInput
-from mcp_server.research import proposals
+from mcp_server.research import guidance, proposals
 from mcp_server.research.evidence import Count, Evidence
 from mcp_server.research.experiment import Run, Status
 from mcp_server.research.proposals import Proposal, Scene
@@ -28,6 +29,9 @@ from mcp_server.research.task import Category
 
 AT_LEAST, AT_MOST = 3, 5
 """How many proposals are made: at most five in the spirit of the mode; below three, others are added."""
+LESSONS_SHOWN = 10
+HYPOTHESIS = 300
+"""Characters of a suggestion that become the hypothesis of its call."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,15 @@ class Lesson:
 
 
 @dataclass(frozen=True)
+class Call:
+    """A suggestion as the call of a tool that carries it out."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+    text: str
+
+
+@dataclass(frozen=True)
 class Suggestion:
     """The answer to "what now?".
 
@@ -47,7 +60,9 @@ class Suggestion:
         strategy: the mode; `reason`, `explore_ratio` and `temperature` say why and how boldly.
         ranking: every allowed category, in the order in which the mode would try them.
         suggestions: three to five proposals (or why there are fewer), each a sentence or two.
-        pending_confirmations: ids to be run again before anything new; none under the greedy policy.
+        pending_confirmations: ids to be run again before anything new, the most promising first; none under the greedy
+            policy.
+        calls: those of the suggestions that a call carries out.
     """
 
     strategy: Mode
@@ -63,45 +78,70 @@ class Suggestion:
     suggestions: tuple[str, ...]
     pending_confirmations: tuple[str, ...]
     lessons: tuple[Lesson, ...]
+    calls: tuple[Call, ...]
 
 
 def suggest(run: Run, evidence: Evidence) -> Suggestion:
     """Say what to try next in a run. Equal evidence gives equal suggestions."""
     task, strategy = run.task, choose(run, evidence)
+    ranks = guidance.rank(run, evidence)
+    chosen, remarks = _chosen(run, evidence, strategy, ranks)
+    state = "" if task.policy == "greedy" else guidance.state(run, evidence, ranks)
+    waiting = sorted(evidence.pending, key=lambda e: -(e.numbers.z if e.numbers else 0.0))
+    first = ranks[0].category if ranks else None
+    lessons = sorted(evidence.lessons, key=lambda e: (e.category != first, -e.number))[:LESSONS_SHOWN]
     return Suggestion(
         strategy=strategy.mode,
-        reason=strategy.reason,
+        reason=f"{strategy.reason}. {state}" if state else strategy.reason,
         explore_ratio=strategy.explore_ratio,
         temperature=strategy.temperature,
-        ranking=ranking(task, evidence, strategy.mode),
+        ranking=ranks,
         category_stats=category_stats(task, evidence),
         underexplored_categories=underexplored(task, evidence),
         high_yield_categories=high_yield(evidence),
         near_miss_pairs=near_miss_pairs(task, evidence),
         trend=trend(task, evidence),
-        suggestions=tuple(_texts(run, evidence, strategy)),
-        pending_confirmations=(),
-        lessons=tuple(Lesson(e.id, e.status, e.lesson) for e in evidence.lessons),
+        suggestions=(*remarks, *(proposal.text for proposal in chosen)),
+        pending_confirmations=tuple(e.id for e in waiting),
+        lessons=tuple(Lesson(e.id, e.status, e.lesson) for e in lessons),
+        calls=tuple(_call(run, proposal) for proposal in chosen if proposal.tool),
     )
 
 
-def _texts(run: Run, evidence: Evidence, strategy: Strategy) -> Iterator[str]:
-    """The proposals as text: first what stands in the way, then those of the mode, then others to make up three."""
-    if evidence.best is None:
+def _call(run: Run, proposal: Proposal) -> Call:
+    arguments = dict(proposal.arguments)
+    if proposal.tool == "register":
+        hypothesis = proposal.text.removeprefix(f"{proposal.category}: ")[:HYPOTHESIS]
+        arguments = {"tag": run.tag, "category": proposal.category, "hypothesis": hypothesis} | arguments
+    return Call(proposal.tool, arguments, proposal.text)
+
+
+def _chosen(
+    run: Run, evidence: Evidence, strategy: Strategy, ranks: Sequence[Rank]
+) -> tuple[list[Proposal], list[str]]:
+    """The proposals to show, and remarks: first what stands in the way, then the new ideas, at least three in all."""
+    chosen: list[Proposal] = list(guidance.owed(run, evidence)) if run.task.policy != "greedy" else []
+    remarks: list[str] = []
+    if evidence.best is None and not any(e.unchanged for e in (*evidence.pending, *evidence.in_flight)):
         failed = f" ({evidence.finished} finished without a score)" if evidence.finished else ""
-        yield f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
+        text = f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
+        chosen.append(Proposal("baseline", "other", text))
     scene = Scene(run.task, evidence)
     try:
         scene = Scene(run.task, evidence, effective(outline(evidence.source or ""), run.device_kind))
     except InvalidInput as problem:
-        yield f"other: {problem}"
+        remarks.append(f"other: {problem}")
     allowed = set(run.task.scope)
-    fitting = _distinct(p for p in _of_mode(scene, strategy) if p.category in allowed)
+    sampling = run.task.policy != "greedy" and run.manual_mode is None and not strategy.conservative
+    found = guidance.ideas(run, scene, ranks) if sampling else _of_mode(scene, strategy)
+    fitting = _distinct(p for p in found if p.category in allowed)
+    new = list(islice(fitting, max(1, AT_MOST - len(chosen))))
     others = _distinct(p for p in chain(_exploring(scene), _exploiting(scene)) if p.category in allowed)
-    chosen = list(fitting)[:AT_MOST]
-    seen = {proposal.topic for proposal in chosen}
-    chosen += [p for p in others if p.topic not in seen][: max(0, AT_LEAST - len(chosen))]
-    yield from (proposal.text for proposal in chosen) if chosen else _in_general(scene)
+    seen = {proposal.topic for proposal in new}
+    new += islice((p for p in others if p.topic not in seen), max(0, AT_LEAST - len(chosen) - len(new)))
+    if not new:
+        remarks += _in_general(scene)
+    return [*chosen, *new], remarks
 
 
 def _of_mode(scene: Scene, strategy: Strategy) -> Iterator[Proposal]:

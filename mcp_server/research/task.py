@@ -27,7 +27,8 @@ Category = Literal[
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 Direction = Literal["minimize", "maximize"]
-Policy = Literal["greedy", "noise_aware", "strict"]
+Policy = Literal["noise_aware", "strict", "greedy"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 STARTUP_SECONDS = 120.0
 """What a training may spend before and after its budget: imports, compilation, evaluation."""
@@ -72,7 +73,7 @@ class Task:
     readonly: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     scope: tuple[Category, ...] = CATEGORIES
-    policy: Policy = "greedy"
+    policy: Policy = "noise_aware"
     near_miss_threshold: float = 0.002
     max_experiments: int | None = None
     target: float | None = None
@@ -127,9 +128,11 @@ def check_task(task: Task) -> Task:
     if not task.scope:
         raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}")
     split_command(task.command)
-    if task.policy != "greedy":
+    if task.policy not in POLICIES:
+        raise InvalidInput(f"policy {task.policy!r} is unknown", f"Choose from {', '.join(POLICIES)}")
+    if task.external and task.policy != "greedy":
         raise InvalidInput(
-            f"policy {task.policy!r} is not available in this version", "Use policy 'greedy', the default"
+            f"policy {task.policy!r} re-runs experiments, which an external run does by itself", "Use policy 'greedy'"
         )
     return task
 

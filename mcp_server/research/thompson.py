@@ -75,4 +75,4 @@ def ranked(run: Run, evidence: Evidence, draws: Draws) -> tuple[Rank, ...]:
         return ranking(run.task, evidence, choose(run, evidence).mode)
     proposals = (e for e in evidence.recent if evidence.baseline is None or e.id != evidence.baseline.id)
     known = arms((e.category, e.status == "keep") for e in proposals)
-    return sampled(run.task.scope, known, evidence.counts, draws)
+    return sampled(run.task.scope, known, evidence.changing, draws)

@@ -15,7 +15,7 @@ from mcp_server.research.experiment import KnobValue
 from mcp_server.research.knobs import written
 from mcp_server.research.ladders import Ladder, ladders
 from mcp_server.research.lines import Past, Point, Points, past_of
-from mcp_server.research.script import Setting, outline, words_of
+from mcp_server.research.script import Setting, effective, outline, words_of
 from mcp_server.research.task import Category, Direction
 from mcp_server.research.verdict import show
 
@@ -24,7 +24,8 @@ MOST_POINTS = 500
 ASKED = 8
 """How often the estimator is asked for a value that is still open, before the nearest open one is taken."""
 FIRST_STEP = 2
-"""Rungs of the first step of a knob that was never varied: about a factor of two, so that it shows above the noise."""
+"""Rungs of the first step of a knob that was never varied, about a factor of two, so that it shows above the noise;
+and the farthest from what was tried."""
 SHOWN = 3
 
 
@@ -54,6 +55,7 @@ def tune(
     *,
     count: int = 3,
     categories: Sequence[Category] | None = None,
+    device_kind: str = "cpu",
 ) -> tuple[Tuning, ...]:
     """Propose up to `count` changes of the present best's knobs; none where the script has none or is not Python.
 
@@ -63,9 +65,10 @@ def tune(
         source: the present best's script.
         points: the trials of the run, oldest first.
         categories: the categories whose knobs may be changed; None for all.
+        device_kind: knobs whose comments say that they do nothing there are left alone.
     """
     try:
-        settings = [setting for setting in outline(source).settings if setting.settable]
+        settings = [setting for setting in effective(outline(source), device_kind).settings if setting.settable]
     except InvalidInput:
         return ()
     present = {setting.knob.name: setting.knob.value for setting in settings}
@@ -131,6 +134,9 @@ def _rung(axis: _Axis, measured: Points, seed: int) -> int | None:
         for rung in range(len(ladder.rungs))
         if rung not in axis.past.closed and not measured.has({knob.name: ladder.put(knob.value, rung)})
     } - {ladder.place}
+    known = {ladder.place, *(place for value, _ in axis.past.regrets if (place := ladder.nearest(value)) is not None)}
+    if ladder.ordered:  # a few trials say little of what lies far from all of them
+        free = {rung for rung in free if any(abs(rung - place) <= FIRST_STEP for place in known)}
     if not free:
         return None
     lot = _lot(seed, ladder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mcp_server.errors import InvalidInput
-from mcp_server.research.experiment import Scalar
+from mcp_server.research.experiment import Numbers, Scalar
 from mcp_server.research.task import Policy, Task
 
 Decision = Literal["keep", "discard", "needs_confirmation", "crash"]
@@ -16,32 +16,6 @@ State = Literal["keep", "needs_confirmation", "near_miss", "discard", "crash"]
 
 ABORT_AFTER_CRASHES = 3
 """Crashes in a row from which an agent is advised to stop and look."""
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """What a verdict under noise rests on; all but z and the counts in units of the metric.
-
-    Attributes:
-        d: how much better the candidate is than what it was made from, the mean over its runs.
-        s: standard error of d, sigma * sqrt(1/n + 1/n_b).
-        z: d / s.
-        n: runs of the candidate.
-        n_b: runs behind the mean of its base.
-        sigma: standard deviation of one run, estimated with `dof` degrees of freedom.
-        base: id of the experiment that the candidate's last run was made from.
-        incumbent: id of the present best.
-    """
-
-    d: float
-    s: float
-    z: float
-    n: int
-    n_b: int
-    sigma: float
-    dof: int
-    base: str
-    incumbent: str
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ from mcp_server.operations import OPERATIONS, Operation
 from tests.project import Project
 
 PROGRAM = (sys.executable, "-m", "mcp_server")
-SETUP = ("setup_run", "--tag", "mar5", "--metric", "val_loss", "--direction", "minimize", "--time-budget-seconds", "5")
+SETUP = (
+    *("setup_run", "--tag", "mar5", "--metric", "val_loss", "--direction", "minimize"),
+    *("--time-budget-seconds", "5", "--policy", "greedy"),
+)
 BASELINE = ("register", "--tag", "mar5", "--hypothesis", "baseline", "--category", "other")
 
 

@@ -10,7 +10,7 @@ from mcp_server.lab.lab import Lab
 from mcp_server.lab.results import Completed, SetUp
 from mcp_server.settings import Settings
 
-GOAL: dict[str, Any] = {"metric": "val_loss", "direction": "minimize", "time_budget_seconds": 5.0}
+GOAL: dict[str, Any] = {"metric": "val_loss", "direction": "minimize", "time_budget_seconds": 5.0, "policy": "greedy"}
 
 
 @dataclass

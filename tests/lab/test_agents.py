@@ -152,7 +152,7 @@ async def test_a_similar_change_is_shown_with_its_outcome(settings: Settings) ->
     async with researching(settings) as agent:
         await agent.attempt("much higher", knobs={"LR": 0.9})
         again = await agent.lab.registering.register(
-            tag="mar8", hypothesis="once more", category="hyperparams", knobs={"LR": 0.9}
+            tag="mar8", hypothesis="a bit less", category="hyperparams", knobs={"LR": 0.8}
         )
         assert [(shown.experiment_id, shown.status) for shown in again.similar] == [("mar8-2", "discard")]
 

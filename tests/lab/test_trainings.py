@@ -45,7 +45,7 @@ async def test_a_training_that_fails_is_a_crash_and_counted_once(settings: Setti
 async def test_three_crashes_in_a_row_advise_to_stop_and_a_healthy_result_ends_the_streak(settings: Settings) -> None:
     async with researching(settings) as agent:
         for number in range(3):
-            await agent.attempt(f"clever {number}", **trap("crash"))
+            await agent.attempt(f"clever {number}", knobs={"TRAP": "crash", "DEPTH": 5 + number})
         assert (await agent.lab.verdicts.crash("mar8-4")).should_abort
         await agent.attempt("sober", knobs={"LR": 0.9})
         assert (await agent.lab.verdicts.crash("mar8-4")).consecutive_crashes == 0

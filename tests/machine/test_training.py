@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,7 +32,9 @@ def ending(yard: Any, script: str, task: Task | None = None, by: str | None = No
         rig = Rig(yard.settings, Repository.discover(yard.repo), yard.devices[0], lock)
         try:
             folders = yard.folders
-            order = Order(task or yard.task(), TRIAL, commit, folders.trial(TRIAL.id), folders.inputs("mar8"))
+            order = Order(
+                task or yard.task(), replace(TRIAL, commit=commit), folders.trial(TRIAL.id), folders.inputs("mar8")
+            )
             return asyncio.run(train(rig, order, busy, ask))
         finally:
             os.close(busy)

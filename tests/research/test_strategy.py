@@ -20,7 +20,9 @@ from mcp_server.research.strategy import (
 )
 from mcp_server.research.task import CATEGORIES, Category, Task
 
-TASK = Task("val_bpb", "minimize", 300, "train.py", "python train.py", "/usr/bin/python3", ("train.py",))
+TASK = Task(
+    "val_bpb", "minimize", 300, "train.py", "python train.py", "/usr/bin/python3", ("train.py",), policy="greedy"
+)
 RUN = Run("mar8", "autoresearch/mar8", "b" * 40, TASK, "cpu", {}, 0.0)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_server.research.evidence import Evidence, gather
 from mcp_server.research.experiment import Experiment, Run, Status
-from mcp_server.research.knobs import read_knobs, write_knobs
+from mcp_server.research.knobs import read_knobs
 from mcp_server.research.proposals import Scene, open_moves
 from mcp_server.research.script import outline
 from mcp_server.research.suggestions import AT_LEAST, AT_MOST, Suggestion, suggest
@@ -52,7 +52,9 @@ class GPT:
             x = block(x)
         return self.lm_head(x)
 """
-TASK = Task("val_bpb", "minimize", 300, "train.py", "python train.py", "/usr/bin/python3", ("train.py",))
+TASK = Task(
+    "val_bpb", "minimize", 300, "train.py", "python train.py", "/usr/bin/python3", ("train.py",), policy="greedy"
+)
 RUN = Run("mar8", "autoresearch/mar8", "b" * 40, TASK, "cpu", {}, 0.0)
 
 
@@ -112,12 +114,14 @@ def test_exploiting_tries_half_the_step_of_a_near_miss() -> None:
     # 0.7 / 0.5 = 1.4: far apart, so sqrt(0.5 * 0.7) = 0.59
 
 
-def test_combining_names_the_pair_and_the_knobs_to_set() -> None:
-    first = told(HISTORY, "combine").suggestions[0]
+def test_combining_names_the_pair_and_how_to_put_it_together() -> None:
+    suggestion = told(HISTORY, "combine")
+    first = suggestion.suggestions[0]
     assert first.startswith("combination: put e3 (WARMDOWN_RATIO 0.5 -> 0.7: a near miss, short by 0.0005) and e4 (")
-    knobs = json.loads(first[first.index("{") : first.rindex("}") + 1])
-    assert knobs == {"WARMDOWN_RATIO": 0.7, "HEAD_DIM": 64}
-    assert read_knobs(write_knobs(SCRIPT, knobs))["HEAD_DIM"].value == 64
+    assert first.endswith('register with combine ["e3", "e4"].')
+    call = suggestion.calls[0]
+    assert (call.tool, call.arguments["combine"], call.text) == ("register", ["e3", "e4"], first)
+    assert call.arguments["category"] == "combination"
 
 
 def test_ablation_questions_the_kept_changes_still_in_place() -> None:

@@ -18,6 +18,7 @@ TASK = Task(
     command="python train.py",
     interpreter="/usr/bin/python3",
     editable=("train.py",),
+    policy="greedy",
 )
 
 

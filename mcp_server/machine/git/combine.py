@@ -2,15 +2,18 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path, PurePosixPath
 
+from mcp_server.errors import InvalidInput
 from mcp_server.machine.git.candidate import tree_with_entries
 from mcp_server.machine.git.command import GitFailed
 from mcp_server.machine.git.repository import Entry, Repository
+from mcp_server.research.experiment import KnobValue
 from mcp_server.research.guard import FOLDER, SUBMODULE, SYMLINK
+from mcp_server.research.knobs import changed_knobs, read_knobs, write_knobs
 
 _MARKS = 61
 """Characters of a conflict marker; no line of a script begins with so many of them."""
@@ -118,6 +121,7 @@ class _Merge:
         """Merge three texts line by line."""
         mode = theirs.mode if self.old is None or ours.mode == self.old.mode else ours.mode
         texts = [self._text(entry) for entry in (ours, self.old, theirs)]
+        texts[2], knobs = _without_knobs(*texts)
         if any(b"\0" in text for text in texts):
             return [self._whole("it is not text, and both changed it")]
         with tempfile.TemporaryDirectory(prefix="autoresearch-merge-") as folder:
@@ -132,6 +136,8 @@ class _Merge:
                     raise
                 merged = files[0].read_bytes().decode("utf-8", "replace")
                 return list(self._hunks(texts[0].decode("utf-8", "replace"), merged))
+            if knobs:
+                files[0].write_bytes(write_knobs(files[0].read_bytes().decode(), knobs).encode())
             oid = self.repository.main.git("hash-object", "-w", "--no-filters", str(files[0])).strip()
         self.present[self.path] = Entry(mode, oid)
         return ()
@@ -157,6 +163,23 @@ class _Merge:
 
     def _whole(self, reason: str) -> Conflict:
         return Conflict(self.commit, self.path, 0, 0, "", "", reason)
+
+
+def _without_knobs(ours: bytes, old: bytes, theirs: bytes) -> tuple[bytes, Mapping[str, KnobValue]]:
+    """`theirs` without the knobs that it alone set, and these knobs.
+
+    Knobs stand line under line, where a merge by lines takes any two changes for a conflict.
+    """
+    try:
+        before, after, present = (text.decode("utf-8") for text in (old, theirs, ours))
+        changed, mine = changed_knobs(before, after), changed_knobs(before, present)
+        own = {name: pair for name, pair in changed.items() if name not in mine and name in read_knobs(present)}
+        if not own:
+            return theirs, {}
+        plain = write_knobs(after, {name: value for name, (value, _) in own.items()})
+        return plain.encode(), {name: value for name, (_, value) in own.items()}
+    except (InvalidInput, UnicodeDecodeError, RecursionError):
+        return theirs, {}
 
 
 def _lines_of(solved: Sequence[str], ours: Sequence[str]) -> Callable[[int], int]:

@@ -1,6 +1,5 @@
 """Experiments: registering them, judging them, and the chain of keeps that the branch shows."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -8,24 +7,28 @@ import aiosqlite
 
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.memory import remember
 from mcp_server.machine.store.rows import dump, experiment_of
-from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
-from mcp_server.research.experiment import FINISHED, Experiment, Origin, Scalar, Status
-
-LATEST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT 1"
+from mcp_server.machine.store.trials import crash_body
+from mcp_server.machine.store.verdicts import LATEST_KEEP
+from mcp_server.research.experiment import Experiment, KnobValue
+from mcp_server.research.memory import Fingerprint
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What a verdict writes into an experiment."""
+class Count:
+    """What a run has.
 
-    status: Status
-    reason: str
-    value: float | None
-    delta: float | None
-    near_miss: bool
-    metrics: Mapping[str, Scalar]
-    origin: Origin = "measured"
+    Attributes:
+        settled: kept experiments, and those without a change that did not crash.
+    """
+
+    total: int
+    settled: int
+
+
+NOTHING = Fingerprint("", (), ())
+"""What is remembered of an experiment that is not to be found again by what it changed."""
 
 
 class Experiments:
@@ -34,25 +37,28 @@ class Experiments:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, experiment: Experiment, admit: Callable[[int, int], None] | None = None) -> Experiment:
+    async def add(
+        self,
+        experiment: Experiment,
+        change: Fingerprint = NOTHING,
+        knobs: Mapping[str, KnobValue] = {},
+        admit: Callable[[Count], None] | None = None,
+    ) -> Experiment:
         """Record a new experiment, or return the open one that was registered by an equal request.
 
         Args:
-            admit: raises to refuse the experiment, given how many the run has and how many of these did not crash;
-                it is pure, since it runs inside the transaction.
+            change, knobs: what is remembered of it, see `Memory`.
+            admit: raises to refuse the experiment, given what the run has; it is pure, since it runs inside the
+                transaction.
         """
 
         async def body(connection: aiosqlite.Connection) -> Experiment:
             if open_one := await fetch(connection, _OPEN_REQUEST, [experiment.tag, experiment.request]):
                 return experiment_of(open_one)
             if admit is not None:
-                total = await fetch(
-                    connection,
-                    "SELECT count(*) AS total, sum(status <> 'crash') AS healthy FROM experiments WHERE tag = ?",
-                    [experiment.tag],
-                )
-                assert total is not None
-                admit(total["total"], total["healthy"] or 0)
+                row = await fetch(connection, _COUNT, [experiment.tag])
+                assert row is not None
+                admit(Count(row["total"], row["settled"] or 0))
             row = await fetch(
                 connection,
                 """
@@ -83,9 +89,16 @@ class Experiments:
                 ],
             )
             assert row is not None
+            await remember(connection, experiment.tag, experiment.number, change, knobs)
             return experiment_of(row)
 
         return await self._database.transaction(body)
+
+    async def count(self, tag: str) -> Count:
+        """What a run has."""
+        row = await self._database.one(_COUNT, [tag])
+        assert row is not None
+        return Count(row["total"], row["settled"] or 0)
 
     async def open_request(self, tag: str, request: str) -> Experiment | None:
         """The experiment, not yet judged, that was registered by an equal request."""
@@ -121,53 +134,6 @@ class Experiments:
         """The incumbent: the latest keep of a run."""
         row = await self._database.one(LATEST_KEEP, [tag])
         return experiment_of(row) if row else None
-
-    async def decide(
-        self, experiment_id: str, judge: Callable[[Experiment, Experiment | None], Decision]
-    ) -> tuple[Experiment, bool]:
-        """Judge an experiment against the incumbent of this very moment, and record the verdict.
-
-        Returns the experiment and whether the verdict is new; one that has its verdict stays as it is. `judge` gets
-        the experiment and the incumbent; it is pure, since it runs inside the transaction.
-        """
-
-        async def body(connection: aiosqlite.Connection) -> tuple[Experiment, bool]:
-            row = await fetch(connection, "SELECT * FROM experiments WHERE id = ?", [experiment_id])
-            if row is None:
-                raise UnknownId(f"No experiment has the id {experiment_id!r}", "Call history to see the ids")
-            experiment = experiment_of(row)
-            if experiment.status in FINISHED:
-                return experiment, False
-            best = await fetch(connection, LATEST_KEEP, [experiment.tag])
-            incumbent = experiment_of(best) if best else None
-            decision = judge(experiment, incumbent)
-            if decision.status == "crash":
-                await crash_body(connection, experiment_id, decision.reason, decision.metrics)
-            else:
-                await connection.execute(
-                    f"""
-                    UPDATE experiments SET status = ?, reason = ?, value = ?, delta = ?, best_before = ?,
-                        near_miss = ?, metrics = ?, origin = ?, decided = {NEXT_DECISION}, decided_at = ?
-                    WHERE id = ?
-                    """,  # noqa: S608 - the expression is a constant
-                    [
-                        decision.status,
-                        decision.reason,
-                        decision.value,
-                        decision.delta,
-                        incumbent.value if incumbent else None,
-                        decision.near_miss,
-                        dump(decision.metrics),
-                        decision.origin,
-                        time.time(),
-                        experiment_id,
-                    ],
-                )
-            judged = await fetch(connection, "SELECT * FROM experiments WHERE id = ?", [experiment_id])
-            assert judged is not None
-            return experiment_of(judged), True
-
-        return await self._database.transaction(body)
 
     async def crash(self, experiment_id: str, reason: str) -> None:
         """Give a trained experiment, or a registered one of an external run, the verdict `crash`."""
@@ -223,4 +189,8 @@ class Experiments:
         await self._database.transaction(body)
 
 
+_COUNT = """
+    SELECT count(*) AS total, sum(status = 'keep' OR (commit_sha = base_commit AND status <> 'crash')) AS settled
+    FROM experiments WHERE tag = ?
+"""
 _OPEN_REQUEST = "SELECT * FROM experiments WHERE tag = ? AND request = ? AND decided IS NULL"

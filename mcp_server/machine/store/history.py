@@ -96,6 +96,45 @@ class History:
         rows = await self._experiments("WHERE tag = ? AND status = 'keep' ORDER BY decided LIMIT 1", [tag])
         return rows[0] if rows else None
 
+    async def first_keep(self, tag: str) -> str | None:
+        """The id of the first keep of a run."""
+        first = await self.baseline(tag)
+        return first.id if first else None
+
+    async def discards_since_keep(self, tag: str, limit: int = 1000) -> int:
+        """How many experiments were discarded since the last keep; crashes do not count."""
+        row = await self._database.one(
+            """
+            SELECT count(*) AS discards FROM (
+                SELECT 1 FROM experiments WHERE tag = ?1 AND status = 'discard' AND decided > COALESCE((
+                    SELECT decided FROM experiments WHERE tag = ?1 AND status = 'keep' ORDER BY decided DESC LIMIT 1
+                ), 0) LIMIT ?2
+            )
+            """,
+            [tag, limit],
+        )
+        return int(row["discards"]) if row else 0
+
+    async def pending(self, tag: str, limit: int) -> Sequence[Experiment]:
+        """Experiments that need confirmation, the oldest first."""
+        return await self._experiments(
+            "WHERE tag = ? AND status = 'needs_confirmation' ORDER BY number LIMIT ?", [tag, limit]
+        )
+
+    async def noise(self, tag: str) -> tuple[float, int]:
+        """The sums over a run's replicates: squares and degrees of freedom, see `noise.Noise`."""
+        row = await self._database.one(
+            "SELECT sum(squares) AS squares, sum(dof) AS dof FROM experiments WHERE tag = ? AND dof > 0", [tag]
+        )
+        return (row["squares"] or 0.0, row["dof"] or 0) if row else (0.0, 0)
+
+    async def accepted_loss(self, tag: str) -> float:
+        """What the simplifications that were kept may have cost in all, in units of the metric."""
+        row = await self._database.one(
+            "SELECT sum(accepted_loss) AS loss FROM experiments WHERE tag = ? AND status = 'keep'", [tag]
+        )
+        return float(row["loss"] or 0.0) if row else 0.0
+
     async def near_misses(self, tag: str, best: float, limit: int) -> Sequence[Experiment]:
         """Near misses by the distance of their value from the present best."""
         return await self._experiments(

@@ -34,21 +34,15 @@ class Memory:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, experiment: Experiment, change: Fingerprint, knobs: Mapping[str, KnobValue]) -> None:
-        """Remember a recorded experiment's change and the values of all its knobs; what is remembered stays so."""
-        place = [experiment.tag, experiment.number]
-
-        async def body(connection: aiosqlite.Connection) -> None:
-            await connection.execute(
-                "INSERT OR IGNORE INTO fingerprints (tag, number, digest, sketch, knobs) VALUES (?, ?, ?, ?, ?)",
-                [*place, change.digest, json.dumps(change.sketch), dump(knobs)],
-            )
-            await connection.executemany(
-                "INSERT OR IGNORE INTO likenesses (tag, number, key) VALUES (?, ?, ?)",
-                [[*place, key] for key in change.keys],
-            )
-
-        await self._database.transaction(body)
+    async def change_of(self, tag: str, number: int) -> Fingerprint:
+        """What is remembered of an experiment's change; an empty one where nothing is."""
+        row = await self._database.one(
+            "SELECT digest, sketch FROM fingerprints WHERE tag = ? AND number = ?", [tag, number]
+        )
+        keys = await self._database.all("SELECT key FROM likenesses WHERE tag = ? AND number = ?", [tag, number])
+        if row is None:
+            return Fingerprint("", (), ())
+        return Fingerprint(row["digest"], tuple(key["key"] for key in keys), tuple(json.loads(row["sketch"])))
 
     async def identical(
         self, tag: str, change: Fingerprint, limit: int = 5, besides: int | None = None
@@ -101,7 +95,7 @@ class Memory:
             [*(word for key in change.keys for word in (tag, key, NEWEST_OF_KEY)), tag, besides, LOOKED_AT],
         )
 
-    async def points(self, tag: str, metric: str, device_kind: str, limit: int = 500) -> list[Point]:
+    async def points(self, tag: str, metric: str, device_type: str, limit: int = 500) -> list[Point]:
         """The knobs and the outcome of the latest trials of a run that ended by themselves, oldest first.
 
         A trial that ended without a finite value of the metric counts as failed.
@@ -110,12 +104,28 @@ class Memory:
             """
             SELECT knobs, trials.metrics, trials.status
             FROM fingerprints JOIN experiments USING (tag, number) JOIN trials ON experiment_id = experiments.id
-            WHERE tag = ? AND device_kind = ? AND trials.status IN ('finished', 'failed', 'timed_out')
+            WHERE tag = ? AND device_type = ? AND trials.commit_sha = experiments.commit_sha
+              AND trials.status IN ('finished', 'failed', 'timed_out')
             ORDER BY number DESC, attempt DESC LIMIT ?
             """,
-            [tag, device_kind, limit],
+            [tag, device_type, limit],
         )
         return [_point(row, metric) for row in reversed(rows)]
+
+
+async def remember(
+    connection: aiosqlite.Connection, tag: str, number: int, change: Fingerprint, knobs: Mapping[str, KnobValue]
+) -> None:
+    """Remember what an experiment changed and the values of all its knobs, in place of what was remembered of it."""
+    await connection.execute(
+        "INSERT OR REPLACE INTO fingerprints (tag, number, digest, sketch, knobs) VALUES (?, ?, ?, ?, ?)",
+        [tag, number, change.digest, json.dumps(change.sketch), dump(knobs)],
+    )
+    await connection.execute("DELETE FROM likenesses WHERE tag = ? AND number = ?", [tag, number])
+    await connection.executemany(
+        "INSERT OR IGNORE INTO likenesses (tag, number, key) VALUES (?, ?, ?)",
+        [[tag, number, key] for key in change.keys],
+    )
 
 
 def _point(row: Row, metric: str) -> Point:

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from mcp_server.machine.store.connection import Row
-from mcp_server.research.experiment import Experiment, Run, Trial
+from mcp_server.research.experiment import Experiment, Numbers, Run, Trial
 from mcp_server.research.task import Task
 
 
@@ -50,13 +50,14 @@ def experiment_of(row: Row) -> Experiment:
     values["changes"] = {name: tuples(pair) for name, pair in json.loads(values["changes"]).items()}
     values["metrics"] = json.loads(values["metrics"])
     values["near_miss"] = bool(values["near_miss"])
+    values["numbers"] = Numbers(**json.loads(values["numbers"])) if values["numbers"] else None
     return Experiment(**values)
 
 
 def trial_of(row: Row) -> Trial:
     """The trial in a row of `trials`."""
     values = dict(row)
-    del values["came_from"]
+    values["commit"] = values.pop("commit_sha")
     values["metrics"] = json.loads(values["metrics"])
     values["stop_requested"] = bool(values["stop_requested"])
     return Trial(**values)

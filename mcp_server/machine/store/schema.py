@@ -77,6 +77,11 @@ EXPERIMENTS = (
         decided INTEGER,
         decided_at REAL,
         branch_commit TEXT,
+        numbers TEXT,
+        accepted_loss REAL NOT NULL DEFAULT 0,
+        runs INTEGER NOT NULL DEFAULT 0,
+        squares REAL NOT NULL DEFAULT 0,
+        dof INTEGER NOT NULL DEFAULT 0,
         UNIQUE (tag, number)
     ) STRICT
     """,
@@ -87,6 +92,7 @@ EXPERIMENTS = (
     "CREATE INDEX experiments_by_category ON experiments (tag, category, status)",
     "CREATE INDEX keeps ON experiments (tag, decided) WHERE status = 'keep'",
     "CREATE INDEX near_misses ON experiments (tag, delta) WHERE near_miss",
+    "CREATE INDEX replicated ON experiments (tag, squares, dof) WHERE dof > 0",
     "CREATE INDEX experiments_by_commit ON experiments (tag, commit_sha)",
     "CREATE INDEX lessons ON experiments (tag, decided) WHERE lesson <> ''",
     f"""
@@ -104,9 +110,11 @@ TRIALS = (
         experiment_id TEXT NOT NULL REFERENCES experiments (id),
         attempt INTEGER NOT NULL,
         seed INTEGER NOT NULL,
-        device_kind TEXT NOT NULL,
+        device_type TEXT NOT NULL,
         status TEXT NOT NULL CHECK (status IN ({_quoted(TRIAL_STATUSES)})),
         came_from TEXT NOT NULL,
+        commit_sha TEXT NOT NULL,
+        base_id TEXT REFERENCES experiments (id),
         queued_at REAL NOT NULL,
         device TEXT,
         worker_pid INTEGER,
@@ -121,7 +129,7 @@ TRIALS = (
     """,
     # At most one live trial an experiment: a second `train` re-attaches, whichever server asked.
     "CREATE UNIQUE INDEX live_trials ON trials (experiment_id) WHERE status IN ('queued', 'training')",
-    "CREATE INDEX queue ON trials (device_kind, queued_at) WHERE status = 'queued'",
+    "CREATE INDEX queue ON trials (device_type, queued_at) WHERE status = 'queued'",
     "CREATE INDEX training ON trials (device) WHERE status = 'training'",
     """
     CREATE TRIGGER ended_is_immutable BEFORE UPDATE ON trials
@@ -153,23 +161,18 @@ FINGERPRINTS = (
         PRIMARY KEY (tag, key, number)
     ) STRICT, WITHOUT ROWID
     """,
+    "CREATE INDEX likenesses_of ON likenesses (tag, number)",
 )
 """What each experiment changed, so that equal and similar changes are found, and the knobs that it ran with."""
 
 
-async def runs_experiments_trials(connection: aiosqlite.Connection) -> None:
+async def first_tables(connection: aiosqlite.Connection) -> None:
     """Create the tables of the first version."""
-    for statement in (*RUNS, *EXPERIMENTS, *TRIALS):
+    for statement in (*RUNS, *EXPERIMENTS, *TRIALS, *FINGERPRINTS):
         await connection.execute(statement)
 
 
-async def fingerprints(connection: aiosqlite.Connection) -> None:
-    """Create the tables of the second version. Experiments from before it are not remembered by what they changed."""
-    for statement in FINGERPRINTS:
-        await connection.execute(statement)
-
-
-MIGRATIONS: list[Callable[[aiosqlite.Connection], Awaitable[None]]] = [runs_experiments_trials, fingerprints]
+MIGRATIONS: list[Callable[[aiosqlite.Connection], Awaitable[None]]] = [first_tables]
 
 
 async def migrate(connection: aiosqlite.Connection) -> None:

@@ -11,6 +11,7 @@ from mcp_server.machine.store.history import History
 from mcp_server.machine.store.memory import Memory
 from mcp_server.machine.store.runs import Runs
 from mcp_server.machine.store.trials import Trials
+from mcp_server.machine.store.verdicts import Verdicts
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,18 @@ class Store:
     trials: Trials
     history: History
     memory: Memory
+    verdicts: Verdicts
 
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path) -> AsyncIterator["Store"]:
         """Open the store at `path`, creating or upgrading it; raises NotReady if it cannot be used."""
         async with Database.open(path) as database:
-            yield cls(Runs(database), Experiments(database), Trials(database), History(database), Memory(database))
+            yield cls(
+                Runs(database),
+                Experiments(database),
+                Trials(database),
+                History(database),
+                Memory(database),
+                Verdicts(database),
+            )

@@ -2,16 +2,20 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import aiosqlite
 
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.machine.store.connection import Database, fetch
 from mcp_server.machine.store.rows import dump, trial_of
-from mcp_server.research.experiment import FIRST_SEED, MAX_LOST, Ending, Trial
+from mcp_server.research.experiment import MAX_LOST, Ending, Trial, fresh_seed
 
-NEXT_DECISION = "(SELECT COALESCE(MAX(decided), 0) + 1 FROM experiments AS other WHERE other.tag = experiments.tag)"
-"""The number of the next verdict in an experiment's run, as an SQL expression."""
+NEXT_DECISION = """(
+    SELECT max(COALESCE(MAX(decided), 0), (SELECT listed FROM runs WHERE runs.tag = experiments.tag)) + 1
+    FROM experiments AS other WHERE other.tag = experiments.tag
+)"""
+"""The number of the next verdict in an experiment's run, as an SQL expression; one once listed is not given again."""
 
 
 class Trials:
@@ -20,50 +24,66 @@ class Trials:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def enqueue(self, experiment_id: str, seed: int | None, device_kind: str) -> Trial:
+    async def enqueue(
+        self, experiment_id: str, seed: int | None, device_type: str, base_id: str | None = None
+    ) -> Trial:
         """Queue a trial of an experiment, or return the live one; raises WrongState if it may not be trained.
 
         Args:
-            seed: the seed of the trial; None takes 42 for the first and one more for each further trial, except that a
+            seed: the seed of the trial; None takes the first from 42 on that the experiment had not, except that a
                 trial after one that was stopped or lost has the seed of that one.
+            base_id: see Trial.
         """
 
         async def body(connection: aiosqlite.Connection) -> Trial:
-            last = await fetch(
-                connection,
-                "SELECT * FROM trials WHERE experiment_id = ? ORDER BY attempt DESC LIMIT 1",
-                [experiment_id],
+            rows = await connection.execute_fetchall(
+                "SELECT * FROM trials WHERE experiment_id = ? ORDER BY attempt", [experiment_id]
             )
-            if last and last["status"] in ("queued", "training"):
-                return trial_of(last)
-            again = last is not None and last["status"] in ("stopped", "lost")
-            came_from = await fetch(
+            earlier = [trial_of(row) for row in rows]
+            last = earlier[-1] if earlier else None
+            if last and last.status in ("queued", "training"):
+                return last
+            again = last is not None and last.status in ("stopped", "lost")
+            found = await fetch(
                 connection,
-                "SELECT status FROM experiments WHERE id = ? AND (status IN ('registered', 'needs_confirmation')"
-                " OR (status = 'trained' AND ?))",
+                "SELECT status, commit_sha FROM experiments WHERE id = ?"
+                " AND (status IN ('registered', 'needs_confirmation', 'keep') OR (status = 'trained' AND ?))",
                 [experiment_id, again],
             )
-            if came_from is None:
+            if found is None:
                 raise WrongState(f"Experiment {experiment_id} cannot be trained now", "Call history to see its status")
-            attempt = last["attempt"] + 1 if last else 1
-            chosen = last["seed"] if last and again and seed is None else seed
-            return await _insert(connection, experiment_id, attempt, chosen, device_kind, came_from["status"])
+            chosen = seed
+            if chosen is None:
+                chosen = last.seed if last and again else fresh_seed({trial.seed for trial in earlier})
+            trial = Trial(
+                id=f"{experiment_id}.{len(earlier) + 1}",
+                experiment_id=experiment_id,
+                attempt=len(earlier) + 1,
+                seed=chosen,
+                device_type=device_type,
+                status="queued",
+                queued_at=time.time(),
+                commit=found["commit_sha"],
+                base_id=base_id,
+                came_from=found["status"],
+            )
+            return await _insert(connection, trial)
 
         return await self._database.transaction(body)
 
-    async def claim(self, device: str, device_kind: str, worker_pid: int) -> Trial | None:
-        """Move the oldest queued trial of a device kind to `training` on this device, if there is one."""
+    async def claim(self, device: str, device_type: str, worker_pid: int) -> Trial | None:
+        """Move the oldest queued trial of a device type to `training` on this device, if there is one."""
 
         async def body(connection: aiosqlite.Connection) -> Trial | None:
             row = await fetch(
                 connection,
                 """
                 UPDATE trials SET status = 'training', device = ?, worker_pid = ?, started_at = ?
-                WHERE id = (SELECT id FROM trials WHERE status = 'queued' AND device_kind = ?
+                WHERE id = (SELECT id FROM trials WHERE status = 'queued' AND device_type = ?
                             ORDER BY queued_at, rowid LIMIT 1)
                 RETURNING *
                 """,
-                [device, worker_pid, time.time(), device_kind],
+                [device, worker_pid, time.time(), device_type],
             )
             if row is None:
                 return None
@@ -123,8 +143,10 @@ class Trials:
             assert lost is not None
             if row["status"] == "stopped" or lost["times"] > MAX_LOST:
                 return False
+            lost_one = trial_of(row)
+            attempt = lost_one.attempt + 1
             await _insert(
-                connection, experiment_id, row["attempt"] + 1, row["seed"], row["device_kind"], row["came_from"]
+                connection, replace(lost_one, id=f"{experiment_id}.{attempt}", attempt=attempt, queued_at=time.time())
             )
             return True
 
@@ -170,22 +192,22 @@ class Trials:
         rows = await self._database.all("SELECT * FROM trials WHERE status = 'training'")
         return {row["device"]: trial_of(row) for row in rows}
 
-    async def waiting(self, device_kind: str) -> int:
-        """How many trials are queued for a kind of device."""
+    async def waiting(self, device_type: str) -> int:
+        """How many trials are queued for a type of device."""
         row = await self._database.one(
-            "SELECT count(*) AS waiting FROM trials WHERE status = 'queued' AND device_kind = ?", [device_kind]
+            "SELECT count(*) AS waiting FROM trials WHERE status = 'queued' AND device_type = ?", [device_type]
         )
         return int(row["waiting"]) if row else 0
 
     async def position(self, trial: Trial) -> int:
-        """How many queued trials of its kind come before a queued trial, plus one."""
+        """How many queued trials of its type come before a queued trial, plus one."""
         row = await self._database.one(
             """
             SELECT count(*) AS position FROM trials
-            WHERE status = 'queued' AND device_kind = ?
+            WHERE status = 'queued' AND device_type = ?
               AND (queued_at, rowid) <= (SELECT queued_at, rowid FROM trials WHERE id = ?)
             """,
-            [trial.device_kind, trial.id],
+            [trial.device_type, trial.id],
         )
         return int(row["position"]) if row else 0
 
@@ -204,42 +226,50 @@ class Trials:
         return [trial_of(row) for row in rows]
 
 
-async def _insert(
-    connection: aiosqlite.Connection,
-    experiment_id: str,
-    attempt: int,
-    seed: int | None,
-    device_kind: str,
-    came_from: str,
-) -> Trial:
-    """Insert a queued trial and move its experiment to `queued`."""
-    seed = FIRST_SEED + attempt - 1 if seed is None else seed
+async def _insert(connection: aiosqlite.Connection, trial: Trial) -> Trial:
+    """Insert a trial as queued and move its experiment to `queued`."""
     row = await fetch(
         connection,
         """
-        INSERT INTO trials (id, experiment_id, attempt, seed, device_kind, status, came_from, queued_at)
-        VALUES (?, ?, ?, ?, ?, 'queued', ?, ?) RETURNING *
+        INSERT INTO trials (
+            id, experiment_id, attempt, seed, device_type, status, came_from, queued_at, commit_sha, base_id
+        ) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?) RETURNING *
         """,
-        [f"{experiment_id}.{attempt}", experiment_id, attempt, seed, device_kind, came_from, time.time()],
+        [
+            trial.id,
+            trial.experiment_id,
+            trial.attempt,
+            trial.seed,
+            trial.device_type,
+            trial.came_from,
+            trial.queued_at,
+            trial.commit,
+            trial.base_id,
+        ],
     )
     assert row is not None
-    await _move(connection, experiment_id, "queued")
+    await _move(connection, trial.experiment_id, "queued")
     return trial_of(row)
 
 
 async def _move(connection: aiosqlite.Connection, experiment_id: str, status: str) -> None:
-    """Move an experiment to a status; the table's trigger refuses an illegal transition."""
-    await connection.execute("UPDATE experiments SET status = ? WHERE id = ?", [status, experiment_id])
+    """Move an experiment to a status, unless it is kept: then it is only measured again, and stays so.
+
+    The table's trigger refuses an illegal transition.
+    """
+    await connection.execute(
+        "UPDATE experiments SET status = ? WHERE id = ? AND status <> 'keep'", [status, experiment_id]
+    )
 
 
 async def crash_body(
     connection: aiosqlite.Connection, experiment_id: str, reason: str, metrics: Mapping[str, float | int | str]
 ) -> None:
-    """Give an experiment the verdict `crash`."""
+    """Give an experiment the verdict `crash`, unless it is kept and was only measured again."""
     await connection.execute(
         f"""
         UPDATE experiments SET status = 'crash', reason = ?, metrics = ?, decided = {NEXT_DECISION}, decided_at = ?
-        WHERE id = ?
+        WHERE id = ? AND status <> 'keep'
         """,  # noqa: S608 - the expression is a constant
         [reason, dump(metrics), time.time(), experiment_id],
     )

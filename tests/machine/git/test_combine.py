@@ -27,6 +27,18 @@ def commit_all(folder: Path) -> str:
     return run_git(folder, "rev-parse", "HEAD")
 
 
+def test_knobs_that_stand_line_under_line_do_not_conflict(repository: Repository, start: str) -> None:
+    best = commit_files(repository, start, train_py=changed(10, to="3"))
+    a = commit_files(repository, start, train_py=changed(9, 11, to="4").replace("line_12 = 12", "line_12 = print()"))
+    combined = combine(repository, best, [(start, a)])
+    assert combined.tree is not None
+    wanted = changed(9, 11, to="4", text=changed(10, to="3")).replace("line_12 = 12", "line_12 = print()")
+    assert repository.read_file(combined.tree, "train.py") == wanted
+    both = commit_files(repository, start, train_py=changed(9, 10, to="5"))
+    [conflict] = combine(repository, best, [(start, both)]).conflicts
+    assert (conflict.start, conflict.end, conflict.present) == (10, 10, "line_10 = 3\n")
+
+
 def test_two_changes_meet_on_a_third(repository: Repository, start: str, folder: Path) -> None:
     best = commit_files(repository, start, train_py=changed(10))
     a = commit_files(repository, start, train_py=changed(2), new_py="a = 1\n")

@@ -3,12 +3,13 @@
 import sqlite3
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mcp_server.machine.store import Store
-from mcp_server.machine.store.schema import EXPERIMENTS, RUNS, TRIALS
+from mcp_server.machine.store.verdicts import Decision, Moved
 from mcp_server.research.experiment import Ending, Experiment, Run, Scalar, TrialStatus
 from mcp_server.research.lines import Point
 from mcp_server.research.memory import Fingerprint, fingerprint
@@ -37,9 +38,7 @@ async def remember(store: Store, number: int, made: Fingerprint, tag: str = "mar
     experiment = Experiment(
         f"{tag}-{number}", tag, number, "ada", f"c{number}", "base", "better", "other", f"r{number}", 0.0
     )
-    recorded = await store.experiments.add(experiment)
-    await store.memory.add(recorded, made, {"LR": lr, "BETAS": (0.8, 0.95), "NAME": None})
-    return recorded
+    return await store.experiments.add(experiment, made, {"LR": lr, "BETAS": (0.8, 0.95), "NAME": None})
 
 
 async def train(store: Store, experiment: Experiment, status: TrialStatus, **metrics: Scalar) -> None:
@@ -76,11 +75,19 @@ async def test_similar_changes_are_found_the_likest_first(store: Store) -> None:
     assert await store.memory.similar("mar8", fingerprint({})) == []
 
 
-async def test_what_is_remembered_stays(store: Store) -> None:
+async def test_a_change_put_on_another_base_is_remembered_as_it_is_there(store: Store) -> None:
     first = await remember(store, 1, change("LR = 0.1", "LR = 0.2"))
-    await store.memory.add(first, change("DEPTH = 4", "DEPTH = 5"), {})
-    assert await store.memory.identical("mar8", change("LR = 0.1", "LR = 0.2")) == [first]
-    assert await store.memory.identical("mar8", change("DEPTH = 4", "DEPTH = 5")) == []
+    made = change("DEPTH = 4", "DEPTH = 5")
+    moved = Moved("c2", "base2", first.id, "DEPTH", 1, 1, {}, made, {"LR": 0.1})
+    assert not await store.verdicts.move(first, moved)
+    await train(store, first, "finished", loss=1.5)
+    wait = Decision("needs_confirmation", "so it is", 1.5, 0.1, False, {})
+    await store.verdicts.decide(first.id, lambda case: wait)
+    assert await store.verdicts.move(first, moved)
+    assert await store.memory.identical("mar8", change("LR = 0.1", "LR = 0.2")) == []
+    assert [e.commit for e in await store.memory.identical("mar8", made)] == ["c2"]
+    assert await store.memory.change_of("mar8", 1) == replace(made, keys=tuple(sorted(made.keys)))
+    assert await store.memory.points("mar8", "loss", "cpu") == []
 
 
 async def test_the_points_of_a_run(store: Store) -> None:
@@ -102,20 +109,6 @@ async def test_the_points_of_a_run(store: Store) -> None:
     assert await store.memory.points("mar8", "loss", "cpu", limit=2) == points[-2:]
     assert await store.memory.points("mar8", "loss", "cuda") == []
     assert await store.memory.points("mar9", "loss", "cpu") == []
-
-
-async def test_a_store_of_the_first_version_is_upgraded(tmp_path: Path) -> None:
-    path = tmp_path / "research.db"
-    with sqlite3.connect(path) as connection:
-        for statement in (*RUNS, *EXPERIMENTS, *TRIALS):
-            connection.execute(statement)
-        connection.execute("PRAGMA user_version = 1")
-    connection.close()
-    async with Store.open(path) as store:
-        await store.runs.add(Run("mar8", "autoresearch/mar8", "base", TASK, "cpu", {}, 0.0))
-        made = change("LR = 0.1", "LR = 0.2")
-        experiment = await remember(store, 1, made)
-        assert await store.memory.identical("mar8", made) == [experiment]
 
 
 async def test_every_query_uses_an_index(store: Store, tmp_path: Path) -> None:

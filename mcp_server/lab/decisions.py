@@ -1,0 +1,57 @@
+"""What is written of a verdict, and of the best when it was measured again. Pure: it runs inside a transaction."""
+
+from collections.abc import Mapping
+
+from mcp_server.machine.store.verdicts import Decision, Restatement
+from mcp_server.research.case import Case, candidate, decide, noise_of, replicates, scored, stand, weigh
+from mcp_server.research.experiment import Run, Scalar
+from mcp_server.research.plateau import reopened
+from mcp_server.research.verdict import finite, judge
+
+
+def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Decision:
+    """The verdict on a case.
+
+    Args:
+        reported: the metrics that the caller of an external run measured; None takes those of the trials.
+    """
+    if reported is not None:
+        value = reported.get(run.task.metric)
+        verdict = judge(run.task, value, case.incumbent.experiment.value if case.incumbent else None)
+        return Decision(
+            verdict.decision, verdict.reason, finite(value), verdict.delta, verdict.near_miss, reported, "reported"
+        )
+    verdict = decide(run, case)
+    own = weigh(run, case.subject)
+    trials = case.subject.finished
+    return Decision(
+        status=verdict.decision,
+        reason=verdict.reason,
+        value=scored(run, case.subject, verdict),
+        delta=verdict.delta,
+        near_miss=verdict.near_miss,
+        metrics=trials[-1].metrics if trials else {},
+        numbers=verdict.numbers,
+        accepted_loss=verdict.accepted_loss,
+        runs=len(replicates(run, case.subject)),
+        squares=own.sum_of_squares,
+        dof=own.dof,
+    )
+
+
+def restatement(run: Run, case: Case, near_misses: list[Case]) -> Restatement | None:
+    """What the best comes to with the runs since its verdict, and which near misses that puts in another light.
+
+    None where nothing was measured since.
+    """
+    experiment = case.subject.experiment
+    values = replicates(run, case.subject)
+    if len(values) <= experiment.runs:
+        return None
+    best, own = stand(run, case.subject), weigh(run, case.subject)
+    noise = noise_of(run, case.squares - experiment.squares + own.sum_of_squares, case.dof - experiment.dof + own.dof)
+    again: tuple[str, ...] = ()
+    if case.incumbent is not None and case.incumbent.experiment.id == experiment.id:
+        once = [near for near in near_misses if len(near.subject.finished) == 1]
+        again = reopened(run.task, [candidate(run, near) for near in once], best, noise)
+    return Restatement(best.mean, len(values), own.sum_of_squares, own.dof, again)

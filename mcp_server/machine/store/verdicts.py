@@ -1,0 +1,242 @@
+"""Verdicts: judging an experiment against the best of that very moment, and taking in what was measured again."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+
+import aiosqlite
+
+from mcp_server.errors import UnknownId
+from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.memory import remember
+from mcp_server.machine.store.rows import dump, experiment_of, trial_of
+from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
+from mcp_server.research.case import Case, Record
+from mcp_server.research.experiment import FINISHED, Experiment, KnobValue, Numbers, Origin, Scalar, Status
+from mcp_server.research.memory import Fingerprint
+
+LATEST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT 1"
+FIRST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided LIMIT 1"
+LOOKED_BACK = 50
+"""So many near misses, the latest, are looked at again when the best was measured again."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a verdict writes into an experiment; see there."""
+
+    status: Status
+    reason: str
+    value: float | None
+    delta: float | None
+    near_miss: bool
+    metrics: Mapping[str, Scalar]
+    origin: Origin = "measured"
+    numbers: Numbers | None = None
+    accepted_loss: float = 0.0
+    runs: int = 1
+    squares: float = 0.0
+    dof: int = 0
+
+
+@dataclass(frozen=True)
+class Restatement:
+    """What is said of the best after it was measured again.
+
+    Attributes:
+        reopened: near misses that are to be confirmed after all.
+    """
+
+    value: float
+    runs: int
+    squares: float
+    dof: int
+    reopened: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Moved:
+    """An experiment's change on top of another base."""
+
+    commit: str
+    base_commit: str
+    parent_id: str
+    summary: str
+    added: int
+    removed: int
+    changes: Mapping[str, tuple[KnobValue, KnobValue]]
+    fingerprint: Fingerprint
+    knobs: Mapping[str, KnobValue]
+
+
+class Verdicts:
+    """Writes what was decided. The judging functions are pure, since they run inside the transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def decide(self, experiment_id: str, judge: Callable[[Case], Decision]) -> Experiment:
+        """Judge an experiment and record the verdict; one that has its verdict stays as it is.
+
+        One that needs confirmation is judged again only if there was nothing yet to compare it with.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> Experiment:
+            subject = await _record(connection, experiment_id)
+            experiment = subject.experiment
+            waits = experiment.status == "needs_confirmation" and experiment.numbers is not None
+            if experiment.status in FINISHED or waits:
+                return experiment
+            case = await _case(connection, subject)
+            await _write(connection, case, judge(case))
+            return (await _record(connection, experiment_id)).experiment
+
+        return await self._database.transaction(body)
+
+    async def restate(self, experiment_id: str, look: Callable[[Case, list[Case]], Restatement | None]) -> Experiment:
+        """Take in what was measured of a kept experiment after its verdict.
+
+        Args:
+            look: gets the case of the experiment and those of the latest near misses; None changes nothing.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> Experiment:
+            subject = await _record(connection, experiment_id)
+            if subject.experiment.status != "keep":
+                return subject.experiment
+            rows = await connection.execute_fetchall(
+                "SELECT id FROM experiments WHERE tag = ? AND near_miss AND status = 'discard'"
+                " ORDER BY decided DESC LIMIT ?",
+                [subject.experiment.tag, LOOKED_BACK],
+            )
+            near = [await _case(connection, await _record(connection, row["id"])) for row in rows]
+            said = look(await _case(connection, subject), near)
+            if said is not None:
+                await connection.execute(
+                    "UPDATE experiments SET value = ?, runs = ?, squares = ?, dof = ? WHERE id = ?",
+                    [said.value, said.runs, said.squares, said.dof, experiment_id],
+                )
+                for reopened in said.reopened:
+                    await connection.execute(
+                        """
+                        UPDATE experiments SET status = 'needs_confirmation', near_miss = 0, decided = NULL,
+                            decided_at = NULL, reason = 'The best was measured again, against which this now counts.'
+                        WHERE id = ?
+                        """,
+                        [reopened],
+                    )
+            return (await _record(connection, experiment_id)).experiment
+
+        return await self._database.transaction(body)
+
+    async def move(self, experiment: Experiment, moved: Moved) -> bool:
+        """Put an experiment that needs confirmation on another base; False if it is not what it was any more."""
+
+        async def body(connection: aiosqlite.Connection) -> bool:
+            row = await fetch(
+                connection,
+                """
+                UPDATE experiments SET commit_sha = ?, base_commit = ?, parent_id = ?, diff_summary = ?,
+                    lines_added = ?, lines_removed = ?, changes = ?
+                WHERE id = ? AND commit_sha = ? AND status = 'needs_confirmation' RETURNING id
+                """,
+                [
+                    moved.commit,
+                    moved.base_commit,
+                    moved.parent_id,
+                    moved.summary,
+                    moved.added,
+                    moved.removed,
+                    dump(moved.changes),
+                    experiment.id,
+                    experiment.commit,
+                ],
+            )
+            if row is not None:
+                await remember(connection, experiment.tag, experiment.number, moved.fingerprint, moved.knobs)
+            return row is not None
+
+        return await self._database.transaction(body)
+
+    async def drop(self, experiment_id: str, reason: str) -> Experiment:
+        """Discard an experiment that cannot be confirmed; it stays a near miss."""
+
+        async def body(connection: aiosqlite.Connection) -> Experiment:
+            await connection.execute(
+                f"""
+                UPDATE experiments SET status = 'discard', near_miss = 1, reason = ?, decided = {NEXT_DECISION},
+                    decided_at = ? WHERE id = ? AND status = 'needs_confirmation'
+                """,  # noqa: S608 - the expression is a constant
+                [reason, time.time(), experiment_id],
+            )
+            return (await _record(connection, experiment_id)).experiment
+
+        return await self._database.transaction(body)
+
+    async def case(self, experiment_id: str) -> Case:
+        """The case of an experiment as it now is; raises UnknownId."""
+        return await self._database.transaction(lambda connection: _case_of(connection, experiment_id))
+
+
+async def _case_of(connection: aiosqlite.Connection, experiment_id: str) -> Case:
+    return await _case(connection, await _record(connection, experiment_id))
+
+
+async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
+    tag = subject.experiment.tag
+    first, last = await fetch(connection, FIRST_KEEP, [tag]), await fetch(connection, LATEST_KEEP, [tag])
+    sums = await fetch(
+        connection, "SELECT sum(squares) AS squares, sum(dof) AS dof FROM experiments WHERE tag = ? AND dof > 0", [tag]
+    )
+    first_keep = first["id"] if first else ""
+    names = {trial.base_id or first_keep for trial in subject.trials} - {""}
+    bases = {name: await _record(connection, name) for name in sorted(names)}
+    incumbent = await _record(connection, last["id"]) if last else None
+    assert sums is not None
+    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0)
+
+
+async def _record(connection: aiosqlite.Connection, experiment_id: str) -> Record:
+    row = await fetch(connection, "SELECT * FROM experiments WHERE id = ?", [experiment_id])
+    if row is None:
+        raise UnknownId(f"No experiment has the id {experiment_id!r}", "Call history to see the ids")
+    trials = await connection.execute_fetchall(
+        "SELECT * FROM trials WHERE experiment_id = ? ORDER BY attempt", [experiment_id]
+    )
+    return Record(experiment_of(row), tuple(trial_of(trial) for trial in trials))
+
+
+async def _write(connection: aiosqlite.Connection, case: Case, decision: Decision) -> None:
+    experiment_id = case.subject.experiment.id
+    if decision.status == "crash":
+        await crash_body(connection, experiment_id, decision.reason, decision.metrics)
+        return
+    best_before = case.incumbent.experiment.value if case.incumbent else None
+    await connection.execute(
+        """
+        UPDATE experiments SET status = ?, reason = ?, value = ?, delta = ?, best_before = ?, near_miss = ?,
+            metrics = ?, origin = ?, numbers = ?, accepted_loss = ?, runs = ?, squares = ?, dof = ?
+        WHERE id = ?
+        """,
+        [
+            decision.status,
+            decision.reason,
+            decision.value,
+            decision.delta,
+            best_before,
+            decision.near_miss,
+            dump(decision.metrics),
+            decision.origin,
+            dump(asdict(decision.numbers)) if decision.numbers else None,
+            decision.accepted_loss,
+            decision.runs,
+            decision.squares,
+            decision.dof,
+            experiment_id,
+        ],
+    )
+    if decision.status in FINISHED:
+        await connection.execute(
+            f"UPDATE experiments SET decided = {NEXT_DECISION}, decided_at = ? WHERE id = ?",  # noqa: S608 - a constant
+            [time.time(), experiment_id],
+        )

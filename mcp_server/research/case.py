@@ -1,0 +1,164 @@
+"""A case: an experiment with its runs, and all that a verdict on it rests on."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mcp_server.research.experiment import Experiment, Run, Scalar, Trial, fresh_seed
+from mcp_server.research.noise import Noise, mean, pool, prior
+from mcp_server.research.noise_aware import (
+    Candidate,
+    Incumbent,
+    Replicate,
+    counted,
+    judge_baseline,
+    judge_candidate,
+    standing,
+)
+from mcp_server.research.verdict import Verdict, finite, judge
+
+
+@dataclass(frozen=True)
+class Record:
+    """An experiment and its trials, the oldest first."""
+
+    experiment: Experiment
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def finished(self) -> tuple[Trial, ...]:
+        """The trials that ended with a result."""
+        return tuple(trial for trial in self.trials if trial.status == "finished")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a verdict rests on.
+
+    Attributes:
+        incumbent: the present best; None while there is none.
+        bases: by id, the kept experiments that the runs of the subject were made from.
+        first_keep: the id of what the run started from; the base of a run that names none.
+        squares, dof: sums over the run's replicates, see `noise.Noise`.
+    """
+
+    subject: Record
+    incumbent: Record | None = None
+    bases: Mapping[str, Record] = field(default_factory=dict)
+    first_keep: str = ""
+    squares: float = 0.0
+    dof: int = 0
+
+
+def value_of(run: Run, trial: Trial) -> float | None:
+    """A trial's metric, if it is a finite number."""
+    return finite(trial.metrics.get(run.task.metric))
+
+
+def stand(run: Run, record: Record) -> Incumbent:
+    """How a kept experiment stands as the base of others; one without trials, by the value that it was judged by."""
+    replicates = _replicates(run, record)
+    if replicates is None:
+        return standing(record.experiment.id, record.experiment.value or 0.0)
+    return standing(record.experiment.id, *replicates)
+
+
+def replicates(run: Run, record: Record) -> tuple[float, ...]:
+    """The runs of an experiment's present code that say what it scores, see `noise_aware.counted`."""
+    found = _replicates(run, record)
+    return counted(*found) if found else ()
+
+
+def _replicates(run: Run, record: Record) -> tuple[float | None, list[float], list[float]] | None:
+    """The arguments of `noise_aware.counted`; None where no run has a finite value."""
+    runs = [(trial, value) for trial in record.finished if (value := value_of(run, trial)) is not None]
+    if not runs:
+        return None
+    code = record.experiment.commit
+    before = [(trial, value) for trial, value in runs if trial.came_from != "keep"]
+    remeasures = [value for trial, value in runs if trial.came_from == "keep" and trial.commit == code]
+    if record.experiment.unchanged:
+        return None, [value for _, value in before], remeasures
+    confirmations = [value for trial, value in before[1:] if trial.commit == code]
+    return before[0][1] if before else None, confirmations, remeasures
+
+
+def error_of(run: Run, best: Experiment | None, noise: Noise) -> float | None:
+    """Standard error of a kept experiment's value, sigma / sqrt(runs); None where the noise is not known."""
+    if run.task.policy == "greedy" or best is None or noise.sigma is None or not best.runs:
+        return None
+    return noise.sigma / math.sqrt(best.runs)
+
+
+def noise_of(run: Run, squares: float, dof: int) -> Noise:
+    """The estimate of a run's noise from the sums over its replicates."""
+    return Noise(squares, dof, prior(run.task, run.device_kind))
+
+
+def weigh(run: Run, record: Record) -> Noise:
+    """What the replicates of one experiment add to the estimate."""
+    return pool([replicates(run, record)])
+
+
+def decide(run: Run, case: Case) -> Verdict:
+    """Judge the subject of a case by the policy of its run, from the trials that this server measured."""
+    subject, incumbent = case.subject, case.incumbent
+    if reason := _incomparable(case):
+        return Verdict("discard", None, False, False, reason, "git_reset")
+    values = [trial.metrics.get(run.task.metric) for trial in subject.finished]
+    if run.task.policy == "greedy":
+        return judge(run.task, values[-1] if values else None, incumbent.experiment.value if incumbent else None)
+    noise = noise_of(run, case.squares, case.dof)
+    seed = fresh_seed({trial.seed for trial in subject.trials})
+    if incumbent is None and subject.experiment.unchanged:
+        own = weigh(run, subject)
+        noise = noise_of(run, case.squares + own.sum_of_squares, case.dof + own.dof)
+        return judge_baseline(run.task, subject.experiment.id, values or [None], noise, seed)
+    best = stand(run, incumbent) if incumbent else None
+    return judge_candidate(run.task, candidate(run, case), best, noise, seed=seed)
+
+
+def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
+    """What an experiment scores after a verdict: the mean of the runs that count; None without a finite one."""
+    if verdict.decision == "keep" and run.task.policy != "greedy":
+        counting: Sequence[float] = replicates(run, record)
+    else:
+        present = [value_of(run, trial) for trial in record.finished if trial.commit == record.experiment.commit]
+        counting = [value for value in present if value is not None]
+    return mean(counting) if counting else None
+
+
+def candidate(run: Run, case: Case) -> Candidate:
+    """The subject of a case as the judge sees it."""
+    experiment = case.subject.experiment
+    runs = tuple(_replicate(run, case, trial) for trial in case.subject.finished)
+    missing: Scalar | None = None
+    return Candidate(
+        experiment.id,
+        runs or (Replicate(missing, "", 0.0, 1),),
+        experiment.lines_added - experiment.lines_removed,
+    )
+
+
+def _replicate(run: Run, case: Case, trial: Trial) -> Replicate:
+    base = case.bases.get(trial.base_id or case.first_keep)
+    metric = trial.metrics.get(run.task.metric)
+    if base is None:
+        return Replicate(metric, "", 0.0, 1)
+    incumbent = stand(run, base)
+    return Replicate(metric, incumbent.name, incumbent.mean, incumbent.runs)
+
+
+def _incomparable(case: Case) -> str:
+    """Why the results of a case cannot be compared; empty where they can."""
+    records = [case.subject, *case.bases.values(), *([case.incumbent] if case.incumbent else [])]
+    for what in ("fingerprint", "device type"):
+        seen: dict[str, str] = {}
+        for record in records:
+            for trial in record.finished:
+                mark = trial.device_type if what == "device type" else str(trial.metrics.get("fingerprint", ""))
+                seen.setdefault(mark, trial.id)
+        if len(seen) > 1:
+            told = ", ".join(f"{mark[:24] or 'none'} in {trial}" for mark, trial in list(seen.items())[:3])
+            return f"Results with different {what}s are never compared: {told}."
+    return ""

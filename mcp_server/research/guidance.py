@@ -1,0 +1,139 @@
+"""What to do next where scores are noisy: first what is owed, then ideas in the order that sampling gives."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from random import Random
+
+from mcp_server.research import proposals
+from mcp_server.research.agenda import COMBINE_SHARE, Finding, Pending, due, may_combine, pair_to_combine
+from mcp_server.research.evidence import Evidence
+from mcp_server.research.experiment import Experiment, Run, fresh_seed
+from mcp_server.research.plateau import on_plateau
+from mcp_server.research.proposals import Proposal, Scene
+from mcp_server.research.strategy import Rank
+from mcp_server.research.task import Category
+from mcp_server.research.thompson import ranked
+from mcp_server.research.tuning import tune
+from mcp_server.research.verdict import show
+
+VALUES_OF_FIRST, VALUES_OF_OTHERS = 2, 1
+"""How many values of knobs are proposed in the category that comes first, and in each of the others."""
+
+
+def rank(run: Run, evidence: Evidence) -> tuple[Rank, ...]:
+    """The categories in the order in which to try them; equal evidence gives an equal order."""
+    return ranked(run, evidence, Random(_lot(evidence)))
+
+
+def owed(run: Run, evidence: Evidence) -> Iterator[Proposal]:
+    """The runs that come before anything new."""
+    best = evidence.best
+    if best is not None and evidence.remeasured:
+        text = f"{best.id} was measured again: call complete({best.id!r}), which takes that into its mean."
+        yield Proposal(best.id, best.category, text, "complete", {"experiment_id": best.id})
+    waiting = {e.id: e for e in evidence.pending}
+    pending = [Pending(e.id, e.numbers.z if e.numbers else 0.0) for e in evidence.pending]
+    standing = None if evidence.remeasured else evidence.standing
+    for each in due(run.task, standing, evidence.discards, evidence.remeasuring, pending):
+        if each.kind == "re-measure":
+            assert best is not None
+            seed = fresh_seed(evidence.seeds)
+            text = f"{each.reason}: call train({best.id!r}, seed={seed}), then complete({best.id!r})."
+            yield Proposal(best.id, best.category, text, "train", {"experiment_id": best.id, "seed": seed})
+        else:
+            e = waiting[each.name]
+            said = each.reason if e.numbers else "the noise is not known well enough: run it again"
+            text = f"{e.category}: confirm {e.id} ({_short(e)}): {said}: call train({e.id!r}), then complete({e.id!r})."
+            yield Proposal(e.id, e.category, text, "train", {"experiment_id": e.id})
+
+
+def ideas(run: Run, scene: Scene, ranks: Sequence[Rank]) -> Iterator[Proposal]:
+    """New experiments: a combination where the run is stuck, then values and code by category."""
+    evidence = scene.evidence
+    stuck = on_plateau(evidence.discards)
+    if stuck:
+        yield from _combination(run, scene)
+    for place, each in enumerate(ranks):
+        values = _values(run, scene, each.category, VALUES_OF_OTHERS if place else VALUES_OF_FIRST)
+        code = chain(
+            proposals.code_in(scene, each.category),
+            proposals.simplified(scene) if each.category == "simplification" else (),
+            proposals.ablated(scene) if each.category == "ablation" else (),
+        )
+        yield from values
+        yield from [proposal for _, proposal in zip(range(1), code, strict=False)]
+        if place == 0 or stuck:
+            yield from [proposal for _, proposal in zip(range(1), proposals.rescued(scene), strict=False)]
+
+
+def _values(run: Run, scene: Scene, category: Category, count: int) -> Iterator[Proposal]:
+    """Values for the knobs of a category, none of which is under way already."""
+    evidence = scene.evidence
+    under_way = [{name: repr(new) for name, (_, new) in e.changes.items()} for e in evidence.in_flight]
+    tuned = tune(
+        evidence.source or "",
+        evidence.points,
+        run.task.direction,
+        _lot(evidence),
+        count=count,
+        categories=(category,),
+        device_kind=run.device_kind,
+    )
+    for each in tuned:
+        if {name: repr(value) for name, value in each.values.items()} not in under_way:
+            text = f"{each.reason} C{proposals.compare(scene)[1:]}."
+            yield proposals.knob_proposal(" ".join(each.values), each.category, text, each.values)
+
+
+def _combination(run: Run, scene: Scene) -> Iterator[Proposal]:
+    evidence = scene.evidence
+    tries = evidence.counts.get("combination")
+    if not may_combine(evidence.discards, evidence.finished + len(evidence.in_flight), tries.tries if tries else 0):
+        return
+    near = {e.id: e for e in evidence.near_misses if e.numbers is not None}
+    findings = [Finding(e.id, e.category, e.numbers.d, e.numbers.s) for e in near.values() if e.numbers]
+    names = [e.id for e in evidence.near_misses]
+    tried = {frozenset(found) for e in evidence.known if len(found := _named(e, names)) == 2}
+    if pair := pair_to_combine(findings, tried):
+        proposal = proposals.together(scene, near[pair[0].name], near[pair[1].name])
+        if "combination" in run.task.scope:
+            yield proposal
+
+
+def state(run: Run, evidence: Evidence, ranks: Sequence[Rank]) -> str:
+    """How the run stands, in a sentence or two."""
+    if evidence.best is None or not ranks:
+        return ""
+    stuck = f"Plateau: {evidence.discards} discards since the last keep. " if on_plateau(evidence.discards) else ""
+    said = f"{stuck}Sampling ranks {ranks[0].category} first ({ranks[0].reason})"
+    if stuck:
+        said += f"; at most {COMBINE_SHARE:.0%} of the proposals combine"
+    return f"{said}."
+
+
+def noise_text(evidence: Evidence, metric: str) -> str:
+    """What is known of the noise, and how the best stands in it, as a sentence."""
+    noise, best = evidence.noise, evidence.standing
+    if noise.sigma is None:
+        return f"Nothing is known of the noise of {metric} yet: the baseline is run {noise.baselines} times."
+    prior = f"a prior of {show(noise.prior)} and " if noise.prior is not None else ""
+    said = f"One run of {metric} has a standard deviation of {show(noise.sigma)}, from {prior}{noise.dof} repeats"
+    if best is None:
+        return f"{said}."
+    error = best.error(noise) or 0.0
+    flag = "" if best.confirmed else ", unconfirmed and likely optimistic"
+    return f"{said}; the best is {show(best.mean)} +- {show(error)} over {best.runs} run(s){flag}."
+
+
+def _named(e: Experiment, names: Sequence[str]) -> set[str]:
+    words = set(f"{e.hypothesis} {e.description}".replace(",", " ").replace(".", " ").split())
+    return words & set(names)
+
+
+def _short(e: Experiment) -> str:
+    return e.diff_summary if len(e.diff_summary) <= 80 else f"{e.diff_summary[:79]}…"
+
+
+def _lot(evidence: Evidence) -> int:
+    """A number that changes with every experiment, and with nothing else."""
+    return 1009 * evidence.finished + len(evidence.in_flight)
