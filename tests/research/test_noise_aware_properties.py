@@ -168,6 +168,16 @@ def test_small_and_large_metrics_are_judged_alike(unit: float, gain: float, stat
     assert judge_candidate(TASK, candidate, best, Noise(prior=unit)).state == state
 
 
+@pytest.mark.parametrize(
+    ("value", "base", "state"), [(-1e308, 1e308, "keep"), (1e308, -1e308, "discard"), (1e308, 1e308, "near_miss")]
+)
+@pytest.mark.parametrize("n", [1, 2])
+def test_differences_that_overflow_keep_their_sign(value: float, base: float, state: str, n: int) -> None:
+    candidate = Candidate("e9", (Replicate(value, "e0", base, 2),) * n)
+    best = Incumbent("e0", base, 2, True)
+    assert judge_candidate(TASK, candidate, best, Noise(prior=1.0)).state == state
+
+
 def test_a_thousand_identical_values_are_as_good_as_one_level() -> None:
     runs = (Replicate(0.1, "e0", 0.1, 1000),) * 1000
     noise = pool([[0.1] * 1000])

@@ -62,8 +62,8 @@ def test_what_missed_a_lucky_best_is_reopened_once_that_is_known_better() -> Non
         ([11.63], True),  # 0.37 / sqrt(1 + 1/2) = 0.302
         ([11.64], False),  # 0.36 / 1.225 = 0.294
         ([11.7], False),  # 0.245; of n_b = 1 before
-        ([11.6, 11.75], True),  # 0.325 / sqrt(1/2 + 1/2)
-        ([11.6, 11.85], False),  # 0.275
+        ([11.6, 11.799], True),  # 0.3005 / sqrt(1/2 + 1/2)
+        ([11.701, 11.701], False),  # 0.299
         ([0.0], True),
     ],
 )
