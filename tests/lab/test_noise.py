@@ -74,10 +74,8 @@ async def test_the_baseline_is_repeated_until_the_noise_is_seen(settings: Settin
         assert done.value == pytest.approx(1.24)
         assert done.best_error == pytest.approx(0.011547 / 2, rel=1e-3)
         noise = (await lab.reading.summary("mar8")).noise
-        assert (
-            "standard deviation of 0.011547, from 3 repeats" in noise
+        assert "standard deviation of 0.011547, from 3 repeats" in noise
         assert "the best is 1.240000 +- 0.005774 over 4 run(s)." in noise
-        )
         assert [trial.seed for trial in await lab.training._bench.store.trials.of("mar8-1")] == [42, 43, 44, 45]
 
 
