@@ -1,5 +1,6 @@
 """What the demo shows: experiments with their verdicts, and the training that is going on."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,21 +17,22 @@ from rich.text import Text
 
 from mcp_server.interfaces.tables import COLOURS
 
+WORDS = {"needs_confirmation": "confirm"}
 REFRESHES = 8
 """Times a second at which the live picture is drawn."""
 
 
 @dataclass
 class Row:
-    """One experiment as the table shows it."""
+    """One experiment as the table shows it; `runs` is how often it was trained."""
 
-    number: int
     category: str
     idea: str
     change: str = ""
     verdict: str = ""
     value: float | None = None
     delta: float | None = None
+    runs: int = 0
 
 
 @dataclass
@@ -39,10 +41,10 @@ class Board:
 
     console: Console
     metric: str
-    experiments: int
+    trainings: int
     stage: str = ""
     thought: str = ""
-    rows: list[Row] = field(default_factory=list)
+    rows: dict[str, Row] = field(default_factory=dict)
     progress: Mapping[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     _spinner: Spinner = field(default_factory=lambda: Spinner("dots", style="cyan"))
@@ -67,21 +69,29 @@ class Board:
             self._plain(f"suggested: {thought}")
         self.thought = thought
 
-    def add(self, row: Row) -> None:
+    def add(self, name: str, row: Row) -> None:
         """A new experiment."""
-        self.rows.append(row)
-        self._plain(f"{row.number}. {row.category}: {row.idea} ({row.change})")
+        self.rows[name] = row
+        self._plain(f"{len(self.rows)}. {row.category}: {row.idea} ({row.change})")
+
+    def turn_to(self, name: str) -> None:
+        """An experiment is trained, for the first time or again."""
+        row = self.rows[name]
+        row.runs += 1
+        row.verdict = ""
+        if row.runs > 1:
+            self._plain(f"   {name} again, run {row.runs}")
 
     def training(self, answer: Mapping[str, Any]) -> None:
-        """How the training of the last experiment is going, as `train` answered."""
+        """How the present training is going, as `train` answered."""
         self.progress = answer
         if not self.console.is_terminal:
             return
         self.stage = "waits for a free device" if answer["status"] == "queued" else f"trains on {answer['device']}"
 
-    def decided(self, verdict: str, value: float | None, delta: float | None, reason: str) -> None:
-        """The verdict on the last experiment."""
-        row = self.rows[-1]
+    def decided(self, name: str, verdict: str, value: float | None, delta: float | None, reason: str) -> None:
+        """The verdict on an experiment."""
+        row = self.rows[name]
         row.verdict, row.value, row.delta = verdict, value, delta
         self.progress = {}
         self._plain(f"   {verdict}: {reason}")
@@ -103,11 +113,11 @@ class Board:
 
     def heading(self) -> Text:
         """The title, and how far the demo is."""
-        done = sum(bool(row.verdict) for row in self.rows)
+        done = sum(row.runs for row in self.rows.values()) - any(not row.verdict for row in self.rows.values())
         spent = time.monotonic() - self.began
         return Text.assemble(
             ("autoresearch demo", "bold"),
-            (f"   experiment {done} of {self.experiments}   {spent // 60:.0f}:{spent % 60:02.0f}", "bright_black"),
+            (f"   training {done} of {self.trainings}   {spent // 60:.0f}:{spent % 60:02.0f}", "bright_black"),
         )
 
     def table(self) -> Table:
@@ -117,19 +127,20 @@ class Board:
         table.add_column("category", no_wrap=True)
         table.add_column("idea", ratio=3)
         table.add_column("change", ratio=2, style="bright_black")
+        table.add_column("runs", justify="right", no_wrap=True)
         table.add_column(self.metric, justify="right", no_wrap=True)
         table.add_column("better by", justify="right", no_wrap=True)
         table.add_column("verdict", no_wrap=True)
-        best = min((row.value for row in self.rows if row.value is not None and row.verdict == "keep"), default=None)
-        for row in self.rows:
+        kept = [row for row in self.rows.values() if row.verdict == "keep" and row.value is not None]
+        for number, row in enumerate(self.rows.values(), 1):
             value = "" if row.value is None else f"{row.value:.4f}"
             delta = "" if row.delta is None else f"{row.delta:+.4f}"
-            bold = "bold green" if row.value is not None and row.value == best else ""
+            bold = "bold green" if kept and row is kept[-1] else ""
             colour = COLOURS.get(row.verdict, "")
-            verdict = Text(row.verdict or "…", style=colour)
-            table.add_row(
-                str(row.number), row.category, row.idea, row.change, Text(value, bold), Text(delta, colour), verdict
-            )
+            verdict = Text(WORDS.get(row.verdict, row.verdict) or "…", style=colour)
+            times = str(row.runs) if row.runs > 1 else ""
+            cells = (str(number), row.category, _short(row.idea), row.change, times)
+            table.add_row(*cells, Text(value, bold), Text(delta, colour), verdict)
         return table
 
     def _now(self) -> RenderableType:
@@ -147,3 +158,9 @@ class Board:
             cells.append(Text(f"{left:.0f} s left" if left > 0.5 else "scoring", style="bright_black"))
         line.add_row(*cells)
         return line
+
+
+def _short(idea: str) -> str:
+    """What a person wants to read of a hypothesis: of a suggestion, why this value."""
+    why = re.split(r"\. Compare|; the estimator|: if the score|\): that was|\. Never", idea, maxsplit=1)[0]
+    return why.split(": ", 1)[-1]

@@ -31,12 +31,14 @@ class Demo:
     """One demo.
 
     Attributes:
-        seconds: the training budget of each experiment.
+        seconds: the budget of each training.
+        trainings: how many of them.
         picture: where to write the final screen as an SVG image.
     """
 
     folder: Path
-    seconds: float = 10.0
+    seconds: float = 5.0
+    trainings: int = 13
     devices: str = "cpu:1"
     picture: Path | None = None
     files: Mapping[str, Path] = field(default_factory=starter_files)
@@ -46,7 +48,7 @@ class Demo:
         """Run it; raises ResearchError where something is missing or refused."""
         scratch.check_packages()
         settings = Settings.load()
-        board = Board(console, METRIC, 1 + len(self.ideas))
+        board = Board(console, METRIC, self.trainings)
         with scratch.fresh(self.folder, self.files) as place:
             with board.live():
                 board.say("preparing the sources of Python's standard library as training text")
@@ -65,7 +67,7 @@ class Demo:
             async with Client(stdio_client(server, log)) as client:
                 agent = Agent(client, board)
                 try:
-                    await agent.research(self.ideas, self.seconds)
+                    await agent.research(self.ideas, self.trainings, self.seconds)
                 except BaseException:  # Ctrl-C arrives as a cancellation
                     await agent.leave()
                     raise
@@ -99,14 +101,16 @@ def _innermost(error: BaseException) -> BaseException:
 def _outcome(summary: dict[str, Any], place: Scratch) -> list[Text]:
     best = summary["best"]
     gain = summary["improvement_percent"] or 0.0
+    change = best["hypothesis"].split(": ", 1)[0]
     counts = ", ".join(f"{count} {name}" for name, count in summary["counts"].items() if name != "total" and count)
     near, paths = Path.cwd(), (place.results, place.chart, place.repository)
     results, chart, repository = (path.relative_to(near) if path.is_relative_to(near) else path for path in paths)
     return [
         Text.assemble(
             (f"{METRIC} {summary['baseline']:.4f} → {best['value']:.4f}", "bold green"),
-            f"   {gain:.1f} % better than the baseline, by {best['experiment_id']}: {best['hypothesis']}",
+            f"   {gain:.1f} % better than the baseline, by {best['experiment_id']}: {change}",
         ),
+        Text(summary["noise"], style="bright_black"),
         Text(f"{counts}; {summary['training_minutes']:.1f} minutes of training", style="bright_black"),
         Text.assemble("results  ", (str(results), "cyan")),
         Text.assemble("chart    ", (str(chart), "cyan")),

@@ -93,7 +93,7 @@ def demo(
     folder: Annotated[
         Path, typer.Option("--dir", help="Folder to work in; default: .autoresearch/demo of the working directory")
     ] = Path(".autoresearch/demo"),
-    seconds: Annotated[float, typer.Option(help="Training seconds of each experiment", min=0.5, max=600)] = 10.0,
+    seconds: Annotated[float, typer.Option(help="Seconds of each training", min=0.5, max=600)] = 5.0,
     devices: DevicesOption = None,
     picture: Annotated[Path | None, typer.Option(help="Also draw the final screen as this SVG image")] = None,
 ) -> None:
@@ -101,7 +101,7 @@ def demo(
     from mcp_server.demo.demo import Demo
     from mcp_server.interfaces.tables import console
 
-    demonstration = Demo(folder, seconds, devices or "cpu:1", picture)
+    demonstration = Demo(folder, seconds, devices=devices or "cpu:1", picture=picture)
     wait_for(demonstration.run(console()), "autoresearch: stopped; no process is left")
 
 

@@ -20,6 +20,8 @@ from mcp_server.research.verdict import show
 
 SAFEST: tuple[Category, ...] = ("scheduling", "optimizer", "regularization")
 """Categories whose settings rarely crash a training."""
+WORTH_ANOTHER_LOOK = -0.5
+"""A near miss with a smaller z is no better on another base."""
 NEXT_TO_NOTHING = 0.08
 """A step of less than this share of a value is not worth a training."""
 
@@ -211,6 +213,8 @@ def rescued(scene: Scene) -> Iterator[Proposal]:
         olds = {name: old for name, (old, _) in e.changes.items()}
         fits = all(repr(scene.values.get(name)) == repr(old) for name, old in olds.items())
         if best is None or e.numbers is None or e.numbers.base == best.id or not _only_knobs(e) or not fits:
+            continue
+        if e.numbers.z < WORTH_ANOTHER_LOOK:
             continue
         again = {name: new for name, (_, new) in e.changes.items()}
         if any(o.number > e.number and o.changes == e.changes and o.parent_id == best.id for o in scene.evidence.known):
