@@ -31,9 +31,10 @@ INSTRUCTIONS = """\
 You research by experiment: change a training script, measure, keep what is better, and go on until told to stop.
 
 1. setup_run, once: it makes a branch and a workspace folder. If it asks for something, ask the user.
-2. The baseline: register without a change, train, complete.
-3. Then over and over: suggest; make ONE change (edit files in the workspace, or pass edits, files or knobs);
-   register it with a hypothesis; train; complete, which decides keep or discard and moves the branch.
+2. The baseline: register without a change, train, complete, until it is kept: it is repeated to see the noise.
+3. Then over and over: suggest, and do what it says is owed; make ONE change (edit files in the workspace, or pass
+   edits, files, knobs or combine); register it with a hypothesis; train; complete, which decides: keep moves the
+   branch, needs_confirmation wants train and complete once more, with another seed.
 
 train waits up to wait_seconds. While it answers queued or training, call it again: it never starts twice.
 When a training crashes, read logs: mend a slip and register again, or give the idea up.
