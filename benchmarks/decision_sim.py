@@ -1,14 +1,16 @@
 """What the verdicts and suggestions of this project find where the truth is known, beside the classic rule.
 
-    python benchmarks/decision_sim.py [--small] [--processes 2]
+    python benchmarks/decision_sim.py [--small] [--processes 2] [--json FILE] [--plots FOLDER]
 
 Prints, for each rule and guidance, the true gain (1e-3 of val_bpb, with its standard error), the share of keeps that
 gained nothing, what those lost in all, by how much the reported best is too good, and the runs by purpose. Exits 1
 when a stated bound is missed. `--small` is for a check on every change: the stated setting alone, fewer seeds, and
-bounds widened by three standard errors.
+bounds widened by three standard errors. `--json` writes all that was found to a file, and `--plots` draws it; what lies
+in such a file is drawn by `python benchmarks/decision_plots.py FILE FOLDER`.
 """
 
 import argparse
+import json
 import math
 import statistics
 import sys
@@ -16,10 +18,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
+from pathlib import Path
+from typing import Any
 
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.keep_chance import EFFECTS, curve
 from benchmarks.simulated_research import Cell, Outcome, Row, Simulation
+from mcp_server.research.task import Policy
 
 FIRST_SEED = 50_000
 SEEDS, SEEDS_ELSEWHERE, SEEDS_SMALL = 1000, 200, 150
@@ -32,6 +41,7 @@ ROWS = (GREEDY_CLASSIC, GREEDY, NOISE_AWARE, STRICT)
 
 STATED = Cell(1.0, 100, 1)
 GRID = tuple(Cell(*values) for values in product((0.0, 0.5, 1.0, 2.0), (100, 300), (1, 8)))
+POLICIES: tuple[Policy, ...] = ("greedy", "noise_aware", "strict")
 PURPOSES = ("baseline", "proposal", "confirmation", "re-measure")
 
 
@@ -107,11 +117,25 @@ def table(cell: Cell, rows: Mapping[Row, Result], seeds: int) -> Iterator[str]:
         )
 
 
-def measure(executor: Executor, cell: Cell, seeds: int) -> dict[Row, Result]:
+def night(outcomes: Sequence[Outcome], budget: float) -> dict[str, list[float]]:
+    """How the median research run stands when so much is spent: its true gain, and by how much the report is too good.
+
+    It begins with the cost of two baselines, from which on there is a best under every policy.
+    """
+    unfolding: dict[str, list[float]] = {"spent": [], "gain": [], "overstatement": []}
+    for spent in range(2, int(budget) + 1):
+        last = [[step for step in outcome.steps if step[0] <= spent][-1] for outcome in outcomes]
+        unfolding["spent"].append(spent)
+        unfolding["gain"].append(statistics.median(gain for _, gain, _ in last))
+        unfolding["overstatement"].append(statistics.median(reported - gain for _, gain, reported in last))
+    return unfolding
+
+
+def measure(executor: Executor, cell: Cell, seeds: int) -> dict[Row, list[Outcome]]:
     """Run every row of a setting, each over the same seeds."""
     jobs = [(row, cell, seed) for row in ROWS for seed in range(FIRST_SEED, FIRST_SEED + seeds)]
     outcomes = list(executor.map(simulate, jobs, chunksize=10))
-    return {row: summarise(outcomes[i * seeds : (i + 1) * seeds]) for i, row in enumerate(ROWS)}
+    return {row: outcomes[i * seeds : (i + 1) * seeds] for i, row in enumerate(ROWS)}
 
 
 def main() -> int:
@@ -119,20 +143,41 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="the stated setting alone, with few seeds")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw what was found")
     given = parser.parse_args()
     began = time.perf_counter()
     problems: list[str] = []
+    record: dict[str, Any] = {"cells": [], "nights": []}
     with ProcessPoolExecutor(given.processes) as executor:
         for cell in (STATED,) if given.small else (STATED, *(each for each in GRID if each != STATED)):
             seeds = SEEDS_SMALL if given.small else SEEDS if cell == STATED else SEEDS_ELSEWHERE
-            rows = measure(executor, cell, seeds)
+            outcomes = measure(executor, cell, seeds)
+            rows = {row: summarise(found) for row, found in outcomes.items()}
             print("\n".join(table(cell, rows, seeds)), flush=True)
+            found = [{"row": row, **asdict(result)} for row, result in rows.items()]
+            record["cells"].append({**asdict(cell), "seeds": seeds, "rows": found})
             if cell == STATED:
                 problems += missed(rows, slack=3.0 if given.small else 0.0)
+                record["nights"] = [{"row": row, **night(outcomes[row], cell.budget)} for row in ROWS]
+        if given.json or given.plots:
+            curves = zip(POLICIES, executor.map(curve, POLICIES), strict=True)
+            record["chances"] = [{"policy": policy, "effect": EFFECTS, **asdict(found)} for policy, found in curves]
     print(f"\n{time.perf_counter() - began:.0f} s on {given.processes} processes")
+    write(record, given.json, given.plots)
     for problem in problems:
         print(f"missed: {problem}")
     return int(bool(problems))
+
+
+def write(record: Mapping[str, Any], path: Path | None, plots: Path | None) -> None:
+    """Save what was found, and draw it."""
+    if path is not None:
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    if plots is not None:
+        from benchmarks.decision_plots import draw
+
+        draw(record, plots)
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:

@@ -135,7 +135,11 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What a simulated run came to."""
+    """What a simulated run came to.
+
+    Attributes:
+        steps: the cost spent, the true gain of the best and the gain that is reported, whenever one of these changed.
+    """
 
     gain: float = 0.0
     overstatement: float = 0.0
@@ -143,6 +147,7 @@ class Outcome:
     false_keeps: int = 0
     harm: float = 0.0
     runs: Counter[str] = field(default_factory=Counter)
+    steps: list[tuple[float, float, float]] = field(default_factory=list)
 
 
 class Landscape:
@@ -218,10 +223,19 @@ class Simulation:
                 break
             clock, _, job = heapq.heappop(self.under_way)
             self.arrive(job)
+            self.note(spent)
         best = self.kept[-1]
         self.outcome.gain = BASELINE - best.truth
         self.outcome.overstatement = best.truth - best.stand().mean
         return self.outcome
+
+    def note(self, spent: float) -> None:
+        """Write down how the best stands, if that changed."""
+        if self.kept:
+            best, steps = self.kept[-1], self.outcome.steps
+            gains = (BASELINE - best.truth, BASELINE - best.stand().mean)
+            if not steps or steps[-1][1:] != gains:
+                steps.append((spent, *gains))
 
     def next_job(self) -> Job | None:
         """What a free worker does next; None while it waits for the baselines."""
