@@ -1,8 +1,7 @@
 """Where to go next along one knob while few of its values were measured, and how likely that is to pay.
 
-A density over two or three values says nothing, but a slope does: where one way clearly lost, the other way is the best
-bet there is, and likewise it is to go on where the last step won. A step that showed nothing says that the knob hardly
-matters.
+A density over two or three values says nothing, but a slope does: the best bet is to go on where the last step won, and
+a good one to go the other way where one way clearly lost. A step that showed nothing says that the knob hardly matters.
 """
 
 import re
@@ -15,8 +14,10 @@ from mcp_server.research.script import words_of
 
 SIZE, RATE, OTHER = 0.6, 0.5, 0.35
 """How likely a first step is to pay: of what sets the cost of a training step, of learning rates, of all else."""
-SLOPE, LEVEL, DIP = 0.7, 0.2, 0.12
-"""The same where the other way clearly lost, where what was tried showed nothing, and where both ways lost."""
+WON, LEVEL, DIP = 0.7, 0.2, 0.12
+"""The same where the last step won, where what was tried showed nothing, and where both ways lost."""
+LOST = 0.05
+"""So much more than a first step does the other way of a knob promise that is known to matter, for one way lost."""
 
 _SIZES = r"batch|depth|n?layers?|width|n_embd|embd|d_model|model_dim|hidden_(?:dim|size)"
 _RATES = r"lrs?|learning_rate"
@@ -46,7 +47,7 @@ def course_of(ladder: Ladder, past: Past, sigma: float, small_first: bool, lot: 
         lot: which way comes first, by chance, where nothing else tells.
     """
     size = _says(ladder, _SIZES)
-    prior = SIZE if size else RATE if _says(ladder, _RATES) else OTHER
+    prior = SIZE if size else RATE if _says(ladder, _RATES) and not ladder.bounded else OTHER
     if not past.regrets:
         way = -1 if (size and small_first) or lot % 2 else 1
         return Course(prior, _steps(ladder, (way, -way)), "never varied so far, a first clear step")
@@ -64,8 +65,10 @@ def course_of(ladder: Ladder, past: Past, sigma: float, small_first: bool, lot: 
         return Course(DIP)
     if not lost:
         return Course(prior, onward, "the other way failed")
+    if all(lost) and past.wins:
+        return Course(WON, onward, "on where the last step won")
     if all(lost):
-        return Course(SLOPE, onward, "the other way clearly lost, so that this way is the best bet")
+        return Course(prior + LOST, onward, "the other way clearly lost")
     return Course(LEVEL, onward, "the other way hardly showed")
 
 

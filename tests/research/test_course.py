@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcp_server.research.course import DIP, LEVEL, OTHER, RATE, SIZE, SLOPE, Course, course_of
+from mcp_server.research.course import DIP, LEVEL, LOST, OTHER, RATE, SIZE, WON, Course, course_of
 from mcp_server.research.experiment import KnobValue
 from mcp_server.research.knobs import Knob
 from mcp_server.research.ladders import Ladder, ladders
@@ -40,6 +40,7 @@ def first(name: str, present: KnobValue, found: Course) -> KnobValue:
         ("HEAD_LR", 0.008, True, 0, 0.015, RATE),
         ("HEAD_LR", 0.008, True, 1, 0.004, RATE),
         ("ADAM_BETA1", 0.9, True, 0, 0.95, OTHER),
+        ("FINAL_LR", 0.1, True, 1, 0.02, OTHER),  # a share
         ("DROPOUT", 0.0, True, 1, 0.05, OTHER),
         ("USE_BIAS", False, True, 1, True, OTHER),
     ],
@@ -55,8 +56,8 @@ def test_a_first_step_is_clear_and_of_sizes_down_where_steps_are_dear(
 @pytest.mark.parametrize(
     ("trials", "value", "promise"),
     [
-        ([(0.04, 1.0), (0.08, 1.02)], 0.02, SLOPE),  # that way lost: the other way
-        ([(0.02, 1.02), (0.04, 1.0)], 0.08, SLOPE),  # this way won: on
+        ([(0.04, 1.0), (0.08, 1.02)], 0.02, RATE + LOST),  # that way lost: the other way
+        ([(0.02, 1.02), (0.04, 1.0)], 0.08, WON),  # this way won: on
         ([(0.02, 1.02), (0.04, 1.0), (0.04, 1.03)], 0.08, LEVEL),  # on average it won by 0.005 only
         ([(0.04, 1.0), (0.08, 1.005)], 0.02, LEVEL),  # nothing showed
         ([(0.04, 1.0), (0.08, None)], 0.02, RATE),  # a failure says nothing of the other way
