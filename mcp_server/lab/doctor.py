@@ -34,7 +34,8 @@ VARIABLES: Mapping[str, str] = {
     "AUTORESEARCH_DEVICES": "what --devices says where it is not given",
     "AUTORESEARCH_KEEP_ENV": "names of further environment variables that trainings may see, separated by commas",
     "AUTORESEARCH_TOKEN": "bearer token that HTTP callers must send",
-    "AUTORESEARCH_TOKEN_FILE": "file that holds the bearer token",
+    "AUTORESEARCH_TOKEN_FILE": "file that holds the bearer token, readable by its owner alone",
+    "AUTORESEARCH_HOSTS": "further names of this machine, or of a proxy before it, under which HTTP callers reach it",
     "AUTORESEARCH_DATA": "prepared data to use: a folder, or its name under the cache; default: the one last prepared",
 }
 """The environment variables that users may set."""

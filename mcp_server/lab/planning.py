@@ -14,7 +14,7 @@ from mcp_server.errors import InvalidInput
 from mcp_server.lab.data import prepared_data
 from mcp_server.lab.ledger import usable
 from mcp_server.machine.git import Repository, check_path, expand_inputs, find_inputs
-from mcp_server.research.guard import matches
+from mcp_server.research.guard import check_pattern, matches
 from mcp_server.research.task import Direction, Task, check_task, split_command
 from mcp_server.settings import Settings
 
@@ -32,6 +32,9 @@ GPT: Mapping[str, Any] = {
 
 _LOWER_IS_BETTER = re.compile(r"loss|error|bpb|perplexity|ppl|rmse|mae|mse|latency|seconds", re.IGNORECASE)
 _HIGHER_IS_BETTER = re.compile(r"acc|accuracy|f1|auc|reward|r2|bleu|precision|recall|throughput", re.IGNORECASE)
+
+
+MOST_PATTERNS = 100
 
 
 @dataclass(frozen=True)
@@ -57,20 +60,35 @@ def plan(repository: Repository, commit: str, settings: Settings, tag: str, give
         if not values.get("external"):
             prepared_data(settings)
     elif values.pop("task", None) is not None:
-        raise InvalidInput(f"task {given['task']!r} is not known here", "Use 'gpt' in a repository with our prepare.py")
+        raise InvalidInput(
+            f"task {given['task'][:200]!r} is not known here", "Use 'gpt' in a repository with our prepare.py"
+        )
     values.pop("task", None)
+    _check_places(values)
     if not values.get("external"):
         _choose_script(repository, commit, values, notes)
     _choose_metric(values, notes)
-    for name in ("results_file", "train_script"):
-        if values.get(name):
-            values[name] = check_path(str(values[name]).removeprefix("./"))
     task = check_task(Task(**{**_defaults(repository, values), **values, "builtin": builtin}))
     task = _with_results_file(repository, commit, tag, task, "results_file" in given)
     if not task.external:
         _check_globs(repository, commit, task, notes)
         task = _with_inputs(repository, task, given.get("inputs"), notes)
     return Plan(task, tuple(notes))
+
+
+def _check_places(values: dict[str, Any]) -> None:
+    """Raise InvalidInput unless every path and glob stays within the repository."""
+    for name in ("results_file", "train_script"):
+        if values.get(name) is not None:
+            values[name] = check_path(str(values[name]).removeprefix("./"))
+    for name in ("editable", "readonly", "inputs"):
+        patterns = values.get(name) or ()
+        if len(patterns) > MOST_PATTERNS:
+            raise InvalidInput(
+                f"{name} has {len(patterns)} patterns", f"Give at most {MOST_PATTERNS}, such as 'src/**'"
+            )
+        for pattern in patterns:
+            check_pattern(name, pattern)
 
 
 def _is_builtin(repository: Repository, commit: str, values: Mapping[str, Any]) -> bool:
@@ -105,13 +123,13 @@ def _choose_script(repository: Repository, commit: str, values: dict[str, Any], 
             )
         script = "train.py"
         notes.append("The training script is train.py.")
-    if script is not None and script.removeprefix("./") not in files:
+    if script is not None and script not in files:
         exists = (repository.root / script).exists()
         raise InvalidInput(
             f"train_script {script!r} is not in the commit that the run starts from",
             "Commit it first: runs start from the committed state" if exists else _instead(script, files),
         )
-    values["train_script"] = (script or "").removeprefix("./")
+    values["train_script"] = script or ""
     values.setdefault("command", f"python {shlex.quote(values['train_script'])}")
 
 
@@ -185,6 +203,8 @@ def _check_globs(repository: Repository, commit: str, task: Task, notes: list[st
 def _with_results_file(repository: Repository, commit: str, tag: str, task: Task, chosen: bool) -> Task:
     """The task with a results file that can be appended to: another by default, where the usual one is taken."""
     reason = usable(repository.root / task.results_file, task)
+    if not (repository.root / task.results_file).resolve().is_relative_to(repository.root.resolve()):
+        reason = reason or "leads out of the repository"
     if task.results_file in repository.files(commit):
         reason = "is a committed file"
     if not reason:

@@ -74,7 +74,7 @@ class Setup:
                 f"Continue it with setup_run(tag={taken.tag!r}, resume=true), or choose another tag",
             )
         repository = self._bench.repository
-        commit = await self._bench.run(repository.resolve, base_ref or "HEAD")
+        commit = await self._bench.run(repository.resolve, "HEAD" if base_ref is None else base_ref)
         planned = await self._bench.run(plan, repository, commit, self._bench.settings, name, chosen)
         devices = await self._pool.devices()
         run = _new_run(name, commit, planned, devices)
@@ -249,6 +249,10 @@ def _check_same(run: Run, given: Mapping[str, Any]) -> None:
     """Raise InvalidInput, naming them, where arguments differ from the run's config."""
     for name, value in given.items():
         if name == "task":
+            if value != ("gpt" if run.task.builtin else None):
+                raise InvalidInput(
+                    f"run {run.tag!r} is not of the task {value!r}", "Leave task out to resume the run as it is"
+                )
             continue
         wanted = tuple(value) if isinstance(value, list) else value
         present = getattr(run.task, name)
