@@ -189,6 +189,7 @@ class Verdicts:
     async def _move_desk(self, run: Run, experiment: Experiment, desk: Desk) -> tuple[bool, str]:
         tip = await self._branch.tip(run)
         async with desk.lock:
+            await self._bench.catch_up(desk, [experiment])
             head = await self._bench.run(desk.workspace.head)
             if not await self._bench.run(desk.workspace.is_clean):
                 return False, f"The workspace holds newer edits, on top of {head[:7]}; they stay."

@@ -119,8 +119,8 @@ class Worker:
         for trial in await patiently(lambda: self._store.trials.training_on(self._rig.device.key)):
             folder = self._folders.trial(trial.id)
             ending = result.read(folder, trial) or Ending("lost", time.time(), error="Its worker was killed.")
-            await self._record(trial, ending)
             discard(folder / "checkout")
+            await self._record(trial, ending)
 
     async def _claim(self) -> Trial | None:
         device = self._rig.device
@@ -154,8 +154,8 @@ class Worker:
             result.write(folder, trial, ending)
         except OSError as error:
             say(f"{trial.id}: the result cannot be written: {error}")
+        discard(folder / "checkout")  # before the record, after which no worker would come back to it
         await self._record(trial, ending)
-        discard(folder / "checkout")
 
     async def _record(self, trial: Trial, ending: Ending) -> None:
         trials = self._store.trials
