@@ -2,7 +2,8 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -105,12 +106,21 @@ class Bench:
             "Give agent=NAME, the name that setup_run answered",
         )
 
-    async def desk_of(self, run: Run, agent: str) -> Desk | None:
-        """The desk of an agent's existing workspace, or None if another process holds it."""
+    @asynccontextmanager
+    async def borrowed_desk(self, run: Run, agent: str) -> AsyncIterator[Desk | None]:
+        """An agent's existing workspace for a moment, given back unless it is held here anyway; None if another process
+        has it."""
+        if (run.tag, agent) in self.desks:
+            yield await self.desk(run, agent, run.base_commit)
+            return
+        path = self.folders.workspace(run.tag, agent)
         try:
-            return await self.desk(run, agent, run.base_commit)
+            hold = hold_workspace(path)
         except WrongState:
-            return None
+            yield None
+            return
+        with hold:
+            yield Desk(await self._open(run, path, run.base_commit), hold)
 
     def close(self) -> None:
         """Let go of every workspace."""

@@ -179,10 +179,10 @@ class Verdicts:
         if run.task.external:
             return False, ""
         try:
-            desk = await self._bench.desk_of(run, experiment.agent)
-            if desk is None:
-                return False, f"Workspace {experiment.agent} is in use by another server and was not touched."
-            return await self._move_desk(run, experiment, desk)
+            async with self._bench.borrowed_desk(run, experiment.agent) as desk:
+                if desk is None:
+                    return False, f"Workspace {experiment.agent} is in use by another server and was not touched."
+                return await self._move_desk(run, experiment, desk)
         except ResearchError as error:  # the verdict stands, whatever became of the workspace
             return False, f"The workspace was not moved: {error}"
 

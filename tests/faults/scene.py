@@ -5,8 +5,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,16 +144,26 @@ class Scene:
         return len(killed)
 
 
-@asynccontextmanager
-async def until_it_dies(server: StdioServerParameters) -> AsyncIterator[Client]:
-    """A client of a server; the block ends early, and quietly, when the server is killed."""
+async def attended(server: StdioServerParameters, session: Callable[[Client], Awaitable[None]]) -> bool:
+    """Connect a client to a new server for a session; False where the server died before the session ended."""
+    died = False
     try:
         async with Client(server) as client:
-            yield client
-    except* (MCPError, anyio.ClosedResourceError, anyio.BrokenResourceError) as lost:
-        said = str(lost.exceptions[0])
-        if isinstance(lost.exceptions[0], MCPError) and "closed" not in said:
+            await session(client)
+    except* (MCPError, OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as lost:
+        if any(isinstance(each, MCPError) and "closed" not in str(each) for each in leaves(lost)):
             raise
+        died = True
+    return not died
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The exceptions in a group of groups."""
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from leaves(each)
+        else:
+            yield each
 
 
 async def finish(client: Client, todo: str) -> str:

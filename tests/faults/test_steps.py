@@ -12,7 +12,7 @@ from mcp import Client
 from mcp_server.lab.lab import Lab
 from tests.faults.doomed import DISCARDING, JUDGING, QUEUEING, REGISTERING, SETTING_UP, TRAINING
 from tests.faults.invariants import rows, violations
-from tests.faults.scene import GOAL, TAG, Scene, finish, go_on, until, until_it_dies
+from tests.faults.scene import GOAL, TAG, Scene, attended, finish, go_on, until
 from tests.interfaces.agents import use
 
 pytestmark = pytest.mark.anyio
@@ -50,11 +50,14 @@ def edit(scene: Scene, better: bool = True) -> str:
 @pytest.mark.parametrize("step", [*REGISTERING, *QUEUEING, *JUDGING, *DISCARDING])
 async def test_a_server_killed_after(scene: Scene, tmp_path: Path, step: str) -> None:
     hypothesis, grave = edit(scene, better=step not in DISCARDING), tmp_path / "grave"
+
+    async def research(client: Client) -> None:
+        await use(client, "setup_run", tag=TAG, resume=True)
+        made = await use(client, "register", tag=TAG, hypothesis=hypothesis, category="hyperparams")
+        await finish(client, made["next_action"])
+
     with anyio.fail_after(60):
-        async with until_it_dies(scene.server(step, str(grave))) as client:
-            await use(client, "setup_run", tag=TAG, resume=True)
-            made = await use(client, "register", tag=TAG, hypothesis=hypothesis, category="hyperparams")
-            await finish(client, made["next_action"])
+        await attended(scene.server(step, str(grave)), research)
     assert grave.exists(), "it did not come so far"
     await taken_up(scene, hypothesis)
 
@@ -75,9 +78,12 @@ async def test_a_worker_killed_after(scene: Scene, tmp_path: Path, step: str) ->
 @pytest.mark.parametrize("step", SETTING_UP)
 async def test_a_server_killed_while_it_sets_up(scene: Scene, tmp_path: Path, step: str) -> None:
     tag, grave = f"t{list(SETTING_UP).index(step)}", tmp_path / "grave"
+
+    async def begin(client: Client) -> None:
+        await use(client, "setup_run", tag=tag, **GOAL)
+
     with anyio.fail_after(60):
-        async with until_it_dies(scene.server(step, str(grave))) as client:
-            await use(client, "setup_run", tag=tag, **GOAL)
+        await attended(scene.server(step, str(grave)), begin)
     assert grave.exists(), "it did not come so far"
     async with Lab.open(scene.settings) as lab:
         recorded = tag in [run.tag for run in (await lab.reading.list_runs()).runs]
