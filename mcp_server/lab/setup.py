@@ -110,13 +110,23 @@ class Setup:
         notes += await self._branch.settle(run)
         tip = await self._branch.tip(run)
         name, desk = await self._take_desk(run, agent, tip)
-        head = await self._bench.run(desk.workspace.head)
-        if not await self._bench.run(desk.workspace.is_clean):
-            notes.append("The workspace holds edits that are not registered yet.")
-        elif head != tip and not await self._bench.store.experiments.open_at(run.tag, head):
-            await self._bench.run(desk.workspace.move_to, tip)
+        async with desk.lock:
+            notes += await self._bring_up(run, desk, tip)
         await self._pool.wake(run.device_type)
         return await self._answer(run, name, desk, notes, await self._next(run))
+
+    async def _bring_up(self, run: Run, desk: Desk, tip: str) -> list[str]:
+        """Move a workspace to the best where nothing would be lost; returns what the agent should know of it."""
+        try:
+            await self._bench.catch_up(desk, await self._bench.store.history.open(run.tag, OPEN_SHOWN))
+        except WrongState as error:  # it holds files that are too large to be registered
+            return [str(error)]
+        head = await self._bench.run(desk.workspace.head)
+        if not await self._bench.run(desk.workspace.is_clean):
+            return ["The workspace holds edits that are not registered yet."]
+        if head != tip and not await self._bench.store.experiments.open_at(run.tag, head):
+            await self._bench.run(desk.workspace.move_to, tip)
+        return []
 
     async def _take_desk(self, run: Run, agent: str | None, tip: str) -> tuple[str, Desk]:
         """The named agent's desk; else the one held already, the first that is free, or a new one."""
