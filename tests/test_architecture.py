@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "interfaces": {"interfaces", "operations", "errors", "settings", "lab.lab", "lab.doctor", "demo", "night"},
     "demo": {"demo", "night.follower", "interfaces", "errors", "settings", "lab.doctor", "machine.git"}
     | {"machine.starter"},
-    "night": {"night", "interfaces", "errors", "settings", "lab", "machine"},
+    "night": {"night", "interfaces", "errors", "settings", "lab", "machine", "research"},
 }
 """For each room, the rooms that it may import."""
 
