@@ -59,7 +59,7 @@ class Command:
         async with Entrance(settings) as entrance:
             record = await Record.of(entrance, self.tag and check_name("tag", self.tag))
             if not (await record.standing()).metric and (self.agent.finishes or not self.goal):
-                await record.question()
+                await record.check_beginning()
             root = (await asyncio.to_thread(Repository.discover, settings.repo)).root
             folders = Folders.of(settings, root)
             with _alone(folders.night(record.tag), record.tag) as lock:

@@ -235,7 +235,7 @@ class Night:
             self._screen.say(f"the agent {ended.told}, and is started again{said}", "yellow")
             return
         self._screen.say(
-            f"the agent {ended.told} after {ended.seconds:.0f} s and added nothing ({self._backoff.failures} in a row): "
+            f"the agent {ended.told} after {ended.seconds:.0f} s and added nothing, {self._backoff.failures} in a row: "
             f"it is started again in {pause:g} s{said}",
             "red",
         )

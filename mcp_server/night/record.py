@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_server.errors import UnknownId
+from mcp_server.errors import NotReady, ResearchError, UnknownId
 from mcp_server.interfaces.entrance import Entrance, boundary
 from mcp_server.interfaces.mcp_prompts import opening
 from mcp_server.lab.lab import Lab
@@ -81,10 +81,16 @@ class Record:
             except UnknownId:
                 return Standing()
 
-    async def question(self) -> None:
-        """Raise what `setup_run` would ask the user if it began the run now, told nothing."""
-        with boundary("previewing the run"):
-            await (await self._entrance.lab()).setup.setup_run(tag=self.tag, preview=True)
+    async def check_beginning(self) -> None:
+        """Raise NotReady if `setup_run`, told nothing, would ask how to begin the run: at night nobody answers."""
+        try:
+            with boundary("previewing the run"):
+                await (await self._entrance.lab()).setup.setup_run(tag=self.tag, preview=True)
+        except ResearchError as error:
+            raise NotReady(
+                f"Run {self.tag!r} does not exist and cannot be begun unasked: {error.what}",
+                f"Begin it with `autoresearch setup_run --tag {self.tag} ...`, or tell a language model with --goal",
+            ) from None
 
     async def opening(self, goal: str) -> str:
         """What an agent that knows nothing is told: the text of the prompt `research`."""

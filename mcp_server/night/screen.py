@@ -108,7 +108,9 @@ class Screen:
 
     def _training_time(self) -> str:
         seconds = self.now.training_seconds - self.began.training_seconds
-        return f"{seconds / 3600:.2f} GPU hours" if seconds >= 360 else f"{seconds / 60:.1f} minutes of training"
+        return (
+            f"{seconds / 3600:.2f} hours of training" if seconds >= 3600 else f"{seconds / 60:.1f} minutes of training"
+        )
 
     def _spent(self) -> str:
         return str(timedelta(seconds=int(time.monotonic() - self._since)))
