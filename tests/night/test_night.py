@@ -96,6 +96,13 @@ def begin(settings: Settings, tag: str = "mar8") -> None:
     anyio.run(set_up)
 
 
+def wait_for_gate(settings: Settings, folder: Path) -> None:
+    """Let trainings wait for a file `gate` in a folder."""
+    gate = str(folder / "gate")
+    waiting = f"import pathlib, time\nwhile not pathlib.Path({gate!r}).exists():\n    time.sleep(0.05)\n"
+    Project(settings.repo).commit("Wait", {"train.py": SCRIPT.replace("loss =", f"{waiting}loss =", 1)})
+
+
 def lives(pid: int) -> bool:
     """Whether a process runs."""
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -167,16 +174,23 @@ def test_an_agent_that_hangs_is_ended_with_all_that_it_started(settings: Setting
 
 
 def test_an_agent_that_is_silent_while_a_training_runs_is_left_alone(settings: Settings, tmp_path: Path) -> None:
-    begin(settings)
-    slow = SCRIPT.replace("loss =", "import time; time.sleep(2)\nloss =", 1)
-    Project(settings.repo).commit("Slow", {"train.py": slow})
-    begin(settings, "mar9")
-    research = RESEARCHER.replace('"mar8"', '"mar9"').replace("if starts else goal", "if True else goal")
-    agent = FakeAgent.make(tmp_path / "agent", research)
-    ticking = Skipping(tick=1.0)
-    limits = Limits(experiments=1)
-    command = Command(Agent.named(agent.command), limits, "mar9", patience=60.0, clock=ticking.clock)
-    assert "hangs" not in night(settings, command).said
+    wait_for_gate(settings, tmp_path)
+
+    @dataclass
+    class TrainingTime(Skipping):
+        """Time passes while something trains, and in the end the training does too."""
+
+        def read(self) -> float:
+            if trainings(settings):
+                self.now += 100.0
+            if self.now > 5000.0:
+                (tmp_path / "gate").touch()
+            return self.now
+
+    agent = FakeAgent.make(tmp_path / "agent", RESEARCHER)
+    limits, clock = Limits(experiments=1), TrainingTime().clock
+    watched = night(settings, Command(Agent.named(agent.command), limits, "mar8", "g", patience=900.0, clock=clock))
+    assert "hangs" not in watched.said
     assert len(agent.prompts) == 1
 
 

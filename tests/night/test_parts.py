@@ -4,6 +4,7 @@ import json
 import tomllib
 from datetime import datetime
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_codex_is_told_of_the_server_by_settings(settings: Settings, tmp_path: P
     words = Agent("codex", PRESETS["codex"], preset=True).command(prompt, config, "mar8")
     assert words[:2] == ["codex", "exec"]
     assert words[-1] == "-"
-    given = [word for before, word in zip(words, words[1:], strict=False) if before == "-c"]
+    given = [word for before, word in pairwise(words) if before == "-c"]
     server = tomllib.loads("\n".join(given))["mcp_servers"]["autoresearch"]
     wanted = json.loads(config.read_text())["mcpServers"]["autoresearch"]
     assert (server["command"], server["args"]) == (wanted["command"], wanted["args"])
