@@ -19,8 +19,10 @@ MAY_IMPORT = {
     "machine": {"machine", "research", "errors", "settings"},
     "lab": {"lab", "research", "machine", "errors", "settings"},
     "operations": {"lab"},
-    "interfaces": {"interfaces", "operations", "errors", "settings", "lab.lab", "lab.doctor", "demo"},
-    "demo": {"demo", "interfaces", "operations", "errors", "settings", "lab.doctor", "machine.git", "machine.starter"},
+    "interfaces": {"interfaces", "operations", "errors", "settings", "lab.lab", "lab.doctor", "demo", "night"},
+    "demo": {"demo", "night.follower", "interfaces", "errors", "settings", "lab.doctor", "machine.git"}
+    | {"machine.starter"},
+    "night": {"night", "interfaces", "errors", "settings", "lab", "machine", "research"},
 }
 """For each room, the rooms that it may import."""
 

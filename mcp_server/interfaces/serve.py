@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_server.errors import NotReady
@@ -27,10 +28,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CLOSING_SECONDS = 0.3
 
 
-def serve_stdio(settings: Settings) -> None:
-    """Serve MCP on stdin and stdout until stdin ends or a signal comes."""
+def serve_stdio(settings: Settings, calls: Path | None = None) -> None:
+    """Serve MCP on stdin and stdout until stdin ends or a signal comes; for `calls` see `Entrance`."""
     log_to_stderr()
-    asyncio.run(_serve_stdio(settings))
+    asyncio.run(_serve_stdio(settings, calls))
 
 
 def serve_http(settings: Settings, host: str = "127.0.0.1", port: int = 8765, allow_commands: bool = False) -> None:
@@ -66,9 +67,9 @@ class _Discreet(logging.Formatter):
         return text.replace(self._secret, "***") if self._secret else text
 
 
-async def _serve_stdio(settings: Settings) -> None:
+async def _serve_stdio(settings: Settings, calls: Path | None) -> None:
     stopping = asyncio.Event()
-    async with Entrance(settings) as entrance:
+    async with Entrance(settings, calls=calls) as entrance:
         with _on_signals(stopping.set):
             serving = asyncio.create_task(_over_stdio(build_server(entrance)))
             stopped = asyncio.create_task(stopping.wait())

@@ -63,7 +63,7 @@ class Setup:
         """
         arguments = {key: value for key, value in locals().items() if key != "self" and value is not None}
         chosen = {key: value for key, value in arguments.items() if key in CONFIG or (key == "external" and value)}
-        name = check_name("tag", _today() if tag is None else tag)
+        name = check_name("tag", today() if tag is None else tag)
         if agent is not None:
             check_name("agent name", agent)
         if resume:
@@ -221,9 +221,10 @@ _FIRST = (
 _FIRST_EXTERNAL = "Measure the unchanged code, then register and complete it with its metrics: it is the baseline"
 
 
-def _today() -> str:
-    today = datetime.now(UTC).astimezone()
-    return f"{MONTHS[today.month - 1]}{today.day}"
+def today() -> str:
+    """The tag of a run that is given none, such as `mar8`."""
+    now = datetime.now(UTC).astimezone()
+    return f"{MONTHS[now.month - 1]}{now.day}"
 
 
 def _new_run(tag: str, commit: str, planned: Plan, devices: list[Device]) -> Run:

@@ -119,7 +119,7 @@ def test_wrong_usage(shell: Shell, words: Sequence[str], said: str) -> None:
 def test_version_and_help(shell: Shell) -> None:
     assert shell.run("--version").out == f"autoresearch {__version__}\n"
     listed = shell.run("--help").out
-    for name in ("serve", "demo", "doctor", *(operation.name for operation in OPERATIONS)):
+    for name in ("serve", "demo", "night", "doctor", *(operation.name for operation in OPERATIONS)):
         assert f" {name} " in listed
     assert shell.run().code == 2
 
