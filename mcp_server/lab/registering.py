@@ -208,7 +208,7 @@ class Registering:
         if best and best.value is not None and run.task.reached(best.value):
             raise WrongState(
                 f"Run {run.tag!r} has reached its target: {run.task.metric} {best.value:g}",
-                f"Call summary(tag={run.tag!r}) and report to the user",
+                f"Call report(tag={run.tag!r}) and show it to the user",
             )
 
     async def _answer(self, run: Run, experiment: Experiment) -> Registered:
@@ -240,7 +240,7 @@ def _admit(run: Run, unchanged: bool, waiting: str | None, count: Count) -> None
     if run.task.max_experiments is not None and count.total >= run.task.max_experiments:
         raise WrongState(
             f"Run {run.tag!r} has its {run.task.max_experiments} experiments (max_experiments)",
-            f"Call summary(tag={run.tag!r}) and report to the user",
+            f"Call report(tag={run.tag!r}) and show it to the user",
         )
     if unchanged and count.settled:
         first = f"Call train({waiting!r}) if that was meant" if waiting else "Change something first"

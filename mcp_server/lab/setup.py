@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
@@ -14,6 +15,7 @@ from mcp_server.lab.branch import Branch
 from mcp_server.lab.ledger import list_results
 from mcp_server.lab.planning import Plan, plan
 from mcp_server.lab.pool import Pool
+from mcp_server.lab.reporting import SUMMARY
 from mcp_server.lab.results import SetUp
 from mcp_server.lab.views import plain, view
 from mcp_server.machine.devices import Device
@@ -148,7 +150,7 @@ class Setup:
     async def _left_out(self, run: Run) -> list[str]:
         paths = await self._bench.run(self._bench.repository.uncommitted)
         outside = {run.task.results_file, *run.task.inputs}
-        paths = [path for path in paths if path.rstrip("/") not in outside and not path.startswith(".autoresearch")]
+        paths = [path for path in paths if path.rstrip("/") not in outside and not _is_ours(path)]
         if not paths:
             return []
         shown = ", ".join(paths[:20]) + (f" and {len(paths) - 20} more" if len(paths) > 20 else "")
@@ -219,6 +221,11 @@ _FIRST = (
     "complete it: everything later is measured against this baseline"
 )
 _FIRST_EXTERNAL = "Measure the unchanged code, then register and complete it with its metrics: it is the baseline"
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a path is the state folder, or the report of an earlier run."""
+    return path.startswith(".autoresearch") or PurePosixPath(path).name.startswith(SUMMARY)
 
 
 def today() -> str:

@@ -42,6 +42,10 @@ class Folders:
         """The output of one trial."""
         return self.trial(trial_id) / "log.txt"
 
+    def reports(self, tag: str) -> Path:
+        """The progress reports of a run."""
+        return self.state / "reports" / tag
+
     def inputs(self, tag: str) -> Path:
         """What the inputs of a run were in its first training."""
         return self.state / "inputs" / f"{tag}.json"

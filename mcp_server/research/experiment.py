@@ -108,7 +108,8 @@ class Experiment:
         value: the run's metric, once there is a verdict with a finite value: the mean of the runs that count.
         delta: improvement over the best at the time of the verdict, under noise over its own base; positive is better.
         best_before: the best value at the time of the verdict.
-        decided: 1 for the run's first verdict, 2 for the second, ...
+        decided: 1 for the run's first verdict, 2 for the second, ...; below 1 where an earlier session gave it, whose
+            table was imported.
         branch_commit: for a keep, the commit that the branch was moved to (its tree is the measured tree).
         numbers: what the last verdict rests on, where it was given under noise.
         accepted_loss: what a simplification may have cost, in units of the metric.
@@ -150,6 +151,11 @@ class Experiment:
     runs: int = 0
     squares: float = 0.0
     dof: int = 0
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was taken from the table of an earlier session, as reported there."""
+        return self.decided is not None and self.decided < 1
 
     @property
     def unchanged(self) -> bool:

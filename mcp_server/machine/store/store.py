@@ -9,6 +9,7 @@ from mcp_server.machine.store.connection import Database
 from mcp_server.machine.store.experiments import Experiments
 from mcp_server.machine.store.history import History
 from mcp_server.machine.store.memory import Memory
+from mcp_server.machine.store.periods import Periods
 from mcp_server.machine.store.runs import Runs
 from mcp_server.machine.store.trials import Trials
 from mcp_server.machine.store.verdicts import Verdicts
@@ -22,6 +23,7 @@ class Store:
     experiments: Experiments
     trials: Trials
     history: History
+    periods: Periods
     memory: Memory
     verdicts: Verdicts
 
@@ -35,6 +37,7 @@ class Store:
                 Experiments(database),
                 Trials(database),
                 History(database),
+                Periods(database),
                 Memory(database),
                 Verdicts(database),
             )
