@@ -1,7 +1,7 @@
 """Setting a run up, or taking it up again."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -17,6 +17,7 @@ from mcp_server.lab.planning import Plan, plan
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.reporting import SUMMARY
 from mcp_server.lab.results import SetUp
+from mcp_server.lab.sources import Decisions
 from mcp_server.lab.views import plain, view
 from mcp_server.machine.devices import Device
 from mcp_server.research.experiment import Experiment, Run
@@ -81,17 +82,18 @@ class Setup:
         devices = await self._pool.devices()
         run = _new_run(name, commit, planned, devices)
         notes = [*planned.adjustments, *_device_notes(devices), *await self._left_out(run)]
+        rows = planned.rows
         if preview:
-            return await self._answer(run, None, None, notes, f"Call setup_run(tag={name!r}) to begin, without preview")
+            return await self._answer(run, None, None, notes, _CONFIRM.format(tag=name), rows)
         if not external:
             await self._bench.run(repository.create_branch, run.branch, commit)
         await self._bench.store.runs.add(run)
         if external:
             await self._bench.store.runs.add_agent(name, agent or "agent-1")
-            return await self._answer(run, agent or "agent-1", None, notes, _FIRST_EXTERNAL)
+            return await self._answer(run, agent or "agent-1", None, notes, _FIRST_EXTERNAL, rows)
         name_of_agent = agent or "agent-1"
         desk = await self._bench.desk(run, name_of_agent, commit)
-        return await self._answer(run, name_of_agent, desk, notes, _FIRST.format(tag=name))
+        return await self._answer(run, name_of_agent, desk, notes, _FIRST.format(tag=name), rows)
 
     async def _resume(
         self, tag: str, given: Mapping[str, Any], base_ref: str | None, agent: str | None, preview: bool
@@ -176,7 +178,13 @@ class Setup:
         return f"Call suggest(tag={run.tag!r}), then register the next idea"
 
     async def _answer(
-        self, run: Run, agent: str | None, desk: Desk | None, notes: list[str], next_action: str
+        self,
+        run: Run,
+        agent: str | None,
+        desk: Desk | None,
+        notes: list[str],
+        next_action: str,
+        rows: Sequence[dict[str, str]] = (),
     ) -> SetUp:
         store = self._bench.store
         best = await store.experiments.best(run.tag)
@@ -194,6 +202,7 @@ class Setup:
             counts=plain(await store.history.counts(run.tag)),
             open_experiments=[view(experiment) for experiment in waiting],
             next_action=next_action,
+            research_config=list(rows) or Decisions.made(run.task).rows(run.task),
         )
 
 
@@ -219,6 +228,10 @@ CONFIG = (
 _FIRST = (
     "Call register(tag={tag!r}, hypothesis='baseline', category='other') without any change, then train and "
     "complete it: everything later is measured against this baseline"
+)
+_CONFIRM = (
+    "Show research_config to the user as a table and ask whether it is right; then call setup_run(tag={tag!r}) with "
+    "the same arguments and without preview"
 )
 _FIRST_EXTERNAL = "Measure the unchanged code, then register and complete it with its metrics: it is the baseline"
 

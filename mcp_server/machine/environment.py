@@ -92,9 +92,13 @@ def training_environment(
     """
     kept = scrubbed(os.environ, settings.keep_environment)
     programs = str(Path(task.interpreter).parent)
+    seed = str(trial.seed if task.fixed_seed is None else task.fixed_seed)
+    place = checkout / task.folder
     environment = kept | {
+        **dict(task.environment),
+        **dict.fromkeys(task.seed_variables, seed),
         "AUTORESEARCH_TIME_BUDGET": f"{task.time_budget_seconds:g}",
-        "AUTORESEARCH_SEED": str(trial.seed),
+        "AUTORESEARCH_SEED": seed,
         "AUTORESEARCH_DEVICE": device.kind,
         "AUTORESEARCH_OUT": str(out),
         "AUTORESEARCH_CACHE": str(settings.cache),
@@ -105,7 +109,7 @@ def training_environment(
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         # An editable install of the user's repository would be imported in place of the checkout's own packages.
-        "PYTHONPATH": os.pathsep.join([str(checkout), str(checkout / "src"), *filter(None, [kept.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join([str(place), str(place / "src"), *filter(None, [kept.get("PYTHONPATH")])]),
         # So that `torchrun` and scripts find the task's interpreter too.
         "PATH": os.pathsep.join([programs, kept.get("PATH", os.defpath)]),
         # `uv run` would install torch anew in every checkout, or repoint an editable install at it.
@@ -120,7 +124,12 @@ def training_environment(
 
 def training_words(task: Task) -> list[str]:
     """The words of the task's command, with the task's interpreter where it says `python`."""
-    first, *rest = split_command(task.command)
+    return command_words(task, task.command)
+
+
+def command_words(task: Task, command: str) -> list[str]:
+    """The words of a command, with the task's interpreter where it says `python`."""
+    first, *rest = split_command(command)
     return [task.interpreter if first in ("python", "python3") else first, *rest]
 
 

@@ -8,8 +8,9 @@ import signal
 from pathlib import Path
 
 from mcp_server.machine.child import Exit
+from mcp_server.machine.measuring import Measured, read_metrics
 from mcp_server.research.experiment import Ending, Scalar, TrialStatus
-from mcp_server.research.metrics import clean, parse_metrics, quoted
+from mcp_server.research.metrics import clean, quoted
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite
 
@@ -26,7 +27,14 @@ _TRACEBACK = "Traceback (most recent call last):"
 
 
 def ending(
-    task: Task, end: Exit, text: str, ended_at: float, checkout: Path, changed: list[str], hint: str | None
+    task: Task,
+    end: Exit,
+    text: str,
+    ended_at: float,
+    checkout: Path,
+    changed: list[str],
+    hint: str | None,
+    measured: Measured | None = None,
 ) -> Ending:
     """The ending of a trial.
 
@@ -36,13 +44,28 @@ def ending(
         checkout: the folder that it ran in.
         changed: the inputs that were changed while it ran.
         hint: what to do about a file that it missed, see `git.missing_hint`.
+        measured: what checks and scorer said, where they were run.
     """
-    metrics = parse_metrics(text)
+    metrics = read_metrics(task, text)
+    if task.score_command:
+        metrics = {**metrics, **(measured.metrics if measured else {})}
+        if measured is None or task.metric not in measured.metrics:
+            metrics.pop(task.metric, None)  # the training's own word on its score
+    if measured and measured.by != "itself":
+        end = Exit(measured.by, None, end.seconds)
     for folder in (checkout, checkout.resolve()):
         text = text.replace(f"{folder}/", "")
     status, error = _status(task, end, text, metrics, changed, hint)
+    if measured and not changed and ended_well(task, end) and (measured.rejection or measured.failure):
+        metrics.pop(task.metric, None)
+        status, error = ("finished", measured.rejection) if measured.rejection else ("failed", measured.failure)
     error = clean(error, len(error) + 1).strip()
     return Ending(status, ended_at, end.code, metrics, error[:LONGEST_ERROR])
+
+
+def ended_well(task: Task, end: Exit) -> bool:
+    """Whether what a training printed counts: it ended by itself with success, or at its budget as the task says."""
+    return end.code == 0 if end.by == "itself" else end.by == "deadline" and task.end_at_budget
 
 
 def _status(
@@ -53,13 +76,13 @@ def _status(
         return "stopped", f"Stopped on request after {end.seconds:.0f} s."
     if end.by == "shutdown":
         return "lost", f"Its worker was told to end after {end.seconds:.0f} s."
-    if end.by == "deadline":
+    if end.by == "deadline" and not task.end_at_budget:
         return "timed_out", (
             f"Ended after {task.deadline_seconds:g} s: a training may take twice its budget of "
             f"{task.time_budget_seconds:g} s and {task.startup_seconds:g} s besides. Make it watch "
             f"AUTORESEARCH_TIME_BUDGET. At its end {_quote(text)}"
         )
-    if end.code != 0:
+    if not ended_well(task, end):
         return "failed", _failure(end.code, text, hint)
     if changed:
         return "failed", (

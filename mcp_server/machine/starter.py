@@ -5,6 +5,12 @@ from pathlib import Path
 NAMES = ("prepare.py", "train.py", "program.md")
 
 
+def task_files() -> dict[str, Path]:
+    """The built-in tasks by name."""
+    folder = Path(__file__).resolve().parents[1] / "tasks"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
 def starter_files() -> dict[str, Path]:
     """Where each of the files is: in `mcp_server/starter` of an installed package, else at the top of the checkout."""
     package = Path(__file__).resolve().parents[1]

@@ -12,9 +12,10 @@ from mcp_server.errors import ResearchError
 from mcp_server.machine import child, outcome, result
 from mcp_server.machine.devices import Device
 from mcp_server.machine.environment import training_environment, training_words
-from mcp_server.machine.git import Repository, check_out, missing_hint, state_of
+from mcp_server.machine.git import Repository, check_out, missing_hint, restore, state_of
 from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.logfile import BoundedLog
+from mcp_server.machine.measuring import Bay, Measured, measure
 from mcp_server.machine.watch import check_inputs
 from mcp_server.research.experiment import Ending, Trial
 from mcp_server.research.task import Task
@@ -70,11 +71,14 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         before = state_of(rig.repository.root, task.inputs)
         check_inputs(order.inputs, before)
         end = await _run(rig, order, checkout, log, busy, ask)
+        text = log.text()
+        measured = await _measure(
+            rig, order, end, Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy])
+        )
         after = state_of(rig.repository.root, task.inputs)
         changed = [path for path in task.inputs if after[path] != before[path]]
-        text = log.text()
         hint = missing_hint(rig.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
-        return outcome.ending(task, end, text, time.time(), checkout, changed, hint)
+        return outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
     except (ResearchError, OSError) as error:
         log.write(f"{error}\n".encode("utf-8", "replace"))
         return _not_started(str(error))
@@ -83,9 +87,23 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
 
 
 async def _run(rig: Rig, order: Order, checkout: Path, log: BoundedLog, busy: int, ask: Ask) -> child.Exit:
-    task, mark, out = order.task, rig.lock.mark, checkout.with_name("out")
-    environment = training_environment(rig.settings, task, order.trial, rig.device, mark, checkout, out)
-    return await child.run(training_words(task), checkout, environment, log, task.deadline_seconds, ask, [busy])
+    task, environment = order.task, _environment(rig, order)
+    place = checkout / task.folder
+    return await child.run(training_words(task), place, environment, log, task.deadline_seconds, ask, [busy])
+
+
+def _environment(rig: Rig, order: Order) -> dict[str, str]:
+    checkout, out = order.folder / "checkout", order.folder / "out"
+    return training_environment(rig.settings, order.task, order.trial, rig.device, rig.lock.mark, checkout, out)
+
+
+async def _measure(rig: Rig, order: Order, end: child.Exit, bay: Bay) -> Measured | None:
+    """Run checks and scorer, where the task has them, after a training that ended well, on files as committed."""
+    task = order.task
+    if not (task.checks or task.score_command) or not outcome.ended_well(task, end):
+        return None
+    restore(rig.repository, order.trial.commit, order.folder / "checkout")
+    return await measure(task, bay, order.folder)
 
 
 def discard(folder: Path) -> None:

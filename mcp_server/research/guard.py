@@ -158,6 +158,12 @@ def check_changes(task: Task, changes: Sequence[Change]) -> None:
             raise InvalidInput(
                 f"{change.path[:200]!r} {reason}", f"Undo that change; editable in this run: {', '.join(task.editable)}"
             )
+    lines = sum(change.added + change.removed for change in changes)
+    for what, number, limit in (("files", len(changes), task.max_files), ("lines", lines, task.max_lines)):
+        if limit is not None and number > limit:
+            raise InvalidInput(
+                f"the change touches {number} {what}, and this task allows {limit}", "Make a smaller change"
+            )
 
 
 def _change_fault(task: Task, change: Change) -> str:
