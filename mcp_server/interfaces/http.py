@@ -7,7 +7,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from mcp_server import __version__
-from mcp_server.interfaces import rest
+from mcp_server.interfaces import peer_rest, rest
 from mcp_server.interfaces.dashboard import dashboard
 from mcp_server.interfaces.entrance import Entrance
 from mcp_server.interfaces.guard import LOOPBACK, MAX_BODY_BYTES, Guard
@@ -24,7 +24,12 @@ def build_app(entrance: Entrance, host: str = "127.0.0.1", token: str | None = N
     app = build_server(entrance).streamable_http_app(
         host=host,
         max_request_body_size=MAX_BODY_BYTES,
-        custom_starlette_routes=[Route("/", dashboard), Route("/healthz", healthz), *rest.routes(entrance)],
+        custom_starlette_routes=[
+            Route("/", dashboard),
+            Route("/healthz", healthz),
+            *rest.routes(entrance),
+            *peer_rest.routes(entrance),
+        ],
     )
     app.add_exception_handler(HTTPException, rest.refuse_route)
     return Guard(app, loopback=host in LOOPBACK, token=token)

@@ -10,6 +10,7 @@ from mcp_server.lab.pool import Pool
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
 from mcp_server.lab.setup import Setup
+from mcp_server.lab.tracking import Tracking
 from mcp_server.lab.training import Training
 from mcp_server.lab.verdicts import Verdicts
 from mcp_server.machine.folders import Folders
@@ -28,6 +29,7 @@ class Lab:
         self.training = Training(bench, pool, branch)
         self.verdicts = Verdicts(bench, branch)
         self.reading = Reading(bench, pool, branch)
+        self.tracking = Tracking(bench, pool, self.setup, self.verdicts)
 
     @classmethod
     @asynccontextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mcp_server.machine.store.connection import Database
 from mcp_server.machine.store.experiments import Experiments
+from mcp_server.machine.store.fleet import Fleet
 from mcp_server.machine.store.history import History
 from mcp_server.machine.store.memory import Memory
 from mcp_server.machine.store.runs import Runs
@@ -24,6 +25,7 @@ class Store:
     history: History
     memory: Memory
     verdicts: Verdicts
+    fleet: Fleet
 
     @classmethod
     @asynccontextmanager
@@ -37,4 +39,5 @@ class Store:
                 History(database),
                 Memory(database),
                 Verdicts(database),
+                Fleet(database),
             )
