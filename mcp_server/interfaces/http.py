@@ -8,7 +8,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from mcp_server import __version__
-from mcp_server.interfaces import rest
+from mcp_server.interfaces import peer_rest, rest
 from mcp_server.interfaces.access import Access
 from mcp_server.interfaces.dashboard import dashboard
 from mcp_server.interfaces.entrance import Entrance
@@ -27,6 +27,7 @@ def build_app(entrance: Entrance, access: Access, limits: Limits) -> ASGIApp:
             Route("/", dashboard),
             Route("/healthz", healthz),
             *rest.routes(entrance, secured=access.token is not None),
+            *peer_rest.routes(entrance),
         ],
     )
     app.add_exception_handler(HTTPException, rest.refuse_route)
