@@ -3,34 +3,45 @@
 import contextlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child, outcome, result
 from mcp_server.machine.devices import Device
-from mcp_server.machine.environment import training_environment, training_words
+from mcp_server.machine.environment import launched, training_environment, training_words
+from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository, check_out, missing_hint, state_of
 from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.logfile import BoundedLog
+from mcp_server.machine.sandbox import View, exit_code, find_sandbox, walled
 from mcp_server.machine.watch import check_inputs
 from mcp_server.research.experiment import Ending, Trial
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
+
+COMPILED = ("inductor", "triton", "measured")
+"""Folders of the cache that trainings write: compiled kernels, and what was measured of the machine."""
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
 
 @dataclass(frozen=True)
 class Rig:
-    """Where trials run: a device with its lock, for a repository."""
+    """Where trials run: a device with its lock, for a repository and its state folder."""
 
     settings: Settings
     repository: Repository
     device: Device
     lock: DeviceLock
+
+    @property
+    def state(self) -> Path:
+        """The folder with the record and all trials."""
+        return Folders.of(self.settings, self.repository.root).state
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,31 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
 async def _run(rig: Rig, order: Order, checkout: Path, log: BoundedLog, busy: int, ask: Ask) -> child.Exit:
     task, mark, out = order.task, rig.lock.mark, checkout.with_name("out")
     environment = training_environment(rig.settings, task, order.trial, rig.device, mark, checkout, out)
-    return await child.run(training_words(task), checkout, environment, log, task.deadline_seconds, ask, [busy])
+    words = training_words(task)
+    sandbox = find_sandbox(rig.settings.sandbox)
+    if sandbox:
+        words = walled(sandbox, _view(rig, order, checkout, out), checkout, launched("attached", "1", *words))
+    end = await child.run(words, checkout, environment, log, task.deadline_seconds, ask, [busy])
+    return replace(end, code=exit_code(end.code)) if sandbox else end
+
+
+def _view(rig: Rig, order: Order, checkout: Path, out: Path) -> View:
+    """What a training sees: neither the record and what other trials left, nor the data that audits it."""
+    cache, temporary = rig.settings.cache, order.folder / "tmp"
+    compiled = [cache / name for name in COMPILED]
+    for folder in (temporary, *compiled):
+        folder.mkdir(exist_ok=True)
+    programs = [
+        Path(sys.prefix),
+        Path(order.task.interpreter).parents[1],
+        Path(order.task.interpreter).resolve().parents[1],
+    ]
+    return View(
+        temporary=temporary,
+        readable=[rig.repository.root, cache, *programs],
+        writable=[checkout, out, *compiled],
+        hidden=[rig.state, rig.settings.locks, cache / "downloads", *(cache / "data").glob("*/audit.bin")],
+    )
 
 
 def discard(folder: Path) -> None:

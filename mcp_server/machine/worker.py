@@ -153,7 +153,8 @@ class Worker:
         except OSError as error:
             say(f"{trial.id}: the result cannot be written: {error}")
         await self._record(trial, ending)
-        discard(folder / "checkout")
+        for name in ("checkout", "tmp"):
+            discard(folder / name)
 
     async def _record(self, trial: Trial, ending: Ending) -> None:
         trials = self._store.trials
