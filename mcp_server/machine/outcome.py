@@ -5,6 +5,8 @@ An error is a sentence of ours: what it has from the log stands in it as a quota
 
 import re
 import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mcp_server.machine.child import Exit
@@ -14,6 +16,8 @@ from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite
 
 LONGEST_ERROR = 2500
+SHOWN = 5
+"""Paths that an error names."""
 LONGEST_QUOTE = 1000
 LOOKED_AT = 64 * 1024
 """Characters at the end of a log in which the reason of a failure is looked for."""
@@ -25,8 +29,27 @@ _OUT_OF_MEMORY = re.compile(
 _TRACEBACK = "Traceback (most recent call last):"
 
 
+@dataclass(frozen=True)
+class Changed:
+    """What a training changed that it had to leave alone: inputs, fixed files of its checkout, installed packages."""
+
+    inputs: Sequence[str] = ()
+    fixed: Sequence[str] = ()
+    packages: Sequence[str] = ()
+
+    def fault(self) -> str:
+        """Why that makes the trial worth nothing; empty where nothing was changed."""
+        told = {"the inputs": self.inputs, "the read-only files": self.fixed, "the installed packages": self.packages}
+        for what, names in told.items():
+            if names:
+                more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+                todo = "Write only new files, and below AUTORESEARCH_OUT."
+                return f"Invalid: {what} {', '.join(names[:SHOWN])}{more} changed while it trained. {todo}"
+        return ""
+
+
 def ending(
-    task: Task, end: Exit, text: str, ended_at: float, checkout: Path, changed: list[str], hint: str | None
+    task: Task, end: Exit, text: str, ended_at: float, checkout: Path, changed: Changed, hint: str | None
 ) -> Ending:
     """The ending of a trial.
 
@@ -34,7 +57,7 @@ def ending(
         text: all that is kept of its log.
         ended_at: seconds since the epoch.
         checkout: the folder that it ran in.
-        changed: the inputs that were changed while it ran.
+        changed: what it changed although it had to leave it alone.
         hint: what to do about a file that it missed, see `git.missing_hint`.
     """
     metrics = parse_metrics(text)
@@ -46,7 +69,7 @@ def ending(
 
 
 def _status(
-    task: Task, end: Exit, text: str, metrics: dict[str, Scalar], changed: list[str], hint: str | None
+    task: Task, end: Exit, text: str, metrics: dict[str, Scalar], changed: Changed, hint: str | None
 ) -> tuple[TrialStatus, str]:
     """The status and, for all but a good end, why."""
     if end.by == "stop":
@@ -61,10 +84,8 @@ def _status(
         )
     if end.code != 0:
         return "failed", _failure(end.code, text, hint)
-    if changed:
-        return "failed", (
-            f"Invalid: the inputs {', '.join(changed)} changed while it trained. Write only below AUTORESEARCH_OUT."
-        )
+    if fault := changed.fault():
+        return "failed", fault
     if task.metric not in metrics:
         return "failed", (
             f'It printed no metric {task.metric}: print a line "{task.metric}: value" at the end. '

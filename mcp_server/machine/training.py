@@ -17,9 +17,11 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository, check_out, missing_hint, state_of
 from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.logfile import BoundedLog
+from mcp_server.machine.outcome import Changed
 from mcp_server.machine.sandbox import View, exit_code, find_sandbox, walled
-from mcp_server.machine.watch import check_inputs
+from mcp_server.machine.watch import check_inputs, installed, state_of_files
 from mcp_server.research.experiment import Ending, Trial
+from mcp_server.research.guard import matches
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
 
@@ -80,9 +82,15 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         check_out(rig.repository, order.trial.commit, checkout, task.inputs)
         before = state_of(rig.repository.root, task.inputs)
         check_inputs(order.inputs, before)
+        fixed = [path for path in rig.repository.files(order.trial.commit) if not matches(task.editable, path)]
+        written, packages = state_of_files(checkout, fixed), installed(task.interpreter)
         end = await _run(rig, order, checkout, log, busy, ask)
         after = state_of(rig.repository.root, task.inputs)
-        changed = [path for path in task.inputs if after[path] != before[path]]
+        changed = Changed(
+            inputs=[path for path in task.inputs if after[path] != before[path]],
+            fixed=[path for path, state in written.items() if state_of_files(checkout, [path]) != {path: state}],
+            packages=sorted(installed(task.interpreter) ^ packages),
+        )
         text = log.text()
         hint = missing_hint(rig.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
         return outcome.ending(task, end, text, time.time(), checkout, changed, hint)

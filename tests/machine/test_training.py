@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +129,54 @@ def test_a_changed_input_makes_the_trial_invalid(yard: Any) -> None:
     end = yard.ending("open('data/tokens.bin', 'a').write('x'); print('loss: 0')", task)
     assert end.status == "failed"
     assert "Invalid: the inputs data changed" in end.error
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "write_text('y')",
+        "unlink()",
+        "replace('elsewhere')",
+        "chmod(0o600)",
+        "touch()",
+    ],
+)
+def test_a_changed_file_that_is_fixed_makes_the_trial_invalid(yard: Any, change: str) -> None:
+    (yard.repo / "model.py").write_text("x")
+    end = yard.ending(f"from pathlib import Path; Path('model.py').{change}; print('loss: 0')")
+    assert end.status == "failed"
+    assert "Invalid: the read-only files model.py changed while it trained" in end.error
+
+
+def test_a_change_that_is_undone_is_a_change(yard: Any) -> None:
+    (yard.repo / "model.py").write_text("x")
+    script = """
+import os
+times = os.stat("model.py")
+for text in ("y", "x"):
+    open("model.py", "w").write(text)
+os.utime("model.py", ns=(times.st_atime_ns, times.st_mtime_ns))
+print("loss: 0")
+"""
+    assert "the read-only files model.py changed" in yard.ending(script).error
+
+
+def test_a_training_may_write_new_files_and_those_it_may_edit(yard: Any) -> None:
+    (yard.repo / "model.py").write_text("x")
+    script = "import model_2; open('train.py', 'a').write('# done'); open('new', 'w'); print('loss: 1')"
+    (yard.repo / "model_2.py").write_text("")
+    assert yard.ending(script).status == "finished"
+
+
+def test_an_installed_package_makes_the_trial_invalid(yard: Any) -> None:
+    packages = yard.folder / "python" / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    (yard.folder / "python" / "bin").mkdir()
+    interpreter = yard.folder / "python" / "bin" / "python"
+    interpreter.symlink_to(sys.executable)
+    task = replace(yard.task(), interpreter=str(interpreter))
+    end = yard.ending(f"open({str(packages / 'faster-2.0.dist-info')!r}, 'w'); print('loss: 0')", task)
+    assert "Invalid: the installed packages faster-2.0.dist-info changed while it trained" in end.error
 
 
 def test_a_run_trains_on_one_and_the_same_data(yard: Any) -> None:
