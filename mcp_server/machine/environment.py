@@ -75,6 +75,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
         "AUTORESEARCH_LOCKS": str(settings.locks),
         "AUTORESEARCH_DEVICES": settings.devices,
         "AUTORESEARCH_KEEP_ENV": " ".join(settings.keep_environment),
+        "AUTORESEARCH_SANDBOX": settings.sandbox,
     }
     if settings.state:
         environment["AUTORESEARCH_STATE"] = str(settings.state)

@@ -154,7 +154,8 @@ class Worker:
             result.write(folder, trial, ending)
         except OSError as error:
             say(f"{trial.id}: the result cannot be written: {error}")
-        discard(folder / "checkout")  # before the record, after which no worker would come back to it
+        for name in ("checkout", "tmp"):  # before the record, after which no worker would come back to them
+            discard(folder / name)
         await self._record(trial, ending)
 
     async def _record(self, trial: Trial, ending: Ending) -> None:

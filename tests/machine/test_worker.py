@@ -39,7 +39,7 @@ from mcp_server.machine.worker import start_worker
 from mcp_server.settings import Settings
 {before}
 folder = Path({folder!r})
-settings = Settings(folder / "repo", folder / "state", folder / "cache", folder / "locks", "cpu:2")
+settings = Settings(folder / "repo", folder / "state", folder / "cache", folder / "locks", "cpu:2", sandbox="off")
 start_worker(settings, find_devices("cpu:2")[0])
 """
 
