@@ -1,7 +1,7 @@
 """The routes of the multi-GPU tracker n-autoresearch, so that its scripts and agents move here by changing a port.
 
-Bodies are JSON whatever the content type says. Errors are `{"error": text}`: 404 for an unknown experiment, tag or GPU, 400
-for everything else.
+Bodies are JSON whatever the content type says. Errors are `{"error": text}`: 404 for an unknown experiment, tag or GPU,
+400 for everything else.
 """
 
 from collections.abc import Awaitable, Callable
@@ -256,10 +256,12 @@ async def _diff(lab: Tracking, given: Pair) -> dict[str, Any]:
 
 
 async def _tags(lab: Tracking, given: Body) -> dict[str, Any]:
-    found = []
-    for run in await lab.runs():
-        found.append(shapes.tag(run, await lab.experiments(run.tag, None, None), await lab.best(run.tag)))
-    return {"tags": found}
+    return {
+        "tags": [
+            shapes.tag(run, await lab.experiments(run.tag, None, None), await lab.best(run.tag))
+            for run in await lab.runs()
+        ]
+    }
 
 
 async def _train(lab: Tracking, given: Loan) -> dict[str, Any]:
@@ -321,7 +323,7 @@ def _route(entrance: Entrance, path: str, method: str, model: type[Given], answe
 
 
 def _read(model: type[Given], body: bytes, path: dict[str, Any]) -> Given:
-    """The request as its model; raises InvalidInput. A score of NaN is let through: it is a crash, and judged as one."""
+    """The request as its model; raises InvalidInput. A score of NaN is let through, and judged as a crash."""
     try:
         given = from_json(body) if body.strip() else {}
         if not isinstance(given, dict):

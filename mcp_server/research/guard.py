@@ -13,7 +13,7 @@ SYMLINK, SUBMODULE, FOLDER = "120000", "160000", "040000"
 """Git's modes of the tree entries that are not plain files."""
 
 _ABSENT = "000000"
-_HARNESS = "prepare.py"
+_HARNESS = ("prepare.py", "scoring.py")
 _STAR = "[^/]*"
 _WILDCARD = re.compile(r"[*?\[]")
 _PART = re.compile(r"(?:(?<=/)|^)\*\*/|(?<=/)\*\*$|^\*\*$|\*+|\?|\[!?\]?[^\]/]*\]|[\s\S]")
@@ -176,7 +176,7 @@ def _change_fault(task: Task, change: Change) -> str:
         return _path_fault(change.path)
     if is_dependency_file(change.path):
         return "declares dependencies, which stay as they are during a run"
-    if task.builtin and change.path.rpartition("/")[2].casefold() == _HARNESS:
+    if task.builtin and change.path.rpartition("/")[2].casefold() in _HARNESS:
         return "is the fixed harness, which is never edited"
     if matches(task.readonly, change.path):
         return f"is read-only in this run (readonly: {', '.join(task.readonly)})"

@@ -8,7 +8,6 @@ import pytest
 
 from mcp_server.machine.environment import scrubbed, worker_environment
 from mcp_server.settings import Settings
-from tests.machine.test_training import ending
 
 CREDENTIALS = {
     "AUTORESEARCH_TOKEN": "0123456789abcdef",
@@ -148,7 +147,7 @@ def test_a_real_training_finds_none(yard: Any, monkeypatch: pytest.MonkeyPatch) 
         "json.dump(dict(os.environ), open(os.environ['AUTORESEARCH_OUT'] + '/environment.json', 'w'))\n"
         "print('loss: 1')\n"
     )
-    end = ending(yard, script)
+    end = yard.ending(script)
     assert end.status == "finished"
     [path] = yard.folder.rglob("environment.json")
     seen = json.loads(path.read_text())
