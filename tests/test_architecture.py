@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "machine": {"machine", "research", "errors", "settings"},
     "lab": {"lab", "research", "machine", "errors", "settings"},
     "operations": {"lab"},
-    "interfaces": {"interfaces", "operations", "errors", "settings", "lab.lab", "lab.doctor", "demo", "night"},
+    "interfaces": {"interfaces", "operations", "errors", "settings", "lab.lab", "lab.doctor", "lab.tracking", "demo"}
+    | {"night"},
     "demo": {"demo", "night.follower", "interfaces", "errors", "settings", "lab.doctor", "machine.git"}
     | {"machine.starter"},
     "night": {"night", "interfaces", "errors", "settings", "lab", "machine", "research"},
