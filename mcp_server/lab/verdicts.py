@@ -16,6 +16,7 @@ from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
 from mcp_server.machine.store.verdicts import Restatement
 from mcp_server.research.case import Case, error_of, noise_of
+from mcp_server.research.evidence import IN_FLIGHT
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.strategy import choose
 from mcp_server.research.verdict import Action, should_abort
@@ -168,7 +169,9 @@ class Verdicts:
         if experiment.status != "needs_confirmation":
             return _after(run, experiment, streak, updated)
         if best is None and not experiment.unchanged:
-            return "Register with no change and train and complete that baseline; then complete this one"
+            under_way = await self._bench.store.history.open(run.tag, IN_FLIGHT)
+            begun = next((f"Train and complete {other.id!r}, the" for other in under_way if other.unchanged), None)
+            return f"{begun or 'Register with no change and train and complete that'} baseline; then complete this one"
         trials = await self._bench.store.trials.of(experiment.id)
         seed = fresh_seed({trial.seed for trial in trials})
         base = await self._branch.kept_ancestor(experiment)
