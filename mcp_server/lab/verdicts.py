@@ -15,7 +15,7 @@ from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
 from mcp_server.machine.store.verdicts import Restatement
-from mcp_server.research.case import Case, error_of, noise_of
+from mcp_server.research.case import Case, Record, error_of, noise_of, without_weight
 from mcp_server.research.evidence import IN_FLIGHT
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.strategy import choose
@@ -150,9 +150,16 @@ class Verdicts:
             reopened=reopened,
             branch_commit=experiment.branch_commit,
             displaced=[other.id for other in displaced],
-            notes=[*notes, *([note] if note else []), *standing.notes],
+            notes=[*notes, *await self._set_aside(experiment), *([note] if note else []), *standing.notes],
             report=str(standing.summary) if standing.summary else None,
         )
+
+    async def _set_aside(self, experiment: Experiment) -> list[str]:
+        """What was measured again of a kept experiment and is not taken into its mean, with the reason."""
+        if experiment.status != "keep":
+            return []
+        trials = tuple(await self._bench.store.trials.of(experiment.id))
+        return [f"Not taken into the mean: {why}." for why in without_weight(Record(experiment, trials)).values()]
 
     async def _next(
         self,

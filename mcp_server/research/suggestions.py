@@ -150,11 +150,12 @@ def _chosen(
 def _baseline(run: Run, evidence: Evidence) -> Proposal:
     """Measure what the run started from, whatever was edited in the workspace meanwhile.
 
-    There is no call where it crashed before: it would crash again.
+    There is no call where it crashed before, or came to nothing twice: it would again.
     """
     failed = f" ({evidence.finished} finished without a score)" if evidence.finished else ""
     text = f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
-    if any(e.unchanged for e in evidence.recent):
+    before = [e.status for e in evidence.recent if e.unchanged]
+    if "crash" in before or len(before) > 1:
         return Proposal("baseline", "other", text)
     return Proposal("baseline", "other", text, "register", {"commit_sha": run.base_commit})
 

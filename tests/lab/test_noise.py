@@ -7,7 +7,7 @@ import pytest
 from mcp_server.errors import InvalidInput, WrongState
 from mcp_server.lab.lab import Lab
 from mcp_server.settings import Settings
-from tests.lab.noisy import NOISY, again, baseline, begun
+from tests.lab.noisy import NOISY, again, begun
 from tests.lab.researcher import Researcher, researching
 from tests.project import Project
 

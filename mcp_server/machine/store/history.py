@@ -119,7 +119,8 @@ class History:
         """Experiments that need confirmation: a baseline first, then what was not compared yet, then by z."""
         return await self._experiments(
             "WHERE tag = ? AND status = 'needs_confirmation'"
-            " ORDER BY commit_sha = base_commit DESC, numbers IS NULL DESC, json_extract(numbers, '$.z') DESC, number LIMIT ?",
+            " ORDER BY commit_sha = base_commit DESC, numbers IS NULL DESC, json_extract(numbers, '$.z') DESC, number"
+            " LIMIT ?",
             [tag, limit],
         )
 
