@@ -35,6 +35,7 @@ from mcp_server.research.guidance import noise_text
 from mcp_server.research.strategy import choose
 from mcp_server.research.suggestions import Suggestion
 from mcp_server.research.task import Category
+from mcp_server.research.verdict import finite
 
 Tag = Annotated[str | None, "The run; default: the newest"]
 
@@ -135,7 +136,7 @@ class Reading:
             baseline=start,
             best=view(best) if best else None,
             improvement=gain,
-            improvement_percent=None if gain is None or not start else 100 * gain / abs(start),
+            improvement_percent=None if gain is None or not start else finite(100 * gain / abs(start)),
             counts=plain(counts),
             experiments=sum(counts.values()),
             max_experiments=task.max_experiments,

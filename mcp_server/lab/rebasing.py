@@ -14,7 +14,8 @@ from mcp_server.research.experiment import Experiment, Run
 async def on_best(bench: Bench, branch: Branch, run: Run, experiment: Experiment) -> Experiment:
     """Move an experiment that needs confirmation to the present best, if it was made from an older one.
 
-    It is discarded, with the reason, where its change does not fit there or is in the best already.
+    Returns it as it is then, for another server may have done the same. It is discarded, with the reason, where its
+    change does not fit there or is in the best already.
     """
     best = await bench.store.experiments.best(run.tag)
     base = await branch.kept_ancestor(experiment)
@@ -34,8 +35,11 @@ async def on_best(bench: Bench, branch: Branch, run: Run, experiment: Experiment
         return await bench.store.verdicts.drop(experiment.id, reason)
     candidate = Candidate(combined.tree, tip, best.id, experiment.request, also=(experiment.commit,))
     moved = await bench.run(_commit, bench, run, candidate, experiment, best)
-    await bench.store.verdicts.move(experiment, moved)
-    return await bench.store.experiments.get(experiment.id)
+    done = await bench.store.verdicts.move(experiment, moved)
+    present = await bench.store.experiments.get(experiment.id)
+    if not done:  # another server did it, and its commit is the one to keep
+        await bench.run(bench.repository.keep_ref, run.tag, experiment.id, present.commit)
+    return present
 
 
 def _commit(bench: Bench, run: Run, candidate: Candidate, experiment: Experiment, best: Experiment) -> Moved:

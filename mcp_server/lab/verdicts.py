@@ -1,7 +1,7 @@
 """Verdicts: judging an experiment, and moving the branch and the workspace accordingly."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -66,9 +66,8 @@ class Verdicts:
         experiment = await store.experiments.get(experiment_id)
         run = await store.runs.get(experiment.tag)
         reason = clean_text("error", error)
-        trial = await store.trials.latest(experiment_id)
         if experiment.status != "crash":
-            _check_may_crash(run, experiment, trial)
+            _check_may_crash(run, experiment, await store.trials.of(experiment_id))
             await store.experiments.crash(experiment_id, reason or "given up by the agent")
             experiment = await store.experiments.get(experiment_id)
         await list_results(self._bench, run)
@@ -118,6 +117,7 @@ class Verdicts:
             found[:] = said.reopened if said else []
             return said
 
+        await list_results(self._bench, run)  # what is reopened loses its verdict, and is listed with the next one too
         return await self._bench.store.verdicts.restate(experiment.id, look), found
 
     async def _verdict(self, run: Run, experiment: Experiment, reopened: list[str]) -> Completed:
@@ -180,7 +180,7 @@ class Verdicts:
             begun = next((f"Train and complete {other.id!r}, the" for other in under_way if other.unchanged), None)
             return f"{begun or 'Register with no change and train and complete that'} baseline; then complete this one"
         trials = await self._bench.store.trials.of(experiment.id)
-        seed = fresh_seed({trial.seed for trial in trials})
+        seed = fresh_seed({trial.seed for trial in trials if trial.status not in ("stopped", "lost")})
         base = await self._branch.kept_ancestor(experiment)
         first = await self._bench.store.history.first_keep(run.tag)
         stale = best is not None and (base.id if base else first) != best.id
@@ -230,14 +230,14 @@ def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> Non
         raise WrongState(
             f"Experiment {experiment.id} is {experiment.status} and has no result", f"Call train({experiment.id!r})"
         )
-    if trial.status in ("stopped", "lost"):
+    if trial.status in ("stopped", "lost") and experiment.status == "trained":
         raise WrongState(
             f"The training of {experiment.id} was {trial.status}, so that there is nothing to judge",
             f"Call train({experiment.id!r}) to run it again, or crash({experiment.id!r}) to give it up",
         )
 
 
-def _check_may_crash(run: Run, experiment: Experiment, trial: Trial | None) -> None:
+def _check_may_crash(run: Run, experiment: Experiment, trials: Sequence[Trial]) -> None:
     """Raise WrongState where an experiment is healthy or still under way."""
     if run.task.external and experiment.status not in FINISHED:
         return
@@ -250,9 +250,10 @@ def _check_may_crash(run: Run, experiment: Experiment, trial: Trial | None) -> N
         raise WrongState(
             f"Experiment {name} is {experiment.status}", f"Call stop({name}) first, or train({name}) to wait"
         )
-    if trial is None or trial.status not in ("stopped", "lost"):
+    if any(trial.status == "finished" for trial in trials):
+        todo = "It waits for another run: call train, or leave it" if experiment.status == "needs_confirmation" else ""
         raise WrongState(
-            f"Experiment {name} was trained well and has a result", f"Call complete({name}) for the verdict"
+            f"Experiment {name} was trained well and has a result", todo or f"Call complete({name}) for the verdict"
         )
 
 
@@ -265,7 +266,12 @@ def _measured(
     """
     if not run.task.external:
         record = trial.metrics if trial else {}
-        wrong = {name: value for name, value in (given or {}).items() if not _equal(record.get(name), value)}
+        known = [record, *_judged(run, experiment)]
+        wrong = {
+            name: value
+            for name, value in (given or {}).items()
+            if not any(_equal(numbers.get(name), value) for numbers in known)
+        }
         if wrong:
             name, value = next(iter(wrong.items()))
             raise InvalidInput(
@@ -288,6 +294,14 @@ def _measured(
             f"metrics has no {run.task.metric!r}", f"Give metrics={{{run.task.metric!r}: VALUE}}, as you measured it"
         )
     return dict(given)
+
+
+def _judged(run: Run, experiment: Experiment) -> Sequence[Mapping[str, Scalar]]:
+    """The metrics that a verdict was given on, and the value that it gave; none before the verdict."""
+    if experiment.status not in FINISHED:
+        return []
+    value = {} if experiment.value is None else {run.task.metric: experiment.value}
+    return [experiment.metrics, value]
 
 
 def _equal(record: Scalar | None, value: float) -> bool:

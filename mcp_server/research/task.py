@@ -162,6 +162,9 @@ def check_task(task: Task) -> Task:
         raise InvalidInput(f"target is {task.target}", "Give a finite number, or leave it out")
     if unknown := [category for category in task.scope if category not in CATEGORIES]:
         raise InvalidInput(f"scope names unknown categories {unknown}", f"Choose from {', '.join(CATEGORIES)}")
+    if len(set(task.scope)) < len(task.scope):
+        twice = [category for category in dict.fromkeys(task.scope) if task.scope.count(category) > 1]
+        raise InvalidInput(f"scope names {', '.join(twice)} twice", "Name each category once")
     if not task.scope:
         raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}")
     split_command(task.command)

@@ -18,21 +18,26 @@ NEXT_DECISION = """(
 """The number of the next verdict in an experiment's run, as an SQL expression; one once listed is not given again."""
 
 
+class Changed(WrongState):
+    """An experiment is not, or not any more, what the caller took it for."""
+
+
 class Trials:
     """Queries about trials. Every write is guarded by the status that it expects to find."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def enqueue(
-        self, experiment_id: str, seed: int | None, device_type: str, base_id: str | None = None
-    ) -> Trial:
-        """Queue a trial of an experiment, or return the live one; raises WrongState if it may not be trained.
+    async def enqueue(self, experiment_id: str, seed: int | None, device_type: str, commit: str | None = None) -> Trial:
+        """Queue a trial of an experiment, or return the live one.
 
         Args:
             seed: the seed of the trial; None takes the first from 42 on that the experiment had not, except that a
                 trial after one that was stopped or lost has the seed of that one.
-            base_id: see Trial.
+            commit: what the experiment is expected to be at; None: whatever it is at.
+
+        Raises:
+            Changed: it may not be trained in the state that it is in now, or is at another commit.
         """
 
         async def body(connection: aiosqlite.Connection) -> Trial:
@@ -50,8 +55,8 @@ class Trials:
                 " AND (status IN ('registered', 'needs_confirmation', 'keep') OR (status = 'trained' AND ?))",
                 [experiment_id, again],
             )
-            if found is None:
-                raise WrongState(f"Experiment {experiment_id} cannot be trained now", "Call history to see its status")
+            if found is None or commit not in (None, found["commit_sha"]):
+                raise Changed(f"Experiment {experiment_id} cannot be trained now", "Call history to see its status")
             chosen = seed
             if chosen is None:
                 chosen = last.seed if last and again else fresh_seed({trial.seed for trial in earlier})
@@ -64,7 +69,6 @@ class Trials:
                 status="queued",
                 queued_at=time.time(),
                 commit=found["commit_sha"],
-                base_id=base_id,
                 came_from=found["status"],
             )
             return await _insert(connection, trial)
@@ -110,6 +114,7 @@ class Trials:
             if row is None:
                 return False
             await _move(connection, row["experiment_id"], "trained")
+            await _give_back(connection, trial_of(row))
             if crashed:
                 await crash_body(connection, row["experiment_id"], ending.error, ending.metrics)
             return True
@@ -142,6 +147,7 @@ class Trials:
             )
             assert lost is not None
             if row["status"] == "stopped" or lost["times"] > MAX_LOST:
+                await _give_back(connection, trial_of(row))
                 return False
             lost_one = trial_of(row)
             attempt = lost_one.attempt + 1
@@ -232,8 +238,8 @@ async def _insert(connection: aiosqlite.Connection, trial: Trial) -> Trial:
         connection,
         """
         INSERT INTO trials (
-            id, experiment_id, attempt, seed, device_type, status, came_from, queued_at, commit_sha, base_id
-        ) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?) RETURNING *
+            id, experiment_id, attempt, seed, device_type, status, came_from, queued_at, commit_sha
+        ) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?) RETURNING *
         """,
         [
             trial.id,
@@ -244,7 +250,6 @@ async def _insert(connection: aiosqlite.Connection, trial: Trial) -> Trial:
             trial.came_from,
             trial.queued_at,
             trial.commit,
-            trial.base_id,
         ],
     )
     assert row is not None
@@ -262,13 +267,20 @@ async def _move(connection: aiosqlite.Connection, experiment_id: str, status: st
     )
 
 
+async def _give_back(connection: aiosqlite.Connection, trial: Trial) -> None:
+    """Let an experiment wait for its confirmation as before, where that was stopped or lost: its verdict stands."""
+    if trial.came_from == "needs_confirmation" and trial.status in ("stopped", "lost"):
+        await _move(connection, trial.experiment_id, "needs_confirmation")
+
+
 async def crash_body(
     connection: aiosqlite.Connection, experiment_id: str, reason: str, metrics: Mapping[str, float | int | str]
 ) -> None:
     """Give an experiment the verdict `crash`, unless it is kept and was only measured again."""
     await connection.execute(
         f"""
-        UPDATE experiments SET status = 'crash', reason = ?, metrics = ?, decided = {NEXT_DECISION}, decided_at = ?
+        UPDATE experiments SET status = 'crash', reason = ?, metrics = ?, decided = {NEXT_DECISION}, decided_at = ?,
+            value = NULL, delta = NULL
         WHERE id = ? AND status <> 'keep'
         """,  # noqa: S608 - the expression is a constant
         [reason, dump(metrics), time.time(), experiment_id],

@@ -195,7 +195,7 @@ async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
     )
     first_keep = first["id"] if first else ""
     made_from = await sources(connection, subject.experiment)
-    trials = tuple(replace(trial, base_id=made_from.get(trial.commit, trial.base_id)) for trial in subject.trials)
+    trials = tuple(replace(trial, base_id=made_from.get(trial.commit)) for trial in subject.trials)
     subject = replace(subject, trials=trials)
     names = {trial.base_id or first_keep for trial in subject.trials} - {""}
     bases = {name: await _record(connection, name) for name in sorted(names)}
@@ -243,6 +243,11 @@ async def _write(connection: aiosqlite.Connection, case: Case, decision: Decisio
             experiment_id,
         ],
     )
+    if decision.status == "needs_confirmation" and decision.value is not None:
+        await connection.execute(
+            f"UPDATE experiments SET promising_after = {NEXT_DECISION} - 1 WHERE id = ?",  # noqa: S608 - a constant
+            [experiment_id],
+        )
     if decision.status in FINISHED:
         await connection.execute(
             f"UPDATE experiments SET decided = {NEXT_DECISION}, decided_at = ? WHERE id = ?",  # noqa: S608 - a constant

@@ -291,7 +291,8 @@ async def test_the_extract_for_the_strategy_is_that_of_the_whole_history(store: 
             continue
         value = round(dice.random(), 6)
         near = status == "discard" and dice.random() < 0.4
-        decision = Decision(status, "so it is", None if status == "crash" else value, 0.0, near, {})  # type: ignore[arg-type]
+        delta = round(dice.random() - 0.5, 6)
+        decision = Decision(status, "so it is", None if status == "crash" else value, delta, near, {})  # type: ignore[arg-type]
         await store.verdicts.decide(experiment_id, partial(always, decision))
         if dice.random() < 0.2:
             await store.experiments.learn(experiment_id, "a lesson")
@@ -306,6 +307,7 @@ async def test_the_extract_for_the_strategy_is_that_of_the_whole_history(store: 
     assert {each.id for each in await store.history.near_misses("mar8", 0.0, 20)} == {
         each.id for each in oracle.near_misses
     }
+    assert tuple(await store.history.promising("mar8", evidence.NEAR_MISSES)) == oracle.promising
     finished = [each.status for each in await store.history.decided("mar8", 100)]
     streak = next((place for place, status in enumerate(finished) if status != "crash"), len(finished))
     assert await store.history.consecutive_crashes("mar8") == streak
