@@ -1,13 +1,14 @@
 """Reading: everything that looks at the record and changes nothing."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
 from mcp_server.errors import InvalidInput, NotReady, UnknownId
+from mcp_server.lab.accounting import displaced
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.exporting import write_export
@@ -58,7 +59,8 @@ class Reading:
         """Say what to try next and why: the strategy, categories by promise, concrete values for this very script."""
         run = await self._run(tag)
         source = await self._script(run, await self._branch.tip(run))
-        evidence = await gather(self._bench, run, source)
+        gathered = await gather(self._bench, run, source)
+        evidence = replace(gathered, displaced=tuple(await displaced(self._bench, self._branch, run)))
         suggestion = suggestions.suggest(run, evidence)
         fields = asdict(suggestion)
         return Suggested(

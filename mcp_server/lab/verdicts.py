@@ -9,12 +9,12 @@ from mcp_server.errors import InvalidInput, ResearchError, WrongState
 from mcp_server.lab.bench import Bench, Desk
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.decisions import decision, restatement
-from mcp_server.lab.gathering import gather
+from mcp_server.lab.gathering import PENDING, gather
 from mcp_server.lab.ledger import list_results
 from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
-from mcp_server.machine.store.verdicts import Restatement
+from mcp_server.machine.store.verdicts import REOPENED, Restatement
 from mcp_server.research.case import Case, Record, error_of, noise_of, without_weight
 from mcp_server.research.evidence import IN_FLIGHT
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
@@ -109,16 +109,21 @@ class Verdicts:
         )
 
     async def _take_in(self, run: Run, experiment: Experiment) -> tuple[Experiment, list[str]]:
-        """Take in what was measured of a kept experiment since its verdict; also the near misses that this reopens."""
-        found: list[str] = []
+        """Take in what was measured of a kept experiment since its verdict.
+
+        Also the near misses that this reopened, now or in an earlier call, and that still wait.
+        """
 
         def look(case: Case, near_misses: list[Case]) -> Restatement | None:
-            said = restatement(run, case, near_misses)
-            found[:] = said.reopened if said else []
-            return said
+            return restatement(run, case, near_misses)
 
         await list_results(self._bench, run)  # what is reopened loses its verdict, and is listed with the next one too
-        return await self._bench.store.verdicts.restate(experiment.id, look), found
+        restated = await self._bench.store.verdicts.restate(experiment.id, look)
+        waiting = await self._bench.store.history.pending(run.tag, PENDING)
+        against = [
+            e.id for e in waiting if e.reason.startswith(REOPENED) and e.numbers and e.numbers.base == restated.id
+        ]
+        return restated, against
 
     async def _verdict(self, run: Run, experiment: Experiment, reopened: list[str]) -> Completed:
         """Show the verdict, after bringing the branch and the agent's workspace up to date with it."""

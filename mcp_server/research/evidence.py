@@ -50,6 +50,7 @@ class Evidence:
         seeds: those that the best was trained with.
         remeasuring: a run that measures the best again is under way, or came to nothing.
         remeasured: such a run has ended and is not yet in the best's mean.
+        displaced: keeps whose change the best does not have, the newest first, where that was looked at.
         points: the knobs and outcomes of the latest trials, the oldest first.
     """
 
@@ -70,6 +71,7 @@ class Evidence:
     seeds: frozenset[int] = frozenset()
     remeasuring: bool = False
     remeasured: bool = False
+    displaced: tuple[Experiment, ...] = ()
     points: tuple[Point, ...] = ()
 
     @property

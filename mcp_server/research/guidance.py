@@ -137,7 +137,7 @@ def state(run: Run, evidence: Evidence, ranks: Sequence[Rank]) -> str:
     if evidence.best is None or not ranks:
         return ""
     stuck = f"Plateau: {evidence.discards} discards since the last keep. " if on_plateau(evidence.discards) else ""
-    said = f"{stuck}Sampling ranks {ranks[0].category} first ({ranks[0].reason})"
+    said = f"{stuck}Sampling ranks {ranks[0].category} first ({ranks[0].reason}); what constants promise weighs as well"
     if stuck:
         said += f"; at most {COMBINE_SHARE:.0%} of the proposals combine"
     return f"{said}."

@@ -153,3 +153,18 @@ async def test_a_server_that_comes_late_takes_what_the_other_made(settings: Sett
         late = await lab.training._queue(run, before, trials, None)
         assert late is not None
         assert (late.id, late.status) == (f"{idea}.2", "finished")
+
+
+async def test_an_idea_does_not_run_after_the_best_for_ever(settings: Settings) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        idea = await stale_idea(agent)
+        store = lab.training._bench.store
+        run = await store.runs.get("mar8")
+        for gain in (0.1, 0.15, 0.2):
+            moved = await on_best(lab.training._bench, lab.training._branch, run, await store.experiments.get(idea))
+            assert moved.status == "needs_confirmation"
+            assert (await agent.attempt(f"gain {gain}", knobs={"GAIN": gain})).status == "keep"
+        dropped = await on_best(lab.training._bench, lab.training._branch, run, await store.experiments.get(idea))
+        assert (dropped.status, dropped.near_miss) == ("discard", True)
+        assert "put on a new best 3 times" in dropped.reason

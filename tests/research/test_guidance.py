@@ -107,3 +107,7 @@ def test_a_combination_is_of_what_gained_most_however_far_from_the_present_best(
     scene = Scene(TASK, evidence, effective(outline(SCRIPT), "cpu"))
     first = next(iter(guidance.ideas(RUN, scene, guidance.rank(RUN, evidence))))
     assert first.arguments == {"combine": ["e40", "e41"]}
+
+    under_way = tuple(replace(waiting(50 + n, None), status="training", category="combination") for n in range(8))
+    busy = Scene(TASK, replace(evidence, in_flight=under_way), scene.outline)  # 9 of 50 would be too many
+    assert all(p.category != "combination" for p in guidance.ideas(RUN, busy, guidance.rank(RUN, busy.evidence)))

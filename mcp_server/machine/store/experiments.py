@@ -139,6 +139,11 @@ class Experiments:
         row = await self._database.one(MOVED_FROM, [tag, commit])
         return row["parent_id"] if row else None
 
+    async def moves(self, experiment_id: str) -> int:
+        """How often an experiment was put on another base."""
+        row = await self._database.one("SELECT count(*) AS moves FROM moves WHERE experiment_id = ?", [experiment_id])
+        return int(row["moves"]) if row else 0
+
     async def get(self, experiment_id: str) -> Experiment:
         """The experiment with this id; raises UnknownId."""
         row = await self._database.one("SELECT * FROM experiments WHERE id = ?", [experiment_id])

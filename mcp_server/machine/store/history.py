@@ -176,7 +176,7 @@ class History:
         return int(row["crashes"]) if row else 0
 
     async def training_seconds(self, tag: str) -> float:
-        """Wall seconds that the trials of a run took on their devices; one over which the clock was set back took none."""
+        """Wall seconds that the trials of a run took on their devices; none where the clock was set back meanwhile."""
         row = await self._database.one(
             """
             SELECT COALESCE(sum(max(0, ended_at - started_at)), 0) AS seconds

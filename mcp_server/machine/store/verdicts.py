@@ -1,8 +1,8 @@
 """Verdicts: judging an experiment against the best of that very moment, and taking in what was measured again."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 import aiosqlite
 
@@ -18,6 +18,8 @@ from mcp_server.research.memory import Fingerprint
 
 LATEST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT 1"
 FIRST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided LIMIT 1"
+REOPENED = "The best was measured again, and against its new mean this counts"
+"""How the reason begins that a near miss gets which is to be confirmed after all."""
 LOOKED_BACK = 50
 """So many near misses, the latest, are looked at again when the best was measured again."""
 
@@ -45,14 +47,14 @@ class Restatement:
     """What is said of the best after it was measured again.
 
     Attributes:
-        reopened: near misses that are to be confirmed after all.
+        reopened: near misses that are to be confirmed after all, with the numbers by which they count now.
     """
 
     value: float
     runs: int
     squares: float
     dof: int
-    reopened: Collection[str] = ()
+    reopened: Mapping[str, Numbers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,14 @@ class Verdicts:
                     "UPDATE experiments SET value = ?, runs = ?, squares = ?, dof = ? WHERE id = ?",
                     [said.value, said.runs, said.squares, said.dof, experiment_id],
                 )
-                for reopened in said.reopened:
+                for reopened, numbers in said.reopened.items():
+                    reason = f"{REOPENED}: z is {numbers.z:.2f} now."
                     await connection.execute(
                         """
                         UPDATE experiments SET status = 'needs_confirmation', near_miss = 0, decided = NULL,
-                            decided_at = NULL, reason = 'The best was measured again, against which this now counts.'
-                        WHERE id = ?
+                            decided_at = NULL, reason = ?, numbers = ?, delta = ? WHERE id = ?
                         """,
-                        [reopened],
+                        [reason, dump(asdict(numbers)), numbers.d, reopened],
                     )
             return (await _record(connection, experiment_id)).experiment
 
