@@ -24,7 +24,6 @@ from tests.project import Project
 
 Answer = TypeVar("Answer")
 TAG = "mar8"
-DEVICES = "cpu:2"
 GOAL: dict[str, Any] = {"metric": "loss", "direction": "minimize", "time_budget_seconds": 5.0, "policy": "greedy"}
 
 LOUD = """\
@@ -71,16 +70,23 @@ def until(condition: Callable[[], Answer], seconds: float = 30.0) -> Answer:
 
 @dataclass(frozen=True)
 class Scene:
-    """A repository below a folder, with a state, locks and a cache of its own."""
+    """A repository below a folder, with a state, locks and a cache of its own.
+
+    Attributes:
+        devices: so many simulated devices.
+        sandbox: whether trainings run behind walls, see `Settings`.
+    """
 
     folder: Path
     project: Project
+    devices: int = 2
+    sandbox: str = "auto"
 
     @classmethod
-    def make(cls, folder: Path, script: str = LOUD) -> "Scene":
+    def make(cls, folder: Path, script: str = LOUD, devices: int = 2, sandbox: str = "auto") -> "Scene":
         """A new one."""
         (folder / "cache").mkdir(parents=True)
-        return cls(folder, Project.make(folder / "project", script))
+        return cls(folder, Project.make(folder / "project", script), devices, sandbox)
 
     @property
     def state(self) -> Path:
@@ -91,6 +97,11 @@ class Scene:
         return self.folder / "locks"
 
     @property
+    def keys(self) -> list[str]:
+        """The keys of the devices."""
+        return [f"cpu:{number}" for number in range(self.devices)]
+
+    @property
     def alarm(self) -> Path:
         """The file that a training writes when it finds its device in use."""
         return self.folder / "cache" / "measured" / "used-twice"
@@ -98,17 +109,22 @@ class Scene:
     @property
     def variables(self) -> dict[str, str]:
         """What a server of this place finds in its environment."""
-        return {"AUTORESEARCH_LOCKS": str(self.locks), "AUTORESEARCH_CACHE": str(self.folder / "cache")}
+        return {
+            "AUTORESEARCH_LOCKS": str(self.locks),
+            "AUTORESEARCH_CACHE": str(self.folder / "cache"),
+            "AUTORESEARCH_SANDBOX": self.sandbox,
+        }
 
     @property
     def settings(self) -> Settings:
         """How a lab in this very process opens the place."""
-        return Settings(self.project.root, None, self.folder / "cache", self.locks, DEVICES)
+        cache, devices = self.folder / "cache", f"cpu:{self.devices}"
+        return Settings(self.project.root, None, cache, self.locks, devices, sandbox=self.sandbox)
 
     def server(self, *doom: str) -> StdioServerParameters:
         """How a client starts a server here; with a step and a grave, one that is doomed to die there."""
         program = [str(Path(__file__).with_name("doomed.py")), *doom] if doom else ["-m", "mcp_server"]
-        words = [*program, "serve", "--devices", DEVICES, "--repo", str(self.project.root)]
+        words = [*program, "serve", "--devices", f"cpu:{self.devices}", "--repo", str(self.project.root)]
         return StdioServerParameters(command=sys.executable, args=words, env=self.variables)
 
     def servers(self) -> list[psutil.Process]:
