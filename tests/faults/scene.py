@@ -5,8 +5,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +55,20 @@ print("loss:", 10 - RATE)
 """
 """A training of 0.2 seconds whose loss falls with the rate."""
 
+GATED = """\
+import os
+import time
+
+RATE = 0.1
+
+shared = os.path.join(os.environ["AUTORESEARCH_CACHE"], "measured")
+print("at work", flush=True)
+while not os.path.exists(os.path.join(shared, "go")):
+    time.sleep(0.02)
+print("loss:", 10 - RATE)
+"""
+"""A training that ends when it is let go."""
+
 CALL = re.compile(r"(train|complete)\('([^']+)'(?:, seed=(\d+))?\)")
 """What an answer says to call next."""
 
@@ -81,16 +95,18 @@ class Scene:
     project: Project
     devices: int = 2
     sandbox: str = "auto"
+    elsewhere: Path | None = None
+    """The state folder, where it is not in the repository."""
 
     @classmethod
     def make(cls, folder: Path, script: str = LOUD, devices: int = 2, sandbox: str = "auto") -> "Scene":
         """A new one."""
-        (folder / "cache").mkdir(parents=True)
+        (folder / "cache" / "measured").mkdir(parents=True)
         return cls(folder, Project.make(folder / "project", script), devices, sandbox)
 
     @property
     def state(self) -> Path:
-        return self.project.root / ".autoresearch"
+        return self.elsewhere or self.project.root / ".autoresearch"
 
     @property
     def locks(self) -> Path:
@@ -106,6 +122,19 @@ class Scene:
         """The file that a training writes when it finds its device in use."""
         return self.folder / "cache" / "measured" / "used-twice"
 
+    def rewrite(self, script: str) -> None:
+        """Commit another training script; before any run."""
+        self.project.commit("Another script", {"train.py": script})
+
+    def let_go(self) -> None:
+        """Let the trainings that wait for it end."""
+        (self.folder / "cache" / "measured" / "go").touch()
+
+    def log(self, trial_id: str) -> str:
+        """What a training has printed so far."""
+        log = self.state / "trials" / trial_id / "log.txt"
+        return log.read_text(errors="replace") if log.exists() else ""
+
     @property
     def variables(self) -> dict[str, str]:
         """What a server of this place finds in its environment."""
@@ -113,13 +142,14 @@ class Scene:
             "AUTORESEARCH_LOCKS": str(self.locks),
             "AUTORESEARCH_CACHE": str(self.folder / "cache"),
             "AUTORESEARCH_SANDBOX": self.sandbox,
+            **({"AUTORESEARCH_STATE": str(self.elsewhere)} if self.elsewhere else {}),
         }
 
     @property
     def settings(self) -> Settings:
         """How a lab in this very process opens the place."""
         cache, devices = self.folder / "cache", f"cpu:{self.devices}"
-        return Settings(self.project.root, None, cache, self.locks, devices, sandbox=self.sandbox)
+        return Settings(self.project.root, self.elsewhere, cache, self.locks, devices, sandbox=self.sandbox)
 
     def server(self, *doom: str) -> StdioServerParameters:
         """How a client starts a server here; with a step and a grave, one that is doomed to die there."""
@@ -160,6 +190,26 @@ class Scene:
                 os.kill(process.pid, signal.SIGKILL)
         until(lambda: not self.alive())
         return len(killed)
+
+
+@asynccontextmanager
+async def begun(scene: Scene) -> AsyncIterator[Lab]:
+    """A lab with a run, before its baseline."""
+    async with Lab.open(scene.settings) as lab:
+        await lab.setup.setup_run(tag=TAG, **GOAL)
+        yield lab
+
+
+async def register(lab: Lab, hypothesis: str = "the baseline", **source: Any) -> str:
+    """Register an experiment; its id."""
+    return (await lab.registering.register(tag=TAG, hypothesis=hypothesis, category="other", **source)).experiment_id
+
+
+async def try_out(lab: Lab, hypothesis: str = "the baseline", **source: Any) -> str:
+    """Register an experiment, train it and have it judged; the verdict."""
+    experiment_id = await register(lab, hypothesis, **source)
+    await go_on(lab, f"Call train({experiment_id!r})")
+    return (await lab.verdicts.complete(experiment_id)).status
 
 
 async def attended(server: StdioServerParameters, session: Callable[[Client], Awaitable[None]]) -> bool:

@@ -1,6 +1,6 @@
 """A storm: agents research through real servers while servers, workers and trainings are killed.
 
-Every server, or its workers, is doomed to die at one of the named steps of the loop, each step in turn. Others are
+Every server, or its workers, is doomed to die at one of the named steps of the loop, at which few died before. Others are
 killed at random, in volleys. After each volley every training in the record must have its worker again within `HEALS`
 seconds of the next call. Now and then the storm calms: agents finish what is open, and everything is looked at. What
 agents were told is written down, and looked up in the record.
@@ -16,7 +16,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -89,7 +89,6 @@ class Storm:
         self._dice = random.Random(seed)
         self._names = [f"agent-{number}" for number in range(1, agents + 1)]
         self._victims = [("server", scene.servers), ("worker", scene.workers), ("training", scene.trainings)]
-        self._steps = self._deck()
         self._connections = itertools.count(1)
         self._level = 0.0
         self._over = False
@@ -129,10 +128,9 @@ class Storm:
             await asyncio.gather(*agents, return_exceptions=True)
         return self.figures
 
-    def _deck(self) -> Iterator[str]:
-        """The named steps, shuffled, again and again."""
-        while True:
-            yield from self._dice.sample([*STEPS], len(STEPS))
+    def _step(self) -> str:
+        """One of the steps at which the fewest died so far."""
+        return self._dice.choice(sorted(STEPS, key=lambda step: self.figures.steps[step])[: len(STEPS) // 3])
 
     async def _calm_down(self, agents: list[asyncio.Task[None]]) -> None:
         """Let the agents finish what is open, and look at everything."""
@@ -207,7 +205,7 @@ class Storm:
         """Be an agent that connects again whenever its server dies, until the storm is over and nothing is open."""
         while True:
             number = next(self._connections)
-            step, grave = next(self._steps), self.scene.folder / f"grave-{number}"
+            step, grave = self._step(), self.scene.folder / f"grave-{number}"
             doom = () if self._over else (step, str(grave))
             done = await attended(self.scene.server(*doom), partial(self._session, name, f"s{number}", doom))
             self._calls.pop(name, None)
