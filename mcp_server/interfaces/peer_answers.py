@@ -1,6 +1,11 @@
 """What the multi-GPU tracker answers, field by field: the shapes that `peer_shapes` makes and OpenAPI describes."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import (
+    Literal,
+    NotRequired,  # pydantic reads no other before Python 3.12
+)
+
+from typing_extensions import TypedDict
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
 
