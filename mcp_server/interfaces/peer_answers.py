@@ -1,11 +1,8 @@
 """What the multi-GPU tracker answers, field by field: the shapes that `peer_shapes` makes and OpenAPI describes."""
 
-from typing import (
-    Literal,
-    NotRequired,  # pydantic reads no other before Python 3.12
-)
+from typing import Literal, NotRequired
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
 

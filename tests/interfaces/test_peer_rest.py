@@ -135,7 +135,7 @@ async def test_errors_have_its_codes_and_its_shape(settings: Settings) -> None:
         status, error = await agent.refused("experiment/setup", tag="mar11")
         assert (status, "already exists" in error) == (400, True)
         assert (await agent.refused("experiment/best", tag="mar11"))[0] == 400
-        for route, body in {
+        unknown: dict[str, dict[str, Any]] = {
             "experiment/complete": NUMBERS | {"experiment_id": "exp-1"},
             "experiment/crash": {"experiment_id": "exp-1", "error": ""},
             "experiment/register": {"tag": "none"},
@@ -147,16 +147,18 @@ async def test_errors_have_its_codes_and_its_shape(settings: Settings) -> None:
             "pool/acquire": {"experiment_id": "exp-1"},
             "gpu/gpu-9/train": {"experiment_id": "exp-1"},
             "gpu/gpu-9/health": {},
-        }.items():
+        }
+        for route, body in unknown.items():
             status, error = await agent.refused(route, **body)
             assert (status, bool(error)) == (404, True), route
-        for route, body in {
+        unusable: dict[str, dict[str, Any]] = {
             "experiment/setup": {"tag": "../x"},
             "experiment/complete": {"experiment_id": "exp-1"},
             "experiment/history": {"tag": "mar11", "limit": -1},
             "search/set-strategy": {"tag": "mar11", "mode": "dream"},
             "pool/register": {"gpu_id": "gpu-0", "gpu_index": 2**70},
-        }.items():
+        }
+        for route, body in unusable.items():
             assert (await agent.refused(route, **body))[0] == 400, route
         for text in ("nonsense", "[]", '{"tag": "\\ud800"}'):
             response = await client.post("/api/experiment/history", content=text)

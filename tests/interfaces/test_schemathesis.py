@@ -89,7 +89,7 @@ def test_answers_are_as_described(server: Server, path: str) -> None:
 
         @given(strategy, st.booleans())
         @effort(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-        def ask(case: schemathesis.Case, known: bool) -> None:
+        def ask(case: schemathesis.Case[Any], known: bool) -> None:
             if known:
                 for part in (case.body, case.query, case.path_parameters):
                     if isinstance(part, dict):
