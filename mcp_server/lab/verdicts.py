@@ -149,6 +149,8 @@ class Verdicts:
             workspace_updated=updated,
             origin=experiment.origin,
             next_action=_at_the_end(run, standing) if standing.ended else following,
+            verification=experiment.verification,
+            sandboxed=experiment.sandboxed,
             numbers=asdict(experiment.numbers) if experiment.numbers else None,
             best_error=error_of(run, best, noise_of(run, squares, dof)),
             runs=experiment.runs,
@@ -224,13 +226,13 @@ class Verdicts:
 
 def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> None:
     """Raise WrongState unless there is a finished training to judge, or the run is external."""
-    if run.task.external:
-        return
     if experiment.status in ("queued", "training"):
         raise WrongState(
             f"Experiment {experiment.id} is still {experiment.status}",
             f"Call train({experiment.id!r}) until it is trained",
         )
+    if run.task.external:
+        return
     if trial is None or experiment.status not in ("trained", "needs_confirmation"):
         raise WrongState(
             f"Experiment {experiment.id} is {experiment.status} and has no result", f"Call train({experiment.id!r})"
@@ -289,8 +291,9 @@ def _measured(
             name: value for name, value in (given or {}).items() if not _equal(experiment.metrics.get(name), value)
         }
         if wrong:
+            was = f"completed with other numbers: {dict(experiment.metrics)}" if experiment.metrics else "given up"
             raise InvalidInput(
-                f"Experiment {experiment.id} was completed with other numbers: {dict(experiment.metrics)}",
+                f"Experiment {experiment.id} was {was}",
                 "Register a new experiment for a new measurement",
             )
         return experiment.metrics
@@ -310,7 +313,9 @@ def _judged(run: Run, experiment: Experiment) -> Sequence[Mapping[str, Scalar]]:
 
 
 def _equal(record: Scalar | None, value: float) -> bool:
-    return isinstance(record, int | float) and math.isclose(record, value, rel_tol=1e-9, abs_tol=0.0)
+    if isinstance(record, str):  # what was infinite or no number is recorded as text
+        return not math.isfinite(value) and record == str(value)
+    return record is not None and math.isclose(record, value, rel_tol=1e-9, abs_tol=0.0)
 
 
 def _decided(experiment: Experiment) -> Decided:
