@@ -60,7 +60,7 @@ class Reading:
         run = await self._run(tag)
         source = await self._script(run, await self._branch.tip(run))
         gathered = await gather(self._bench, run, source)
-        evidence = replace(gathered, displaced=tuple(await displaced(self._bench, self._branch, run)))
+        evidence = replace(gathered, displaced=tuple(await displaced(self._bench, self._branch, run, fitting=True)))
         suggestion = suggestions.suggest(run, evidence)
         fields = asdict(suggestion)
         return Suggested(
