@@ -265,7 +265,8 @@ class Reading:
 def _first_step(run: Run, evidence: Evidence, suggestion: Suggestion) -> str:
     if suggestion.calls and suggestion.calls[0].tool in ("train", "complete"):
         return suggestion.calls[0].text
-    first = "Begin with the baseline: register without any change" if evidence.best is None else "Choose one"
+    missing = evidence.best is None and evidence.begun is None
+    first = "Begin with the baseline: register without any change" if missing else "Choose one"
     return f"{first}, then register(tag={run.tag!r}, ...) and train"
 
 
