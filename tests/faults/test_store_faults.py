@@ -209,9 +209,9 @@ async def test_a_damaged_record_is_kept_and_restored_from_its_backup(
         assert re.search("damaged|is gone|is empty", said), said
         assert str(store) in said
         assert (store.read_bytes() if store.exists() else None) == found
-        command = re.search(r"cd .*? && cp \S+ \S+(?=;|$)", said.splitlines()[0])
+        command = re.search(r"`(cd .*)`", said)
         assert command, said
-        run("sh", "-c", command[0])
+        run("sh", "-c", command[1])
         there = await use(client, "setup_run", tag=TAG, resume=True)
     assert there["counts"]["keep"] == 2
     assert f"was at {TAG}-3, which the record does not know" in there["adjustments"][0]

@@ -95,7 +95,7 @@ def restore_advice(store: Path) -> str:
     damaged = " ".join(sorted(shlex.quote(file.name) for file in store.parent.glob(f"{store.name}*")))
     put_aside = f"mkdir {aside} && mv {damaged} {aside} && " if damaged else ""
     words = f"cd {place} && {put_aside}cp {copy} {store.name}"
-    return f"Stop every server and restore the newest of {len(backups(store))} backups: {words}"
+    return f"Stop every server and restore the newest of {len(backups(store))} backups: `{words}`"
 
 
 def check_not_emptied(store: Path) -> None:
