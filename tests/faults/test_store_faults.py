@@ -189,8 +189,9 @@ def empty(store: Path) -> None:
 
 @pytest.mark.parametrize("damage", [overwrite, overwrite_pages, cut, empty, Path.unlink])
 async def test_a_damaged_record_is_kept_and_restored_from_its_backup(
-    scene: Scene, damage: Callable[[Path], None]
+    scene: Scene, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(upkeep, "COPY_SECONDS", 3600.0)  # only at the end of a server
     async with begun(scene) as lab:
         assert await try_out(lab) == "keep"
         assert await try_out(lab, "better", knobs={"RATE": 0.2}) == "keep"
