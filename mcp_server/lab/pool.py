@@ -19,7 +19,7 @@ class Pool:
         self._waking = asyncio.Lock()
 
     async def devices(self, anew: bool = False) -> list[Device]:
-        """The devices that this server may use, as last found or `anew`; raises NotReady or InvalidInput without any."""
+        """The devices that this server may use, as last found or `anew`; NotReady or InvalidInput if none."""
         return await self._bench.run(self._executor.devices, anew)
 
     async def of_type(self, wanted: str) -> list[Device]:
@@ -61,7 +61,10 @@ class Pool:
             detail = now.holder
         elif now.stuck:
             detail = "something of an earlier training is still alive on it"
-        status = "training" if ours else "busy" if now.held else "stuck" if now.stuck else "idle"
+        elif now.foreign:
+            detail = f"used by {now.foreign}"
+        busy = now.held or now.foreign
+        status = "training" if ours else "stuck" if now.stuck else "busy" if busy else "idle"
         return DeviceView(
             key=device.label,
             kind=device.kind,
