@@ -19,7 +19,7 @@ class Pool:
         self._waking = asyncio.Lock()
 
     async def devices(self, anew: bool = False) -> list[Device]:
-        """The devices that this server may use, as last found or `anew`; NotReady or InvalidInput if none."""
+        """The devices that this server may use, as last found or `anew`; raises NotReady or InvalidInput without."""
         return await self._bench.run(self._executor.devices, anew)
 
     async def of_type(self, wanted: str) -> list[Device]:
@@ -47,6 +47,13 @@ class Pool:
             waiting = await self._bench.store.trials.waiting(device_type)
             if waiting or training:
                 await self._bench.run(self._executor.wake, device_type, waiting, set(training))
+
+    async def heal(self) -> None:
+        """Start workers where trainings were left alone, or wait though a device is free."""
+        trials = self._bench.store.trials
+        if await trials.any_live():
+            for device_type in sorted({device.type for device in await self.devices()}):
+                await self.wake(device_type)
 
     async def views(self) -> list[DeviceView]:
         """Every device as it is now."""

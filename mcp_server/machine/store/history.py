@@ -138,9 +138,12 @@ class History:
         return int(row["discards"]) if row else 0
 
     async def pending(self, tag: str, limit: int) -> Sequence[Experiment]:
-        """Experiments that need confirmation, the oldest first."""
+        """Experiments that need confirmation: a baseline first, then what was not compared yet, then by z."""
         return await self._experiments(
-            "WHERE tag = ? AND status = 'needs_confirmation' ORDER BY number LIMIT ?", [tag, limit]
+            "WHERE tag = ? AND status = 'needs_confirmation'"
+            " ORDER BY commit_sha = base_commit DESC, numbers IS NULL DESC, json_extract(numbers, '$.z') DESC, number"
+            " LIMIT ?",
+            [tag, limit],
         )
 
     async def noise(self, tag: str) -> tuple[float, int]:
