@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import zip_longest
 
 import aiosqlite
 
@@ -16,6 +17,9 @@ NEXT_DECISION = """(
     FROM experiments AS other WHERE other.tag = experiments.tag
 )"""
 """The number of the next verdict in an experiment's run, as an SQL expression; one once listed is not given again."""
+
+OUTPUTS_KEPT = 20
+"""The outputs of so many experiments of a run stay, the latest, beside those of its best."""
 
 
 class Changed(WrongState):
@@ -76,21 +80,36 @@ class Trials:
         return await self._database.transaction(body)
 
     async def claim(self, device: str, device_type: str, worker_pid: int) -> Trial | None:
-        """Move the oldest queued trial of a device type to `training` on this device, if there is one."""
+        """Move the next queued trial of a device type to `training` on this device, if there is one.
+
+        Agents take turns: next is the one who had none for longest, and of its trials the one asked for first.
+        """
 
         async def body(connection: aiosqlite.Connection) -> Trial | None:
             row = await fetch(
                 connection,
                 """
-                UPDATE trials SET status = 'training', device = ?, worker_pid = ?, started_at = ?
-                WHERE id = (SELECT id FROM trials WHERE status = 'queued' AND device_type = ?
-                            ORDER BY queued_at, rowid LIMIT 1)
+                UPDATE trials SET status = 'training', device = ?1, worker_pid = ?2, started_at = ?3
+                WHERE id = (
+                    SELECT trials.id FROM trials JOIN experiments ON experiments.id = experiment_id
+                    LEFT JOIN turns ON turns.tag = experiments.tag AND turns.agent = experiments.agent
+                    WHERE trials.status = 'queued' AND device_type = ?4
+                    ORDER BY COALESCE(turns.taken, 0), queued_at, trials.rowid LIMIT 1
+                )
                 RETURNING *
                 """,
                 [device, worker_pid, time.time(), device_type],
             )
             if row is None:
                 return None
+            await connection.execute(
+                """
+                INSERT INTO turns (tag, agent, taken)
+                SELECT tag, agent, (SELECT COALESCE(max(taken), 0) + 1 FROM turns) FROM experiments WHERE id = ?
+                ON CONFLICT (tag, agent) DO UPDATE SET taken = excluded.taken
+                """,
+                [row["experiment_id"]],
+            )
             await _move(connection, row["experiment_id"], "training")
             return trial_of(row)
 
@@ -223,16 +242,49 @@ class Trials:
         return row is not None
 
     async def position(self, trial: Trial) -> int:
-        """How many queued trials of its type come before a queued trial, plus one."""
-        row = await self._database.one(
+        """The place of a queued trial among those of its type, from 1, as agents take turns; 0 if it is not queued."""
+        rows = await self._database.all(
             """
-            SELECT count(*) AS position FROM trials
-            WHERE status = 'queued' AND device_type = ?
-              AND (queued_at, rowid) <= (SELECT queued_at, rowid FROM trials WHERE id = ?)
+            SELECT trials.id, experiments.tag, experiments.agent, COALESCE(turns.taken, 0) AS taken
+            FROM trials JOIN experiments ON experiments.id = experiment_id
+            LEFT JOIN turns ON turns.tag = experiments.tag AND turns.agent = experiments.agent
+            WHERE trials.status = 'queued' AND device_type = ?
+            ORDER BY taken, queued_at, trials.rowid
             """,
-            [trial.device_type, trial.id],
+            [trial.device_type],
         )
-        return int(row["position"]) if row else 0
+        lines: dict[tuple[str, str], list[str]] = {}  # each agent's trials, the agents in the order of their turns
+        for row in rows:
+            lines.setdefault((row["tag"], row["agent"]), []).append(row["id"])
+        place = 0
+        for turn in zip_longest(*lines.values()):
+            for each in turn:
+                place += each is not None
+                if each == trial.id:
+                    return place
+        return 0
+
+    async def outdated(self, tag: str) -> list[str]:
+        """Trials of a run whose output need not stay: ended ones of experiments that are neither its best nor among its
+        last `OUTPUTS_KEPT`. Only those that left these ranks lately are named: call it after every trial.
+        """
+        rows = await self._database.all(
+            """
+            WITH best AS (SELECT id FROM experiments WHERE tag = ?1 AND status = 'keep' ORDER BY decided DESC LIMIT 1),
+                recent AS (SELECT id FROM experiments WHERE tag = ?1 ORDER BY number DESC LIMIT ?2),
+                left_ranks AS (
+                    SELECT id FROM (SELECT id FROM experiments WHERE tag = ?1 ORDER BY number DESC LIMIT ?2 OFFSET ?2)
+                    UNION SELECT id FROM (
+                        SELECT id FROM experiments WHERE tag = ?1 AND status = 'keep' ORDER BY decided DESC LIMIT ?2
+                    )
+                )
+            SELECT trials.id FROM left_ranks JOIN trials ON trials.experiment_id = left_ranks.id
+            WHERE left_ranks.id NOT IN (SELECT id FROM best UNION SELECT id FROM recent)
+                AND trials.status NOT IN ('queued', 'training')
+            """,
+            [tag, OUTPUTS_KEPT],
+        )
+        return [row["id"] for row in rows]
 
     async def latest(self, experiment_id: str) -> Trial | None:
         """The newest trial of an experiment, if it has any."""
