@@ -11,11 +11,13 @@ for good, ask to stop it.
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,8 +29,10 @@ from mcp_server.machine.environment import launched, worker_environment
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.locks import DeviceLock, Holder
+from mcp_server.machine.rescoring import LEFT, Question, settle
+from mcp_server.machine.rig import Order, Rig
 from mcp_server.machine.store import Refused, Store
-from mcp_server.machine.training import Order, Rig, discard, train
+from mcp_server.machine.training import discard, train
 from mcp_server.research.experiment import Ending, Trial
 from mcp_server.settings import Settings
 
@@ -144,8 +148,15 @@ class Worker:
         try:
             experiment = await self._store.experiments.get(trial.experiment_id)
             run = await self._store.runs.get(experiment.tag)
-            order = Order(run.task, trial, folder, self._folders.inputs(run.tag))
+            order = Order(run.task, trial, folder, self._folders.inputs(run.tag), run.base_commit)
+            before = _childrens_seconds()
             ending = await train(self._rig, order, busy, ask)
+            if run.task.rescore_command and ending.status == "finished":
+                await processes.end(self._rig.lock.mark, below=os.getpid())
+                processes.reap()
+            ending = replace(ending, cpu_seconds=_childrens_seconds() - before)
+            case = await patiently(lambda: self._store.verdicts.case(trial.experiment_id))
+            ending = await settle(self._rig, order, Question(run, case, ending), busy, ask)
         finally:
             os.close(busy)
         await processes.end(self._rig.lock.mark, below=os.getpid())
@@ -154,7 +165,7 @@ class Worker:
             result.write(folder, trial, ending)
         except OSError as error:
             say(f"{trial.id}: the result cannot be written: {error}")
-        for name in ("checkout", "tmp"):  # before the record, after which no worker would come back to them
+        for name in ("checkout", "tmp", *LEFT):  # before the record, after which no worker would come back to them
             discard(folder / name)
         await self._record(trial, ending)
 
@@ -182,6 +193,12 @@ async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
             say(f"trying again: {error}")
         await asyncio.sleep(min(10.0, 0.1 * 2**number))
     raise AssertionError("unreachable")
+
+
+def _childrens_seconds() -> float:
+    """CPU seconds of all processes that ended below this one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def say(text: str) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mcp_server.research.experiment import Experiment, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.noise import Noise, mean, pool, prior
@@ -30,6 +30,12 @@ class Record:
         """The trials that ended with a result."""
         return tuple(trial for trial in self.trials if trial.status == "finished")
 
+    @property
+    def counting(self) -> tuple[Trial, ...]:
+        """Those of them that say what it scores: once one was scored anew, a training's own word counts no more."""
+        anew = tuple(trial for trial in self.finished if trial.verification != "reported")
+        return anew or self.finished
+
 
 @dataclass(frozen=True)
 class Case:
@@ -40,6 +46,7 @@ class Case:
         bases: by id, the kept experiments that the runs of the subject were made from.
         first_keep: the id of what the run started from; the base of a run that names none.
         squares, dof: sums over the run's replicates, see `noise.Noise`.
+        baseline: what the run started from, with its runs; None while there is none.
     """
 
     subject: Record
@@ -48,6 +55,7 @@ class Case:
     first_keep: str = ""
     squares: float = 0.0
     dof: int = 0
+    baseline: Record | None = None
 
 
 def value_of(run: Run, trial: Trial) -> float | None:
@@ -71,7 +79,7 @@ def replicates(run: Run, record: Record) -> tuple[float, ...]:
 
 def _replicates(run: Run, record: Record) -> tuple[float | None, list[float], list[float]] | None:
     """The arguments of `noise_aware.counted`; None where no run has a finite value."""
-    runs = [(trial, value) for trial in record.finished if (value := value_of(run, trial)) is not None]
+    runs = [(trial, value) for trial in record.counting if (value := value_of(run, trial)) is not None]
     if not runs:
         return None
     code = record.experiment.commit
@@ -101,14 +109,26 @@ def weigh(run: Run, record: Record) -> Noise:
 
 
 def decide(run: Run, case: Case) -> Verdict:
-    """Judge the subject of a case by the policy of its run, from the trials that this server measured."""
+    """Judge the subject of a case by the policy of its run, from the trials that this server measured.
+
+    Where the task has scores made anew, none but such a score is kept.
+    """
+    verdict = _decide(run, case)
+    verified = all(trial.verification != "reported" for trial in case.subject.counting)
+    if verdict.decision != "keep" or not run.task.rescore_command or verified:
+        return verdict
+    reason = f"{verdict.reason} But that is the training's own word, which was not in reach of the best at the time."
+    return replace(verdict, decision="needs_confirmation", reason=reason, action="confirm", improved=False)
+
+
+def _decide(run: Run, case: Case) -> Verdict:
     subject, incumbent = case.subject, case.incumbent
     if reason := _rejected(case):
         baseline = incumbent is None and subject.experiment.unchanged  # without one, nothing else could be judged
         return Verdict("crash" if baseline else "discard", None, False, False, reason, "git_reset")
     if reason := _incomparable(case):
         return Verdict("discard", None, False, False, reason, "git_reset")
-    values = [trial.metrics.get(run.task.metric) for trial in subject.finished]
+    values = [trial.metrics.get(run.task.metric) for trial in subject.counting]
     if run.task.policy == "greedy":
         return judge(run.task, values[-1] if values else None, incumbent.experiment.value if incumbent else None)
     noise = noise_of(run, case.squares, case.dof)
@@ -126,7 +146,7 @@ def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
     if verdict.decision == "keep" and run.task.policy != "greedy":
         counting: Sequence[float] = replicates(run, record)
     else:
-        present = [value_of(run, trial) for trial in record.finished if trial.commit == record.experiment.commit]
+        present = [value_of(run, trial) for trial in record.counting if trial.commit == record.experiment.commit]
         counting = [value for value in present if value is not None]
     return mean(counting) if counting else None
 
@@ -134,7 +154,7 @@ def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
 def candidate(run: Run, case: Case) -> Candidate:
     """The subject of a case as the judge sees it."""
     experiment = case.subject.experiment
-    runs = tuple(_replicate(run, case, trial) for trial in case.subject.finished)
+    runs = tuple(_replicate(run, case, trial) for trial in case.subject.counting)
     missing: Scalar | None = None
     return Candidate(
         experiment.id,

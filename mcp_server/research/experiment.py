@@ -37,6 +37,11 @@ KnobValue = float | int | str | bool | None | tuple["KnobValue", ...]
 Origin = Literal["measured", "reported"]
 """Who measured a value: this server's worker, or the caller of an external run."""
 
+Verification = Literal["verified", "verified (unsandboxed)", "reported"]
+"""How far a value can be trusted: scored anew out of the training's reach, the same without walls around it, or as the
+training (or the caller of an external run) said."""
+VERIFICATIONS: tuple[Verification, ...] = get_args(Verification)
+
 MAX_LOST = 2
 """How often a trial that was lost with its worker is queued again by itself."""
 
@@ -118,6 +123,7 @@ class Experiment:
         accepted_loss: what a simplification may have cost, in units of the metric.
         runs: how many runs `value` is the mean of.
         squares, dof: what its replicates add to the estimate of the noise, see `noise.Noise`.
+        verification, sandboxed: of the last run that its value is of, see `Trial`.
     """
 
     id: str
@@ -154,6 +160,8 @@ class Experiment:
     runs: int = 0
     squares: float = 0.0
     dof: int = 0
+    verification: Verification = "reported"
+    sandboxed: bool = False
 
     @property
     def imported(self) -> bool:
@@ -176,6 +184,9 @@ class Trial:
         base_id: the kept experiment that this code was made from; None: the code that the run started from.
         came_from: what the experiment was when it was queued. A trial of one that is kept measures it again and leaves
             it kept.
+        verification: how far its score can be trusted.
+        sandboxed: whether it ran behind walls.
+        wall_seconds, cpu_seconds: what the training took by the worker's clock, and all its processes together.
     """
 
     id: str
@@ -196,6 +207,10 @@ class Trial:
     commit: str = ""
     base_id: str | None = None
     came_from: Status = "registered"
+    verification: Verification = "reported"
+    sandboxed: bool = False
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 def device_type(kind: str, name: str) -> str:
@@ -217,3 +232,7 @@ class Ending:
     exit_code: int | None = None
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
     error: str = ""
+    verification: Verification = "reported"
+    sandboxed: bool = False
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import aiosqlite
 
 from mcp_server.errors import NotReady
-from mcp_server.research.experiment import STATUSES, TRANSITIONS, TRIAL_STATUSES
+from mcp_server.research.experiment import STATUSES, TRANSITIONS, TRIAL_STATUSES, VERIFICATIONS
 from mcp_server.research.task import CATEGORIES
 
 
@@ -84,6 +84,8 @@ EXPERIMENTS = (
         runs INTEGER NOT NULL DEFAULT 0,
         squares REAL NOT NULL DEFAULT 0,
         dof INTEGER NOT NULL DEFAULT 0,
+        verification TEXT NOT NULL DEFAULT 'reported' CHECK (verification IN ({_quoted(VERIFICATIONS)})),
+        sandboxed INTEGER NOT NULL DEFAULT 0,
         UNIQUE (tag, number)
     ) STRICT
     """,
@@ -126,6 +128,10 @@ TRIALS = (
         metrics TEXT NOT NULL DEFAULT '{{}}',
         error TEXT NOT NULL DEFAULT '',
         stop_requested INTEGER NOT NULL DEFAULT 0,
+        verification TEXT NOT NULL DEFAULT 'reported' CHECK (verification IN ({_quoted(VERIFICATIONS)})),
+        sandboxed INTEGER NOT NULL DEFAULT 0,
+        wall_seconds REAL NOT NULL DEFAULT 0,
+        cpu_seconds REAL NOT NULL DEFAULT 0,
         UNIQUE (experiment_id, attempt)
     ) STRICT
     """,

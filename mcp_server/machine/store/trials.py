@@ -102,10 +102,22 @@ class Trials:
             row = await fetch(
                 connection,
                 """
-                UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?
+                UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?, verification = ?,
+                    sandboxed = ?, wall_seconds = ?, cpu_seconds = ?
                 WHERE id = ? AND status = 'training' RETURNING *
                 """,
-                [ending.status, ending.ended_at, ending.exit_code, dump(ending.metrics), ending.error, trial_id],
+                [
+                    ending.status,
+                    ending.ended_at,
+                    ending.exit_code,
+                    dump(ending.metrics),
+                    ending.error,
+                    ending.verification,
+                    ending.sandboxed,
+                    ending.wall_seconds,
+                    ending.cpu_seconds,
+                    trial_id,
+                ],
             )
             if row is None:
                 return False

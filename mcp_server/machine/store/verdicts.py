@@ -12,7 +12,16 @@ from mcp_server.machine.store.memory import remember
 from mcp_server.machine.store.rows import dump, experiment_of, trial_of
 from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
 from mcp_server.research.case import Case, Record
-from mcp_server.research.experiment import FINISHED, Experiment, KnobValue, Numbers, Origin, Scalar, Status
+from mcp_server.research.experiment import (
+    FINISHED,
+    Experiment,
+    KnobValue,
+    Numbers,
+    Origin,
+    Scalar,
+    Status,
+    Verification,
+)
 from mcp_server.research.memory import Fingerprint
 
 LATEST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT 1"
@@ -37,6 +46,8 @@ class Decision:
     runs: int = 1
     squares: float = 0.0
     dof: int = 0
+    verification: Verification = "reported"
+    sandboxed: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,10 +201,11 @@ async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
     )
     first_keep = first["id"] if first else ""
     names = {trial.base_id or first_keep for trial in subject.trials} - {""}
+    baseline = await _record(connection, first_keep) if first_keep else None
     bases = {name: await _record(connection, name) for name in sorted(names)}
     incumbent = await _record(connection, last["id"]) if last else None
     assert sums is not None
-    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0)
+    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0, baseline)
 
 
 async def _record(connection: aiosqlite.Connection, experiment_id: str) -> Record:
@@ -215,7 +227,8 @@ async def _write(connection: aiosqlite.Connection, case: Case, decision: Decisio
     await connection.execute(
         """
         UPDATE experiments SET status = ?, reason = ?, value = ?, delta = ?, best_before = ?, near_miss = ?,
-            metrics = ?, origin = ?, numbers = ?, accepted_loss = ?, runs = ?, squares = ?, dof = ?
+            metrics = ?, origin = ?, numbers = ?, accepted_loss = ?, runs = ?, squares = ?, dof = ?,
+            verification = ?, sandboxed = ?
         WHERE id = ?
         """,
         [
@@ -232,6 +245,8 @@ async def _write(connection: aiosqlite.Connection, case: Case, decision: Decisio
             decision.runs,
             decision.squares,
             decision.dof,
+            decision.verification,
+            decision.sandboxed,
             experiment_id,
         ],
     )
