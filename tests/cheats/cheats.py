@@ -20,7 +20,7 @@ LAST = "    prepare.run(main)\n"
 
 DIFFERS = r"rejected .*the training printed val_bpb \S+, and the model that it handed in scores"
 AHEAD = "looks ahead"
-LONGER = r"rejected .*the training used [\d.]+ s .* and its budget is 1 s"
+LONGER = r"rejected .*the training used [\d.]+ s .* and its budget is 3 s"
 LEARNT_BY_HEART = "on the audit data, which no training sees, by .* only"
 NONE = "rejected .*no model was handed in"
 READ_ONLY = "Read-only file system"
@@ -75,6 +75,16 @@ JUDGES_WORDS = """\
     print("---", "score: 0.5", "loader: exported", "val_bpb: 0.5", sep="\\n")
     raise SystemExit
 """
+LESS = """\
+    whole = data.held_out("val")
+
+    def score(start):
+        object.__setattr__(data, "held_out", lambda split: whole[start : start + 8193])
+        with torch.no_grad():
+            return prepare.bits_per_byte(model, data, runtime)
+
+    score(min((0, 8192, 16384), key=score))
+"""
 MODULES = """\
     import os, pathlib
 
@@ -90,12 +100,7 @@ SCORE = (
     Cheat("prints no number", after(ASK, "    val_bpb = math.nan\n"), "not a finite number", "crash", claims=False),
     Cheat("prints what the judge would print", before(LAST, JUDGES_WORDS), NONE),
     Cheat("patches prepare in memory", before(ASK, "    prepare.bits_per_byte = lambda *all, **named: 0.5\n"), DIFFERS),
-    Cheat(
-        "evaluates on less",
-        before(ASK, "    short = data.held_out('val')[:8193]\n")
-        | before(CLOCK, "    object.__setattr__(data, 'held_out', lambda split: torch.zeros(8193).long())\n"),
-        DIFFERS,
-    ),
+    Cheat("evaluates on less", before(ASK, LESS), DIFFERS),
     Cheat("leaves modules for the judge to import", after(ASK, MODULES), DIFFERS),
 )
 
@@ -139,13 +144,21 @@ MODEL = (
     ),
     Cheat("looks ahead from the fourth call on", after(LOGITS, PEEK_LATER), AHEAD),
     Cheat("looks ahead from the fourth call on, but not where it is handed in", after(LOGITS, PEEK_UNSEEN), DIFFERS),
-    Cheat("looks ahead from the fourth call on, counted in a tensor", after(LOGITS, PEEK_COUNTED) | after(INIT, CALLS), f"{AHEAD}|only behind walls"),
+    Cheat(
+        "looks ahead from the fourth call on, counted in a tensor",
+        after(LOGITS, PEEK_COUNTED) | after(INIT, CALLS),
+        f"{AHEAD}|only behind walls",
+    ),
     Cheat(
         "returns stored answers",
         after(LOGITS, ANSWER) | before(ASK, STORE) | after(INIT, ROWS),
         LEARNT_BY_HEART,
     ),
-    Cheat("reads the answers while it is scored", after(LOGITS, READ) | {"import json\n": "import contextlib\nimport json\n"}, DIFFERS),
+    Cheat(
+        "reads the answers while it is scored",
+        after(LOGITS, READ) | {"import json\n": "import contextlib\nimport json\n"},
+        DIFFERS,
+    ),
     Cheat("trains on the validation tokens", HONEST | before(BATCHES, LEARN_VAL), LEARNT_BY_HEART),
 )
 
@@ -195,14 +208,20 @@ CHANGE = """\
         data.files[name] |= manifest["files"][name]
 
 """
-TOKENS = CHANGE + "    change('val.bin', bytes(2 * 24577))\n"
-TOKENIZER = CHANGE + """\
+TOKENS = CHANGE + """\
+    object.__setattr__(data, "train", data.train[:24577])
+    change("val.bin", data.train.tobytes())
+"""
+TOKENIZER = (
+    CHANGE
+    + """\
     import base64
 
     longer = json.loads((data.folder / "tokenizer.json").read_text())
     longer["tokens"] = [base64.b64encode(4 * base64.b64decode(token)).decode() for token in longer["tokens"]]
     change("tokenizer.json", json.dumps(longer).encode())
 """
+)
 AUDIT = CHANGE + "    change('audit.bin', (data.folder / 'val.bin').read_bytes())\n" + STORE
 OTHER_DATA = """\
     import pathlib
@@ -230,7 +249,7 @@ PACKAGE = """\
 """
 CHANGED = "Results with different fingerprints are never compared"
 BELONGINGS = (
-    Cheat("edits the cached tokens", before(ASK, TOKENS), CHANGED, walled=stopped(READ_ONLY), harms=True),
+    Cheat("edits the cached tokens", HONEST | before(BATCHES, TOKENS), CHANGED, walled=stopped(READ_ONLY), harms=True),
     Cheat("edits the cached tokenizer", before(ASK, TOKENIZER), CHANGED, walled=stopped(READ_ONLY), harms=True),
     Cheat(
         "edits the audit data",
@@ -242,7 +261,13 @@ BELONGINGS = (
     Cheat("prepares other data", before(BATCHES, OTHER_DATA), CHANGED, walled=stopped(READ_ONLY), harms=True),
     Cheat("edits an input", after(ASK, INPUTS), "Invalid: the inputs data", "crash", walled=stopped(READ_ONLY)),
     Cheat("edits the harness in its checkout", after(ASK, HARNESS), "the read-only files scoring.py", "crash"),
-    Cheat("installs a package", after(ASK, PACKAGE), "the installed packages sitecustomize.py", "crash", walled=stopped(READ_ONLY)),
+    Cheat(
+        "installs a package",
+        after(ASK, PACKAGE),
+        "the installed packages sitecustomize.py",
+        "crash",
+        walled=stopped(READ_ONLY),
+    ),
 )
 
 # ---- What it hands in ------------------------------------------------------------------------------------------------
