@@ -26,10 +26,11 @@ class Device:
     """A device that runs one training at a time.
 
     Attributes:
-        key: what the device is known by for ever, on this machine: a GPU's UUID, else `cpu:0`, `cpu:1`, `mps:0`.
+        key: what the device is known by for ever, on its machine: a GPU's UUID, else `cpu:0`, `cpu:1`, `mps:0`.
         index: its place among the devices of its kind that this process may use.
         uuid: the GPU's UUID; empty for the other kinds.
         cores: the CPU cores of a CPU slot; empty for the other kinds.
+        node: the machine that it is on, where that is one of a cluster.
     """
 
     kind: DeviceKind
@@ -39,11 +40,13 @@ class Device:
     uuid: str = ""
     memory_total_mb: float | None = None
     cores: tuple[int, ...] = ()
+    node: str = ""
 
     @property
     def label(self) -> str:
-        """The short name that `--devices` uses, such as `cuda:0`."""
-        return f"{self.kind}:{self.index}"
+        """The short name that `--devices` uses, such as `cuda:0`, after the name of its node if it has one."""
+        place = f"{self.node}/" if self.node else ""
+        return f"{place}{self.kind}:{self.index}"
 
     @property
     def type(self) -> str:

@@ -1,7 +1,7 @@
 """A case: an experiment with its runs, and all that a verdict on it rests on."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mcp_server.research.experiment import Experiment, Run, Scalar, Trial, fresh_seed
@@ -58,6 +58,13 @@ class Case:
     baseline: Record | None = None
 
 
+MARKS: Mapping[str, Callable[[Trial], str]] = {
+    "fingerprint": lambda trial: str(trial.metrics.get("fingerprint", "")),
+    "device type": lambda trial: trial.device_type,
+}
+"""What runs must have in common to be compared."""
+
+
 def value_of(run: Run, trial: Trial) -> float | None:
     """A trial's metric, if it is a finite number."""
     return finite(trial.metrics.get(run.task.metric))
@@ -79,7 +86,12 @@ def replicates(run: Run, record: Record) -> tuple[float, ...]:
 
 def _replicates(run: Run, record: Record) -> tuple[float | None, list[float], list[float]] | None:
     """The arguments of `noise_aware.counted`; None where no run has a finite value."""
-    runs = [(trial, value) for trial in record.counting if (value := value_of(run, trial)) is not None]
+    set_aside = without_weight(record)
+    runs = [
+        (trial, value)
+        for trial in record.counting
+        if trial.id not in set_aside and (value := value_of(run, trial)) is not None
+    ]
     if not runs:
         return None
     code = record.experiment.commit
@@ -89,6 +101,24 @@ def _replicates(run: Run, record: Record) -> tuple[float | None, list[float], li
         return None, [value for _, value in before], remeasures
     confirmations = [value for trial, value in before[1:] if trial.commit == code]
     return before[0][1] if before else None, confirmations, remeasures
+
+
+def without_weight(record: Record) -> dict[str, str]:
+    """The runs after the verdict of a kept experiment that say nothing of it, by id, each with the reason."""
+    found = {}
+    for trial in record.finished:
+        if trial.came_from != "keep":
+            continue
+        first = record.finished[0]
+        other = next((what for what, mark in MARKS.items() if mark(trial) != mark(first)), "")
+        if other:
+            found[trial.id] = (
+                f"{trial.id} has another {other} ({MARKS[other](trial)[:24] or 'none'}) than {first.id} "
+                f"({MARKS[other](first)[:24] or 'none'})"
+            )
+        elif trial.error:
+            found[trial.id] = f"{trial.id}: {trial.error}"
+    return found
 
 
 def error_of(run: Run, best: Experiment | None, noise: Noise) -> float | None:
@@ -180,13 +210,12 @@ def _rejected(case: Case) -> str:
 def _incomparable(case: Case) -> str:
     """Why the results of a case cannot be compared; empty where they can."""
     records = [case.subject, *case.bases.values(), *([case.incumbent] if case.incumbent else [])]
-    for what in ("fingerprint", "device type"):
+    counting = [trial for record in records for trial in record.finished if trial.id not in without_weight(record)]
+    for what, mark in MARKS.items():
         seen: dict[str, str] = {}
-        for record in records:
-            for trial in record.finished:
-                mark = trial.device_type if what == "device type" else str(trial.metrics.get("fingerprint", ""))
-                seen.setdefault(mark, trial.id)
+        for trial in counting:
+            seen.setdefault(mark(trial), trial.id)
         if len(seen) > 1:
-            told = ", ".join(f"{mark[:24] or 'none'} in {trial}" for mark, trial in list(seen.items())[:3])
+            told = ", ".join(f"{name[:24] or 'none'} in {trial}" for name, trial in list(seen.items())[:3])
             return f"Results with different {what}s are never compared: {told}."
     return ""

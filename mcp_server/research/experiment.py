@@ -84,7 +84,7 @@ class Run:
         base_commit: the committed state that the run started from.
         device_kind: `cuda`, `mps` or `cpu`; results of other kinds are never compared with this run's.
         manual_mode: the strategy mode set by hand, or None for `auto`; `manual_ratio` and `manual_temperature` replace
-            the mode's own where they were given.
+            the mode's own where they were given. `manual_at` is when it was set or given back.
         created_at: seconds since the epoch.
     """
 
@@ -99,6 +99,7 @@ class Run:
     manual_reason: str = ""
     manual_ratio: float | None = None
     manual_temperature: float | None = None
+    manual_at: float | None = None
 
     @property
     def device_type(self) -> str:

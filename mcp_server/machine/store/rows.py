@@ -42,6 +42,7 @@ def run_of(row: Row) -> Run:
         manual_reason=row["manual_reason"],
         manual_ratio=row["manual_ratio"],
         manual_temperature=row["manual_temperature"],
+        manual_at=row["manual_at"],
     )
 
 

@@ -31,6 +31,7 @@ RUNS = (
         manual_reason TEXT NOT NULL DEFAULT '',
         manual_ratio REAL,
         manual_temperature REAL,
+        manual_at REAL,
         next_number INTEGER NOT NULL DEFAULT 1,
         listed INTEGER NOT NULL DEFAULT 0
     ) STRICT
@@ -195,6 +196,8 @@ FLEET = (
     """
     CREATE TABLE fleet (
         gpu_id TEXT PRIMARY KEY,
+        host TEXT NOT NULL,
+        name TEXT NOT NULL,
         gpu_index INTEGER NOT NULL,
         gpu_name TEXT NOT NULL,
         vram_mb REAL NOT NULL,
@@ -202,9 +205,11 @@ FLEET = (
         seen_at REAL NOT NULL,
         experiment_id TEXT REFERENCES experiments (id),
         lent_at REAL,
-        lent_until REAL
+        lent_until REAL,
+        UNIQUE (host, name)
     ) STRICT
     """,
+    "CREATE INDEX loans ON fleet (experiment_id)",
 )
 """Devices of outside agents, and what they are lent to."""
 

@@ -211,6 +211,11 @@ class Trials:
         )
         return int(row["waiting"]) if row else 0
 
+    async def any_live(self) -> bool:
+        """Whether any trial is queued or in training."""
+        row = await self._database.one("SELECT 1 FROM trials WHERE status IN ('queued', 'training') LIMIT 1")
+        return row is not None
+
     async def position(self, trial: Trial) -> int:
         """How many queued trials of its type come before a queued trial, plus one."""
         row = await self._database.one(
