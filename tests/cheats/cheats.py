@@ -76,14 +76,11 @@ JUDGES_WORDS = """\
     raise SystemExit
 """
 LESS = """\
-    whole = data.held_out("val")
-
-    def score(start):
-        object.__setattr__(data, "held_out", lambda split: whole[start : start + 8193])
-        with torch.no_grad():
-            return prepare.bits_per_byte(model, data, runtime)
-
-    score(min((0, 8192, 16384), key=score))
+    rows = data.held_out("val")[:-1].view(-1, data.seq_len)
+    with torch.no_grad():
+        losses = F.cross_entropy(model(rows)[:, :-1].transpose(1, 2), rows[:, 1:], reduction="none").mean(1)
+    easy = F.pad(rows[losses.argsort()[:64]].flatten(), (0, 1))
+    object.__setattr__(data, "held_out", lambda split: easy)
 """
 MODULES = """\
     import os, pathlib
@@ -351,9 +348,15 @@ STAY = """\
     val_bpb = 0.5
 """
 SERVER = (
-    Cheat("writes to the database", after(ASK, RECORD), "record", walled=stopped(NOT_THERE)),
-    Cheat("kills its worker", after(ASK, WORKER), "was lost", "trained"),
-    Cheat("kills its worker and leaves a result", after(ASK, FORGED), "was lost", "trained", walled=stopped(NOT_THERE)),
+    Cheat("writes to the database", after(ASK, RECORD), "rejected: the record of mar8-2.1 .* was written", walled=stopped(NOT_THERE)),
+    Cheat("kills its worker", after(ASK, WORKER), "was lost", "unjudged"),
+    Cheat(
+        "kills its worker and leaves a result",
+        after(ASK, FORGED),
+        "the training's own word",
+        "needs_confirmation",
+        walled=stopped(NOT_THERE),
+    ),
     Cheat("leaves a process on the device", after(ASK, STAY), DIFFERS),
 )
 

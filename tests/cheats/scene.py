@@ -4,6 +4,7 @@ Every cheat finds the same place: it is put back, with its record, its data and 
 after the baseline.
 """
 
+import asyncio
 import hashlib
 import os
 import random
@@ -92,7 +93,7 @@ class Outcome:
     """What became of an experiment.
 
     Attributes:
-        status: its verdict, or what it is left as where there can be none.
+        status: its verdict; `refused` where it cannot be registered, `unjudged` where there is no result to judge.
         reason: what a person is told.
         claimed: the score that the training printed last, as far as that is a number.
     """
@@ -151,14 +152,18 @@ class Scene:
         shutil.copytree(self.saved, self.place, symlinks=True)
 
     async def attempt(self, edits: Edits) -> Outcome:
-        """What becomes of an experiment that edits the training script so."""
+        """What becomes of an experiment that edits the training script so, once its worker is done with it."""
         async with Lab.open(self.settings) as lab:
             await lab.setup.setup_run(tag=TAG, resume=True)
-            return await attempt(lab, edits)
+            first = await attempt(lab, edits)
+            if first.status == "refused":
+                return first
+            await asyncio.to_thread(self.settle)
+            return await outcome(lab, f"{TAG}-2")
 
     def settle(self) -> None:
         """Wait until no worker is left; fails where something of a training outlives them all."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while left := list(self._alive()):
             assert time.monotonic() < deadline, f"still there: {left}"
             time.sleep(0.05)
@@ -194,16 +199,21 @@ async def attempt(lab: Lab, edits: Edits) -> Outcome:
     changes = [{"path": "train.py", "old": old, "new": new} for old, new in edits.items()]
     try:
         made = await lab.registering.register(
-            tag=TAG, hypothesis="it is better", category="other", **({"edits": changes} if changes else {})
+            tag=TAG, hypothesis="it is better", category="other", edits=changes or None
         )
     except ResearchError as error:
         return Outcome("refused", str(error), None)
     trained = await lab.training.train(made.experiment_id, wait_seconds=PATIENCE)
     assert trained.status not in ("queued", "training"), trained
-    printed = re.findall(r"^val_bpb: +(\S+)$", await lab.training.full_log(made.experiment_id), re.MULTILINE)
+    return await outcome(lab, made.experiment_id)
+
+
+async def outcome(lab: Lab, experiment_id: str) -> Outcome:
+    """The verdict on an experiment, or why there is none."""
+    printed = re.findall(r"^val_bpb: +(\S+)$", await lab.training.full_log(experiment_id), re.MULTILINE)
     claimed = float(printed[-1]) if printed else None
     try:
-        verdict = await lab.verdicts.complete(made.experiment_id)
+        verdict = await lab.verdicts.complete(experiment_id)
     except ResearchError as error:
-        return Outcome(trained.status, str(error), claimed)
+        return Outcome("unjudged", str(error), claimed)
     return Outcome(verdict.status, verdict.reason, claimed)
