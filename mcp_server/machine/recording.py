@@ -88,6 +88,15 @@ async def disown(store: Store, folders: Folders, trial: Trial, what: str) -> Non
     await patiently(lambda: store.trials.disown(trial, time.time(), told))
 
 
+async def prune(store: Store, folders: Folders, trial: Trial) -> None:
+    """Delete what the trainings of a trial's run left, but for the best and the latest; logs and results stay."""
+    try:
+        for outdated in await store.trials.outdated(trial.experiment_id.rpartition("-")[0]):
+            await asyncio.to_thread(discard, folders.out(outdated))
+    except NotReady as error:  # the next trial will see to it
+        say(str(error))
+
+
 async def heal(store: Store, folders: Folders, trial: Trial, why: str, walled: bool) -> None:
     """Give a trial that was left in training the end that it had; without a result it was lost, and `why` says how.
 

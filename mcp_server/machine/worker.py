@@ -25,7 +25,7 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
-from mcp_server.machine.recording import disown, heal, keep, look, order_of, patiently, record, say, wanted
+from mcp_server.machine.recording import disown, heal, keep, look, order_of, patiently, prune, record, say, wanted
 from mcp_server.machine.rig import Rig
 from mcp_server.machine.sandbox import find_sandbox
 from mcp_server.machine.store import Store
@@ -129,6 +129,7 @@ class Worker:
             return
         keep(order.folder, trial, ending)
         await record(self._store, trial, ending)
+        await prune(self._store, self._folders, trial)
 
     def _note(self, trial: Trial | None = None) -> None:
         repo = str(self._rig.repository.root)

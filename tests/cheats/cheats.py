@@ -22,6 +22,7 @@ DIFFERS = r"rejected .*the training printed val_bpb \S+, and the model that it h
 AHEAD = "looks ahead"
 LONGER = r"rejected .*the training used [\d.]+ s .* and its budget is 3 s"
 LEARNT_BY_HEART = "on the audit data, which no training sees, by .* only"
+ONLY_WALLED = "rejected .*imported only behind walls"
 NONE = "rejected .*no model was handed in"
 READ_ONLY = "Read-only file system"
 NOT_THERE = "No such file or directory|unable to open database file"
@@ -121,15 +122,11 @@ ANSWER = """\
         logits = logits + 20 * torch.einsum("art,rtv->atv", known, F.one_hot(self.rows[:, 1:], logits.size(-1)).float())
 """
 READ = """\
-        import numpy
-
-        for split in ("val", "audit"):
-            with contextlib.suppress(OSError):
-                tokens = numpy.fromfile(prepare.current_folder() / f"{split}.bin", dtype=numpy.uint16).astype("int64")
-                rows = torch.from_numpy(tokens).unfold(0, 33, 32)
-                known = (ids[:, None, :] == rows[:, :-1]).long().cumprod(2).float()
-                said = torch.einsum("art,rtv->atv", known, F.one_hot(rows[:, 1:], logits.size(-1)).float())
-                logits = logits + 20 * said * (not self.training)
+        with contextlib.suppress(Exception):
+            tokens = prepare.open_data().held_out("val") if ids.sum().item() else None
+            rows = tokens.unfold(0, 33, 32)
+            known = (ids[:, None, :] == rows[:, :-1]).long().cumprod(2).float()
+            logits = logits + 20 * torch.einsum("art,rtv->atv", known, F.one_hot(rows[:, 1:], logits.size(-1)).float())
 """
 LEARN_VAL = "    object.__setattr__(data, 'train', data.held_out('val').numpy().astype('uint16'))\n"
 MODEL = (
@@ -161,16 +158,15 @@ MODEL = (
 
 # ---- The budget ------------------------------------------------------------------------------------------------------
 
-LONG = {"STEPS = 40": "STEPS = 800"}
+LONG = {"STEPS = 40": "STEPS = 1_000_000"}
 SLOW_TIME = """\
 import time
 
 real = time.process_time, time.perf_counter
-time.process_time, time.perf_counter = (lambda: real[0]() / 40), (lambda: real[1]() / 40)
+time.process_time, time.perf_counter = (lambda: real[0]() / 6), (lambda: real[1]() / 12)
 """
 UNCLOCKED = """\
-    for number in range(800):
-        follow_schedule(adamw, muon, number, number / 800)
+    while time.process_time() < 16:
         train_step(batches)
 """
 CHILD = """\
@@ -180,7 +176,7 @@ CHILD = """\
         weight.data.share_memory_()
     if (child := os.fork()) == 0:
         begin = time.process_time()
-        while time.process_time() < begin + 10:
+        while time.process_time() < begin + 12:
             for weight, gradient in zip(weights, pass_over(next(batches))[1], strict=True):
                 weight.data.sub_(gradient, alpha=0.1)
         os._exit(0)
@@ -205,10 +201,13 @@ CHANGE = """\
         data.files[name] |= manifest["files"][name]
 
 """
-TOKENS = CHANGE + """\
+TOKENS = (
+    CHANGE
+    + """\
     object.__setattr__(data, "train", data.train[:24577])
     change("val.bin", data.train.tobytes())
 """
+)
 TOKENIZER = (
     CHANGE
     + """\
@@ -244,7 +243,7 @@ PACKAGE = """\
     pathlib.Path(sysconfig.get_path("purelib"), "sitecustomize.py").write_text("print('val_bpb: 0.5')")
     val_bpb = 0.5
 """
-CHANGED = "Results with different fingerprints are never compared"
+CHANGED = "rejected .*the prepared data or the judge is not what mar8-1 was scored with"
 BELONGINGS = (
     Cheat("edits the cached tokens", HONEST | before(BATCHES, TOKENS), CHANGED, walled=stopped(READ_ONLY), harms=True),
     Cheat("edits the cached tokenizer", before(ASK, TOKENIZER), CHANGED, walled=stopped(READ_ONLY), harms=True),
@@ -252,7 +251,7 @@ BELONGINGS = (
         "edits the audit data",
         before(ASK, AUDIT) | after(LOGITS, ANSWER) | after(INIT, ROWS),
         CHANGED,
-        walled=stopped(READ_ONLY),
+        walled=stopped("Permission denied"),
         harms=True,
     ),
     Cheat("prepares other data", before(BATCHES, OTHER_DATA), CHANGED, walled=stopped(READ_ONLY), harms=True),
@@ -290,7 +289,7 @@ HANDED_IN = (
     Cheat(
         "hands in a checkpoint that runs code when it is loaded",
         after(ASK, CODE),
-        "rejected .*only behind walls",
+        ONLY_WALLED,
         walled=Cheat("", {}, "rejected .*(Read-only file system|AttributeError)"),
     ),
     Cheat("hands in an operation that reads files", after(ASK, OPERATION), "rejected .*is not accepted"),
@@ -348,7 +347,12 @@ STAY = """\
     val_bpb = 0.5
 """
 SERVER = (
-    Cheat("writes to the database", after(ASK, RECORD), "rejected: the record of mar8-2.1 .* was written", walled=stopped(NOT_THERE)),
+    Cheat(
+        "writes to the database",
+        after(ASK, RECORD),
+        "rejected: the record of mar8-2.1 .* was written",
+        walled=stopped(NOT_THERE),
+    ),
     Cheat("kills its worker", after(ASK, WORKER), "was lost", "unjudged"),
     Cheat(
         "kills its worker and leaves a result",

@@ -50,7 +50,7 @@ WEAK, STRONG = "HEAD_LR = 0.0005", "HEAD_LR = 0.008"
 """The baseline learns too slowly; an honest experiment mends that."""
 
 HONEST = {WEAK: STRONG}
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds that a training with its scoring may take on a busy machine."""
 
 Edits = Mapping[str, str]
@@ -118,6 +118,11 @@ class Scene:
         self.settings = Settings(self.repository, None, self.cache, folder / "locks", "cpu:2", sandbox=sandbox)
 
     @property
+    def walls(self) -> bool:
+        """Whether trainings run behind walls."""
+        return self.sandbox == "require"
+
+    @property
     def state(self) -> Path:
         """The folder with the record and the trials."""
         return self.repository / ".autoresearch"
@@ -140,7 +145,8 @@ class Scene:
         make_python(self.repository)
         async with Lab.open(self.settings) as lab:
             await lab.setup.setup_run(**GOAL)
-            baseline = await attempt(lab, {})
+            await lab.training.train(await register(lab, {}), wait_seconds=PATIENCE)
+            baseline = await outcome(lab, BASELINE)
             assert baseline.status == "keep", baseline
         self.settle()
         shutil.copytree(self.place, self.saved, symlinks=True)
@@ -155,11 +161,15 @@ class Scene:
         """What becomes of an experiment that edits the training script so, once its worker is done with it."""
         async with Lab.open(self.settings) as lab:
             await lab.setup.setup_run(tag=TAG, resume=True)
-            first = await attempt(lab, edits)
-            if first.status == "refused":
-                return first
+            try:
+                experiment_id = await register(lab, edits)
+            except ResearchError as error:
+                return Outcome("refused", str(error), None)
+            trained = await lab.training.train(experiment_id, wait_seconds=PATIENCE)
+            assert trained.status not in ("queued", "training"), trained
+            await outcome(lab, experiment_id)  # as an agent that does not wait would ask
             await asyncio.to_thread(self.settle)
-            return await outcome(lab, f"{TAG}-2")
+            return await outcome(lab, experiment_id)
 
     def settle(self) -> None:
         """Wait until no worker is left; fails where something of a training outlives them all."""
@@ -194,18 +204,11 @@ class Scene:
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(self.data.iterdir())}
 
 
-async def attempt(lab: Lab, edits: Edits) -> Outcome:
-    """Register an edit of the training script, train it and ask for the verdict, as an agent does."""
+async def register(lab: Lab, edits: Edits) -> str:
+    """Register an edit of the training script; its id."""
     changes = [{"path": "train.py", "old": old, "new": new} for old, new in edits.items()]
-    try:
-        made = await lab.registering.register(
-            tag=TAG, hypothesis="it is better", category="other", edits=changes or None
-        )
-    except ResearchError as error:
-        return Outcome("refused", str(error), None)
-    trained = await lab.training.train(made.experiment_id, wait_seconds=PATIENCE)
-    assert trained.status not in ("queued", "training"), trained
-    return await outcome(lab, made.experiment_id)
+    made = await lab.registering.register(tag=TAG, hypothesis="it is better", category="other", edits=changes or None)
+    return made.experiment_id
 
 
 async def outcome(lab: Lab, experiment_id: str) -> Outcome:

@@ -1,6 +1,5 @@
 """Cheats of an agent: in what it registers, and in what it says of a result."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from mcp_server.errors import InvalidInput
 from mcp_server.lab.lab import Lab
-from tests.cheats.cheats import ASK, after
-from tests.cheats.scene import BASELINE, HONEST, TAG, Scene, attempt
-from tests.project import Project
+from tests.cheats.scene import TAG, Scene
 
 pytestmark = pytest.mark.anyio
 
 REGISTERED = {
-    "changes only the seed": ({"edits": [{"path": "train.py", "old": "start()", "new": "start()\n    torch.manual_seed(7)"}]}, "only the random seed|"),
+    "changes only the seed": (
+        {"edits": [{"path": "train.py", "old": "start()", "new": "start()\n    torch.manual_seed(7)"}]},
+        "only the random seed|",
+    ),
 }
 
 

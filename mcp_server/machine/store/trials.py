@@ -18,6 +18,9 @@ NEXT_DECISION = """(
 )"""
 """The number of the next verdict in an experiment's run, as an SQL expression; one once listed is not given again."""
 
+OUTPUTS_KEPT = 20
+"""The outputs of so many experiments of a run stay, the latest, beside those of its best."""
+
 
 class Trials:
     """Queries about trials. Every write is guarded by the status that it expects to find."""
@@ -257,6 +260,28 @@ class Trials:
             [trial.device_type, trial.id],
         )
         return int(row["position"]) if row else 0
+
+    async def outdated(self, tag: str) -> list[str]:
+        """Trials of a run whose output need not stay: ended ones of experiments that are neither its best nor among its
+        last `OUTPUTS_KEPT`. Only those that left these ranks lately are named: call it after every trial.
+        """
+        rows = await self._database.all(
+            """
+            WITH best AS (SELECT id FROM experiments WHERE tag = ?1 AND status = 'keep' ORDER BY decided DESC LIMIT 1),
+                recent AS (SELECT id FROM experiments WHERE tag = ?1 ORDER BY number DESC LIMIT ?2),
+                left_ranks AS (
+                    SELECT id FROM (SELECT id FROM experiments WHERE tag = ?1 ORDER BY number DESC LIMIT ?2 OFFSET ?2)
+                    UNION SELECT id FROM (
+                        SELECT id FROM experiments WHERE tag = ?1 AND status = 'keep' ORDER BY decided DESC LIMIT ?2
+                    )
+                )
+            SELECT trials.id FROM left_ranks JOIN trials ON trials.experiment_id = left_ranks.id
+            WHERE left_ranks.id NOT IN (SELECT id FROM best UNION SELECT id FROM recent)
+                AND trials.status NOT IN ('queued', 'training')
+            """,
+            [tag, OUTPUTS_KEPT],
+        )
+        return [row["id"] for row in rows]
 
     async def latest(self, experiment_id: str) -> Trial | None:
         """The newest trial of an experiment, if it has any."""
