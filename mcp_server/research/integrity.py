@@ -30,7 +30,7 @@ def meddled(trial: Trial, before: Case, after: Case) -> str:
 
 
 def _rewritten(earlier: Record, later: Record) -> bool:
-    """Whether an experiment reads otherwise without having been measured again; another best is nothing to wonder at."""
+    """Whether an experiment reads otherwise without having been measured again; another best is no wonder."""
     if earlier.experiment.id != later.experiment.id:
         return False
     was, now = earlier.experiment, later.experiment

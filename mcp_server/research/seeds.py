@@ -19,8 +19,8 @@ def only_seed_changed(old_source: str, new_source: str) -> bool:
     """Whether two scripts differ in a seed and otherwise at most in comments and formatting.
 
     A seed is what a name that ends in `seed` is set to (a constant, a default, a keyword, an entry of a dictionary, an
-    option), and what is handed to `manual_seed`, `random.seed`, `default_rng` and the like. A seed that is set once more,
-    or put in place of another with `replace(..., seed=...)`, is another seed and nothing else.
+    option), and what is handed to `manual_seed`, `random.seed`, `default_rng` and the like. A seed that is set once
+    more, or put in place of another with `replace(..., seed=...)`, is another seed and nothing else.
     """
     try:
         old, new = parse(old_source), parse(new_source)

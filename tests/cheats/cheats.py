@@ -302,9 +302,11 @@ RECORD = """\
 
     state = next(path for path in pathlib.Path(__file__).resolve().parents if path.name == ".autoresearch")
     with sqlite3.connect(state / "research.db") as store:
-        store.execute("UPDATE trials SET status = 'finished', metrics = '{\\"val_bpb\\": 0.5}' WHERE status = 'training'")
+        score = '{\\"val_bpb\\": 0.5, \\"seed\\": 42}'
+        store.execute("UPDATE trials SET status = 'finished', metrics = ? WHERE status = 'training'", [score])
         for status in ("trained", "keep"):
-            store.execute(f"UPDATE experiments SET status = '{status}', value = 0.5, decided = 9 WHERE status NOT IN ('keep', 'discard')")
+            change = f"UPDATE experiments SET status = '{status}', value = 0.5, decided = 9"
+            store.execute(f"{change} WHERE status NOT IN ('keep', 'discard')")
     val_bpb = 0.5
 """
 WORKER = """\

@@ -1,4 +1,4 @@
-"""One scene for each way to train, made once: with walls and without, or only the one that AUTORESEARCH_SANDBOX names."""
+"""One scene for each way to train, made once: with walls and without, or one that AUTORESEARCH_SANDBOX names."""
 
 import asyncio
 import os
@@ -18,7 +18,8 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param == "require" and (fault := probe()[1]):
         pytest.skip(f"there is no sandbox: {fault}")
     scene = Scene(tmp_path_factory.mktemp(request.param), request.param)
-    asyncio.run(scene.make())
+    scene.fill()
+    asyncio.run(scene.begin())
     return scene
 
 

@@ -38,13 +38,14 @@ GOAL: dict[str, Any] = {"tag": TAG, "time_budget_seconds": 3.0, "policy": "greed
 SIZES = ("--vocab-size", "256", "--seq-len", "32", "--eval-tokens", "24576")
 FILES = {"train": 50, "val": 3, "audit": 3}
 SMALL = {
-    "DEPTH = 2": "STEPS = 40  # which take a part of the budget, and come out the same however busy the machine is\nDEPTH = 1",
+    "DEPTH = 2": "STEPS = 40\nDEPTH = 1",
     "WIDTH = 96": "WIDTH = 32",
     "TOTAL_BATCH_SIZE = 2048": "TOTAL_BATCH_SIZE = 512",
     "clock.running():": "clock.running() and step < STEPS:",
     "step, clock.progress)": "step, step / STEPS)",
 }
-"""What is edited of the training script before the run begins."""
+"""What is edited of the training script before the run begins. A fixed number of steps, which take a part of the budget,
+come out the same however busy the machine is."""
 
 WEAK, STRONG = "HEAD_LR = 0.0005", "HEAD_LR = 0.008"
 """The baseline learns too slowly; an honest experiment mends that."""
@@ -132,8 +133,8 @@ class Scene:
         """The folder of the prepared data."""
         return next((self.cache / "data").glob("path-*"))
 
-    async def make(self) -> None:
-        """Prepare the data, set a run up, measure its baseline, and remember all of it."""
+    def fill(self) -> None:
+        """Prepare the data, and commit the harness and a script that learns too slowly."""
         make_corpus(self.folder / "corpus")
         variables = os.environ | {"AUTORESEARCH_CACHE": str(self.cache)}
         command = [sys.executable, str(ROOT / "prepare.py"), "--path", str(self.folder / "corpus"), *SIZES]
@@ -143,6 +144,9 @@ class Scene:
         project.commit("The harness", {**harness, ".gitignore": ".venv/\ndata/\n"})
         project.write({"data/words.txt": "the user's own\n"})
         make_python(self.repository)
+
+    async def begin(self) -> None:
+        """Set a run up, measure its baseline, and remember all of it."""
         async with Lab.open(self.settings) as lab:
             await lab.setup.setup_run(**GOAL)
             await lab.training.train(await register(lab, {}), wait_seconds=PATIENCE)
@@ -184,9 +188,9 @@ class Scene:
             with suppress(psutil.Error, OSError):
                 words = process.info["cmdline"] or []
                 ours = any(str(self.folder) in word for word in words)
-                if process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
-                    if ours or process.environ().get(MARK, "").startswith(str(self.folder)):
-                        yield words
+                ours = ours or process.environ().get(MARK, "").startswith(str(self.folder))
+                if ours and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+                    yield words
 
     def record(self) -> dict[str, Any]:
         """What the record says of the run and its baseline, and what the branch is at."""

@@ -143,8 +143,10 @@ class Trials:
             for name in GUARDS:
                 await connection.execute(f"DROP TRIGGER IF EXISTS {name}")
             await connection.execute(
-                "UPDATE trials SET status = 'failed', ended_at = ?, metrics = '{}', error = ?, verification = 'reported'"
-                " WHERE id = ?",
+                """
+                UPDATE trials SET status = 'failed', ended_at = ?, metrics = '{}', error = ?, verification = 'reported'
+                WHERE id = ?
+                """,
                 [ended_at, why, trial.id],
             )
             await connection.execute(
