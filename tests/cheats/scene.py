@@ -44,8 +44,8 @@ SMALL = {
     "clock.running():": "clock.running() and step < STEPS:",
     "step, clock.progress)": "step, step / STEPS)",
 }
-"""What is edited of the training script before the run begins. A fixed number of steps, which take a part of the budget,
-come out the same however busy the machine is."""
+"""What is edited of the training script before the run begins. A fixed number of steps, which take a part of the budget
+only, come out the same however busy the machine is."""
 
 WEAK, STRONG = "HEAD_LR = 0.0005", "HEAD_LR = 0.008"
 """The baseline learns too slowly; an honest experiment mends that."""
