@@ -81,7 +81,7 @@ async def test_a_score_that_is_only_reported_is_called_so_and_displaces_nothing(
         best = await lab.reading.best(TAG)
     assert verdict.origin == "reported"
     assert best.experiment is not None
-    assert best.experiment.id == before["baseline"]["id"]
+    assert best.experiment.experiment_id == before["baseline"]["id"]
     assert scene.record()["baseline"] == before["baseline"]
 
 
