@@ -37,7 +37,7 @@ REFUSED = {
         {"files": {"numpy.py": "raise SystemExit\n"}},
         "outside of the editable files",
     ),
-    "adds a dependency": ({"files": {"pyproject.toml": "[project]\n"}}, "declares dependencies"),
+    "adds a dependency": ({"files": {"pyproject.toml": "[project]\nname = 'mine'\n"}}, "declares dependencies"),
 }
 """What an agent registers, and what it is told."""
 
