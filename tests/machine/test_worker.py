@@ -144,7 +144,7 @@ print("loss: 0.1")
 """
 FINISH = """store.execute("UPDATE trials SET status = 'finished', metrics = '{{}}' WHERE status = 'training'")
     store.execute("UPDATE experiments SET status = 'trained'")
-    store.execute("UPDATE experiments SET status = 'keep', value = 0.1, decided = 7, decided_at = 1, reason = 'mine'")"""
+    store.execute("UPDATE experiments SET status = 'keep', value = 0.1, decided = 7, decided_at = 1, reason = 'me'")"""
 UNGUARDED = 'store.execute("DROP TRIGGER legal_transitions"); store.execute("DROP TRIGGER ended_is_immutable")\n    '
 
 
