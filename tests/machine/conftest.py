@@ -105,13 +105,15 @@ class Yard:
         """Queue a trial of a script, in a run of its own that began with the commit `base`, by default its own."""
         commit = commit or self.commit(script)
         tag = f"t{next(self._numbers)}"
-        run = Run(tag, f"autoresearch/{tag}", base or commit, task or self.task(), "cpu", {}, time.time())
+        device, task = self.devices[0], task or self.task()
+        platform = {"device_name": device.name}
+        run = Run(tag, f"autoresearch/{tag}", base or commit, task, device.kind, platform, time.time())
         experiment = Experiment(f"{tag}-1", tag, 1, "ada", commit, commit, "it trains", "other", tag, time.time())
 
         async def add(store: Store) -> Trial:
             await store.runs.add(run)
             await store.experiments.add(experiment)
-            return await store.trials.enqueue(experiment.id, None, "cpu")
+            return await store.trials.enqueue(experiment.id, None, device.type)
 
         return self.stored(add)
 
