@@ -22,6 +22,9 @@ from mcp_server.machine.watch import check_inputs, check_left, installed, note_l
 from mcp_server.research.experiment import Ending
 from mcp_server.research.guard import matches
 
+IMPORTED = (".py", ".pyc", ".so", ".pth")
+"""How the names of files end that Python imports or reads as it starts."""
+
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
 
@@ -112,8 +115,20 @@ async def _measure(rig: Rig, order: Order, end: child.Exit, bay: Bay) -> Measure
     task = order.task
     if not (task.checks or task.score_command) or not outcome.ended_well(task, end):
         return None
-    restore(rig.repository, order.trial.commit, order.folder / "checkout")
+    checkout = order.folder / "checkout"
+    restore(rig.repository, order.trial.commit, checkout)
+    _drop_code(checkout, {*rig.repository.files(order.trial.commit), *task.inputs})
     return await measure(task, bay, order.folder)
+
+
+def _drop_code(checkout: Path, known: set[str]) -> None:
+    """Delete what a training put into its checkout for checks and scorer to import in place of what they mean."""
+    for parent, folders, names in os.walk(checkout):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for name in [*links, *(name for name in names if name.endswith(IMPORTED))]:
+            path = Path(parent, name)
+            if path.relative_to(checkout).as_posix() not in known:
+                path.unlink()
 
 
 def discard(folder: Path) -> None:
