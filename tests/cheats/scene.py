@@ -136,14 +136,18 @@ class Scene:
     def fill(self) -> None:
         """Prepare the data, and commit the harness and a script that learns too slowly."""
         make_corpus(self.folder / "corpus")
-        variables = os.environ | {"AUTORESEARCH_CACHE": str(self.cache)}
-        command = [sys.executable, str(ROOT / "prepare.py"), "--path", str(self.folder / "corpus"), *SIZES]
-        subprocess.run(command, env=variables, check=True, capture_output=True, timeout=60)
+        self.prepare()
         project = Project.make(self.repository, edited((ROOT / "train.py").read_text(), {**SMALL, STRONG: WEAK}))
         harness = {name: (ROOT / name).read_text() for name in ("prepare.py", "scoring.py")}
         project.commit("The harness", {**harness, ".gitignore": ".venv/\ndata/\n"})
         project.write({"data/words.txt": "the user's own\n"})
         make_python(self.repository)
+
+    def prepare(self) -> None:
+        """Prepare the data, as a user does."""
+        variables = os.environ | {"AUTORESEARCH_CACHE": str(self.cache)}
+        command = [sys.executable, str(ROOT / "prepare.py"), "--path", str(self.folder / "corpus"), *SIZES]
+        subprocess.run(command, env=variables, check=True, capture_output=True, timeout=60)
 
     async def begin(self) -> None:
         """Set a run up, measure its baseline, and remember all of it."""

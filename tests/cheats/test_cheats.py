@@ -1,11 +1,13 @@
 """No training script is kept for what it did not do, with walls around it or without."""
 
+import hashlib
 import re
+import shutil
 
 import pytest
 
-from tests.cheats.cheats import BELONGINGS, CHEATS, Cheat
-from tests.cheats.scene import BASELINE, HONEST, Scene
+from tests.cheats.cheats import BELONGINGS, CHANGED, CHEATS, Cheat
+from tests.cheats.scene import BASELINE, HONEST, WEAK, Scene
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +32,18 @@ async def test_it_is_not_kept(scene: Scene, cheat: Cheat) -> None:
     assert scene.record() == before
     assert (scene.prepared() == data) == (scene.walls or not cheat.harms)
     assert not (scene.cache / "ran").exists()
+
+
+async def test_spoiled_data_stop_all_keeps_until_they_are_prepared_anew(scene: Scene) -> None:
+    tokens, manifest = scene.data / "val.bin", scene.data / "manifest.json"
+    old, new = scene.prepared()["val.bin"], hashlib.sha256(bytes(tokens.stat().st_size)).hexdigest()
+    tokens.write_bytes(bytes(tokens.stat().st_size))
+    manifest.write_text(manifest.read_text().replace(old, new))
+    ended = await scene.attempt({WEAK: "HEAD_LR = 0.02"})
+    assert (ended.status, bool(re.search(CHANGED, ended.reason))) == ("discard", True), ended
+    shutil.rmtree(scene.data)
+    scene.prepare()
+    assert (await scene.attempt(HONEST)).status == "keep"
 
 
 async def test_what_was_installed_stops_the_run_until_it_is_gone(scene: Scene) -> None:
