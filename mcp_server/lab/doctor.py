@@ -35,7 +35,7 @@ VARIABLES: Mapping[str, str] = {
     "AUTORESEARCH_LOCKS": "folder of the device locks, on this machine; default: /tmp/autoresearch-<user id>",
     "AUTORESEARCH_DEVICES": "what --devices says where it is not given",
     "AUTORESEARCH_KEEP_ENV": "names of further environment variables that trainings may see, separated by commas",
-    "AUTORESEARCH_SANDBOX": "trainings and scorers behind walls: auto (the default: where bubblewrap works), off, require",
+    "AUTORESEARCH_SANDBOX": "trainings, scorers behind walls: auto (the default: where bubblewrap works), off, require",
     "AUTORESEARCH_TOKEN": "bearer token that HTTP callers must send",
     "AUTORESEARCH_TOKEN_FILE": "file that holds the bearer token, readable by its owner alone",
     "AUTORESEARCH_HOSTS": "further names of this machine, or of a proxy before it, under which HTTP callers reach it",
