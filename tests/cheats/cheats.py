@@ -163,10 +163,10 @@ SLOW_TIME = """\
 import time
 
 real = time.process_time, time.perf_counter
-time.process_time, time.perf_counter = (lambda: real[0]() / 6), (lambda: real[1]() / 12)
+time.process_time, time.perf_counter = (lambda: real[0]() / 4), (lambda: real[1]() / 1000)
 """
 UNCLOCKED = """\
-    while time.process_time() < 16:
+    while time.process_time() < 14:
         train_step(batches)
 """
 CHILD = """\
