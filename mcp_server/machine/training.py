@@ -18,7 +18,7 @@ from mcp_server.machine.outcome import Changed
 from mcp_server.machine.rig import Order, Rig
 from mcp_server.machine.sandbox import TEMPORARY, find_sandbox, walled
 from mcp_server.machine.views import COMPILED, training_view
-from mcp_server.machine.watch import check_inputs, installed, state_of_files
+from mcp_server.machine.watch import check_inputs, check_left, installed, note_left, state_of_files
 from mcp_server.research.experiment import Ending
 from mcp_server.research.guard import matches
 
@@ -52,6 +52,7 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         check_inputs(order.inputs, before)
         fixed = [path for path in rig.repository.files(order.trial.commit) if not matches(task.editable, path)]
         written, packages = state_of_files(checkout, fixed), installed(task.interpreter)
+        check_left(order.left, packages)
         sandbox = find_sandbox(rig.settings.sandbox)
         bay = _bay(rig, order, sandbox, Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy]))
         end = await bay.run(training_words(task), log, task.deadline_seconds)
@@ -62,6 +63,8 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
             fixed=[path for path, state in written.items() if state_of_files(checkout, [path]) != {path: state}],
             packages=sorted(installed(task.interpreter) ^ packages),
         )
+        if changed.packages and not sandbox:
+            note_left(order.left, changed.packages)
         measured = None if changed else await _measure(rig, order, end, bay)
         hint = missing_hint(rig.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
         ending = outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)

@@ -66,7 +66,8 @@ def _record(rig: Rig) -> list[Path]:
 
 def _programs(order: Order) -> list[Path]:
     interpreter = Path(order.task.interpreter)
-    return [Path(sys.prefix), interpreter.parents[1], interpreter.resolve().parents[1]]
+    own = Path(__file__).parent  # of this package, with what starts a command behind the walls
+    return [Path(sys.prefix), interpreter.parents[1], interpreter.resolve().parents[1], own]
 
 
 def _made(folders: Iterable[Path]) -> list[Path]:
