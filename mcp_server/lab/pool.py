@@ -46,25 +46,28 @@ class Pool:
         labels = {device.key: device.label for device in await self.devices()}
         return labels.get(key, key) if key else None
 
-    async def wake(self, device_type: str) -> None:
-        """Start a worker on free devices of a type, as many as there are trials to take or to heal."""
+    async def wake(self, device_type: str) -> int:
+        """Start a worker on free devices of a type, as many as there are trials to take or to heal; how many."""
+        started = 0
         async with self._waking:
             training = await self._bench.store.trials.in_training()
             wanted = await self._bench.store.trials.waiting(device_type)
             if not wanted and not training:
-                return
+                return 0
             for device in [device for device in await self.devices() if device.type == device_type]:
                 orphaned = device.key in training
                 if (wanted or orphaned) and await self._bench.run(self._is_free, device):
                     await self._bench.run(start_worker, self._bench.settings, device)
                     wanted -= 0 if orphaned else 1
+                    started += 1
+        return started
 
-    async def heal(self) -> None:
-        """Start workers where trainings were left alone, or wait though a device is free."""
-        trials = self._bench.store.trials
-        if await trials.any_live():
-            for device_type in sorted({device.type for device in await self.devices()}):
-                await self.wake(device_type)
+    async def heal(self) -> int:
+        """Start workers where trainings were left alone, or wait though a device is free; how many."""
+        if not await self._bench.store.trials.any_live():
+            return 0
+        types = sorted({device.type for device in await self.devices()})
+        return sum([await self.wake(device_type) for device_type in types])
 
     async def views(self) -> list[DeviceView]:
         """Every device as it is now."""
