@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.lending import Lending
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
@@ -33,6 +34,7 @@ class Lab:
         self.reporting = Reporting(bench, branch)
         self.verdicts = Verdicts(bench, branch, self.reporting)
         self.reading = Reading(bench, pool, branch)
+        self.lending = Lending(bench)
         self.tracking = Tracking(bench, pool, self.setup, self.verdicts)
 
     @classmethod

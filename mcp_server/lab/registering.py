@@ -24,7 +24,7 @@ from mcp_server.lab.candidates import (
     from_knobs,
 )
 from mcp_server.lab.claims import Claim, make_claim
-from mcp_server.lab.novelty import check_new, check_seed, trace
+from mcp_server.lab.novelty import check_new, check_seed, refuse_again, trace
 from mcp_server.lab.results import Registered
 from mcp_server.lab.views import view
 from mcp_server.machine.git import Change
@@ -132,13 +132,13 @@ class Registering:
 
     async def _workspace_base(self, run: Run, claim: Claim, head: str) -> Base:
         """The commit that the workspace is at, which a given `parent_id` must agree with."""
-        owner = await self._bench.store.experiments.of_commit(run.tag, head)
+        parent = await self._bench.store.experiments.parent_at(run.tag, head)
         if claim.parent_id is None:
-            return Base(head, owner.id if owner else None)
+            return Base(head, parent)
         base = await self._base(run, claim.parent_id)
         if base.commit != head:
             raise WrongState(
-                f"The workspace is based on {owner.id if owner else 'the base commit'}, not on {claim.parent_id}",
+                f"The workspace is based on {parent or 'the base commit'}, not on {claim.parent_id}",
                 "Leave parent_id out to register the workspace, or send the change as edits, files or knobs",
             )
         return base
@@ -166,10 +166,11 @@ class Registering:
         await self._check_target(run)
         waiting = await bench.store.history.open(run.tag, 1)
         unchanged = not changes and not run.task.external
-        admit = partial(_admit, run, unchanged, waiting[0].id if waiting else None)
+        novel = bool(changes) and not run.task.external
+        admit = partial(_admit, run, unchanged, novel, waiting[0].id if waiting else None)
         admit(await bench.store.experiments.count(run.tag))
         found = await bench.run(trace, bench.repository, run, candidate, changes)
-        if changes and not run.task.external:
+        if novel:
             await bench.run(check_seed, bench.repository, candidate, changes)
             await check_new(bench, run, candidate, found)
         now = time.time()
@@ -255,10 +256,11 @@ class Registering:
         )
 
 
-def _admit(run: Run, unchanged: bool, waiting: str | None, count: Count) -> None:
+def _admit(run: Run, unchanged: bool, novel: bool, waiting: str | None, count: Count) -> None:
     """Raise where a run may have no further experiment, or none without a change.
 
     Args:
+        novel: it must be, see `check_new`: another server may have registered the same at this moment.
         waiting: an experiment without a verdict, if there is one.
     """
     if run.task.max_experiments is not None and count.total >= run.task.max_experiments:
@@ -266,6 +268,8 @@ def _admit(run: Run, unchanged: bool, waiting: str | None, count: Count) -> None
             f"Run {run.tag!r} has its {run.task.max_experiments} experiments (max_experiments)",
             f"Call report(tag={run.tag!r}) and show it to the user",
         )
+    if novel and count.same is not None:
+        refuse_again(count.same)
     if unchanged and count.settled:
         first = f"Call train({waiting!r}) if that was meant" if waiting else "Change something first"
         raise InvalidInput(

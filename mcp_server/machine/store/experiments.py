@@ -7,6 +7,7 @@ import aiosqlite
 
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.lineage import MOVED_FROM
 from mcp_server.machine.store.memory import remember
 from mcp_server.machine.store.rows import dump, experiment_of
 from mcp_server.machine.store.trials import crash_body
@@ -20,11 +21,13 @@ class Count:
     """What a run has.
 
     Attributes:
-        settled: kept experiments, and those without a change that did not crash.
+        settled: kept experiments, and those without a change that have no verdict yet.
+        same: the newest experiment that made the same change on the same base, if there is one.
     """
 
     total: int
     settled: int
+    same: Experiment | None = None
 
 
 NOTHING = Fingerprint("", (), ())
@@ -58,7 +61,12 @@ class Experiments:
             if admit is not None:
                 row = await fetch(connection, _COUNT, [experiment.tag])
                 assert row is not None
-                admit(Count(row["total"], row["settled"] or 0))
+                same = await fetch(connection, _SAME, [experiment.tag, change.digest, experiment.base_commit])
+                admit(Count(row["total"], row["settled"] or 0, experiment_of(same) if same else None))
+            parent = experiment.parent_id
+            left = await fetch(connection, MOVED_FROM, [experiment.tag, experiment.base_commit])
+            if left is not None and left["experiment_id"] == parent:  # it moved after its commit was taken as a base
+                parent = left["parent_id"]
             row = await fetch(
                 connection,
                 """
@@ -79,7 +87,7 @@ class Experiments:
                     experiment.category,
                     experiment.request,
                     experiment.registered_at,
-                    experiment.parent_id,
+                    parent,
                     experiment.description,
                     experiment.source,
                     experiment.diff_summary,
@@ -122,6 +130,19 @@ class Experiments:
             [tag, commit],
         )
         return experiment_of(row) if row else None
+
+    async def parent_at(self, tag: str, commit: str) -> str | None:
+        """What a change to this commit is made from: the experiment of the commit, or if that has moved on to another
+        base since, what it was made from here."""
+        if owner := await self.of_commit(tag, commit):
+            return owner.id
+        row = await self._database.one(MOVED_FROM, [tag, commit])
+        return row["parent_id"] if row else None
+
+    async def moves(self, experiment_id: str) -> int:
+        """How often an experiment was put on another base."""
+        row = await self._database.one("SELECT count(*) AS moves FROM moves WHERE experiment_id = ?", [experiment_id])
+        return int(row["moves"]) if row else 0
 
     async def get(self, experiment_id: str) -> Experiment:
         """The experiment with this id; raises UnknownId."""
@@ -190,7 +211,12 @@ class Experiments:
 
 
 _COUNT = """
-    SELECT count(*) AS total, sum(status = 'keep' OR (commit_sha = base_commit AND status <> 'crash')) AS settled
+    SELECT count(*) AS total, sum(status = 'keep' OR (commit_sha = base_commit AND decided IS NULL)) AS settled
     FROM experiments WHERE tag = ?
+"""
+_SAME = """
+    SELECT * FROM experiments WHERE tag = ?1 AND base_commit = ?3 AND number IN (
+        SELECT number FROM fingerprints WHERE tag = ?1 AND digest = ?2
+    ) ORDER BY number DESC LIMIT 1
 """
 _OPEN_REQUEST = "SELECT * FROM experiments WHERE tag = ? AND request = ? AND decided IS NULL"

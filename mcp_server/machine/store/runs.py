@@ -83,9 +83,9 @@ class Runs:
 
         async def body(connection: aiosqlite.Connection) -> None:
             await connection.execute(
-                "UPDATE runs SET manual_mode = ?, manual_reason = ?, manual_ratio = ?, manual_temperature = ?"
-                " WHERE tag = ?",
-                [mode, reason, explore_ratio, temperature, tag],
+                "UPDATE runs SET manual_mode = ?, manual_reason = ?, manual_ratio = ?, manual_temperature = ?,"
+                " manual_at = ? WHERE tag = ?",
+                [mode, reason, explore_ratio, temperature, time.time(), tag],
             )
 
         await self._database.transaction(body)

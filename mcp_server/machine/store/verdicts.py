@@ -1,22 +1,34 @@
 """Verdicts: judging an experiment against the best of that very moment, and taking in what was measured again."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 import aiosqlite
 
 from mcp_server.errors import UnknownId
 from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.lineage import leave, sources
 from mcp_server.machine.store.memory import remember
 from mcp_server.machine.store.rows import dump, experiment_of, trial_of
 from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
 from mcp_server.research.case import Case, Record
-from mcp_server.research.experiment import FINISHED, Experiment, KnobValue, Numbers, Origin, Scalar, Status
+from mcp_server.research.experiment import (
+    FINISHED,
+    Experiment,
+    KnobValue,
+    Numbers,
+    Origin,
+    Scalar,
+    Status,
+    Verification,
+)
 from mcp_server.research.memory import Fingerprint
 
 LATEST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT 1"
 FIRST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided LIMIT 1"
+REOPENED = "The best was measured again, and against its new mean this counts"
+"""How the reason begins that a near miss gets which is to be confirmed after all."""
 LOOKED_BACK = 50
 """So many near misses, the latest, are looked at again when the best was measured again."""
 
@@ -37,6 +49,8 @@ class Decision:
     runs: int = 1
     squares: float = 0.0
     dof: int = 0
+    verification: Verification = "reported"
+    sandboxed: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,14 +58,14 @@ class Restatement:
     """What is said of the best after it was measured again.
 
     Attributes:
-        reopened: near misses that are to be confirmed after all.
+        reopened: near misses that are to be confirmed after all, with the numbers by which they count now.
     """
 
     value: float
     runs: int
     squares: float
     dof: int
-    reopened: Collection[str] = ()
+    reopened: Mapping[str, Numbers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,14 +130,14 @@ class Verdicts:
                     "UPDATE experiments SET value = ?, runs = ?, squares = ?, dof = ? WHERE id = ?",
                     [said.value, said.runs, said.squares, said.dof, experiment_id],
                 )
-                for reopened in said.reopened:
+                for reopened, numbers in said.reopened.items():
+                    reason = f"{REOPENED}: z is {numbers.z:.2f} now."
                     await connection.execute(
                         """
                         UPDATE experiments SET status = 'needs_confirmation', near_miss = 0, decided = NULL,
-                            decided_at = NULL, reason = 'The best was measured again, against which this now counts.'
-                        WHERE id = ?
+                            decided_at = NULL, reason = ?, numbers = ?, delta = ? WHERE id = ?
                         """,
-                        [reopened],
+                        [reason, dump(asdict(numbers)), numbers.d, reopened],
                     )
             return (await _record(connection, experiment_id)).experiment
 
@@ -135,10 +149,16 @@ class Verdicts:
         async def body(connection: aiosqlite.Connection) -> bool:
             row = await fetch(
                 connection,
+                "SELECT * FROM experiments WHERE id = ? AND commit_sha = ? AND status = 'needs_confirmation'",
+                [experiment.id, experiment.commit],
+            )
+            if row is None:
+                return False
+            await leave(connection, experiment_of(row))
+            await connection.execute(
                 """
                 UPDATE experiments SET commit_sha = ?, base_commit = ?, parent_id = ?, diff_summary = ?,
-                    lines_added = ?, lines_removed = ?, changes = ?
-                WHERE id = ? AND commit_sha = ? AND status = 'needs_confirmation' RETURNING id
+                    lines_added = ?, lines_removed = ?, changes = ? WHERE id = ?
                 """,
                 [
                     moved.commit,
@@ -149,12 +169,10 @@ class Verdicts:
                     moved.removed,
                     dump(moved.changes),
                     experiment.id,
-                    experiment.commit,
                 ],
             )
-            if row is not None:
-                await remember(connection, experiment.tag, experiment.number, moved.fingerprint, moved.knobs)
-            return row is not None
+            await remember(connection, experiment.tag, experiment.number, moved.fingerprint, moved.knobs)
+            return True
 
         return await self._database.transaction(body)
 
@@ -189,11 +207,15 @@ async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
         connection, "SELECT sum(squares) AS squares, sum(dof) AS dof FROM experiments WHERE tag = ? AND dof > 0", [tag]
     )
     first_keep = first["id"] if first else ""
+    made_from = await sources(connection, subject.experiment)
+    trials = tuple(replace(trial, base_id=made_from.get(trial.commit)) for trial in subject.trials)
+    subject = replace(subject, trials=trials)
     names = {trial.base_id or first_keep for trial in subject.trials} - {""}
+    baseline = await _record(connection, first_keep) if first_keep else None
     bases = {name: await _record(connection, name) for name in sorted(names)}
     incumbent = await _record(connection, last["id"]) if last else None
     assert sums is not None
-    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0)
+    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0, baseline)
 
 
 async def _record(connection: aiosqlite.Connection, experiment_id: str) -> Record:
@@ -215,7 +237,8 @@ async def _write(connection: aiosqlite.Connection, case: Case, decision: Decisio
     await connection.execute(
         """
         UPDATE experiments SET status = ?, reason = ?, value = ?, delta = ?, best_before = ?, near_miss = ?,
-            metrics = ?, origin = ?, numbers = ?, accepted_loss = ?, runs = ?, squares = ?, dof = ?
+            metrics = ?, origin = ?, numbers = ?, accepted_loss = ?, runs = ?, squares = ?, dof = ?,
+            verification = ?, sandboxed = ?
         WHERE id = ?
         """,
         [
@@ -232,9 +255,16 @@ async def _write(connection: aiosqlite.Connection, case: Case, decision: Decisio
             decision.runs,
             decision.squares,
             decision.dof,
+            decision.verification,
+            decision.sandboxed,
             experiment_id,
         ],
     )
+    if decision.status == "needs_confirmation" and decision.value is not None:
+        await connection.execute(
+            f"UPDATE experiments SET promising_after = {NEXT_DECISION} - 1 WHERE id = ?",  # noqa: S608 - a constant
+            [experiment_id],
+        )
     if decision.status in FINISHED:
         await connection.execute(
             f"UPDATE experiments SET decided = {NEXT_DECISION}, decided_at = ? WHERE id = ?",  # noqa: S608 - a constant
