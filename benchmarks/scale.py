@@ -100,12 +100,18 @@ class Usage:
 
 @dataclass
 class Figures:
-    """What came of a plan; sizes in bytes."""
+    """What came of a plan; sizes in bytes.
+
+    Attributes:
+        plain_verdicts_per_second: of experiments that are only registered and judged.
+        plain_verdict_seconds: CPU seconds of the server, and of git, for one of these.
+    """
 
     plan: Plan
     usage: Usage
     verdicts_per_second: float
     plain_verdicts_per_second: float
+    plain_verdict_seconds: float
     store_per_experiment: float
     files_per_experiment: float
     memory: list[int] = field(default_factory=list)
@@ -126,6 +132,7 @@ class Figures:
             f"{usage.longest_wait:.1f}",
             f"{self.verdicts_per_second:.1f}",
             f"{self.plain_verdicts_per_second:.0f}",
+            f"{1000 * self.plain_verdict_seconds:.0f}",
             f"{self.store_per_experiment / 1024:.1f} + {self.files_per_experiment / 1024:.1f}",
             f"{self.memory[0] / MEGABYTE:.0f} to {max(self.memory) / MEGABYTE:.0f}",
         ]
@@ -133,7 +140,14 @@ class Figures:
 
 COLUMNS = (
     *("executor", "devices", "agents", "experiments", "seconds each", "idle", "unused", "in the script", "fairness"),
-    *("longest wait / mean", "verdicts/s", "verdicts/s alone", "KiB an experiment: store + files", "server MiB"),
+    *(
+        "longest wait / mean",
+        "verdicts/s",
+        "verdicts/s alone",
+        "CPU ms each",
+        "KiB an experiment: store + files",
+        "server MiB",
+    ),
 )
 
 
@@ -347,11 +361,13 @@ async def measure(plan: Plan, alone: int) -> Figures:
                 before = place.sizes()
                 seconds = await Crowd(caller, plan).work()
                 after = place.sizes()
+                used_before = sum(server.cpu_times()[:4])
                 rate = await judge_alone(caller, alone, plan.agents)
+                each = (sum(server.cpu_times()[:4]) - used_before) / alone
             sampling.cancel()
         trials = place.trials("scale")[1:]  # the baseline ran alone
         store, files = ((new - old) / plan.experiments for new, old in zip(after, before, strict=True))
-        return Figures(plan, used(trials), plan.experiments / seconds, rate, store, files, memory)
+        return Figures(plan, used(trials), plan.experiments / seconds, rate, each, store, files, memory)
 
 
 async def _sample(server: psutil.Process, memory: list[int]) -> None:

@@ -46,7 +46,7 @@ async def _register(lab: Lab, given: bodies.Registration) -> answers.Registered:
         "experiment_id": experiment.id,
         "status": "registered",
         "commit_sha": experiment.commit,
-        "commit_verified": shapes.verified(experiment),
+        "commit_verified": experiment.verified,
         "category": experiment.category,
     }
 

@@ -62,7 +62,7 @@ async def displaced(bench: Bench, branch: Branch, run: Run) -> list[Experiment]:
     """The keeps whose change the present best does not have, the newest first: worth applying again."""
     contained = {keep.id for keep in await branch.lineage(run)}
     keeps = await bench.store.history.keeps(run.tag, KEEPS)
-    others = [keep for keep in keeps if keep.id not in contained and not keep.unchanged]
+    others = [keep for keep in keeps if keep.id not in contained and keep.verified and not keep.unchanged]
     tip = await branch.tip(run)
     return [keep for keep in others if not await bench.run(_has, bench, tip, keep)]
 
