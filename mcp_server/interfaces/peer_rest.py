@@ -45,7 +45,7 @@ async def _register(lab: Lab, given: bodies.Registration) -> answers.Registered:
         "experiment_id": experiment.id,
         "status": "registered",
         "commit_sha": experiment.commit,
-        "commit_verified": experiment.verified,
+        "commit_verified": experiment.commit_known,
         "category": experiment.category,
     }
 

@@ -47,7 +47,7 @@ def experiment(e: Any) -> answers.Experiment:
         "tag": e.tag,
         "parent_id": e.parent_id,
         "commit_sha": e.commit,
-        "commit_verified": e.verified,
+        "commit_verified": e.commit_known,
         "description": e.description,
         "hypothesis": e.hypothesis,
         "category": e.category,

@@ -20,6 +20,7 @@ async def gather(bench: Bench, run: Run, source: str | None) -> Evidence:
         recent=tuple(await history.finished(run.tag, RECENT)),
         keeps=tuple(await history.latest_keeps(run.tag, KEEPS)),
         near_misses=tuple(await history.near_misses(run.tag, reference, NEAR_MISSES)),
+        promising=tuple(await history.promising(run.tag, NEAR_MISSES)),
         in_flight=tuple(await history.open(run.tag, IN_FLIGHT)),
         lessons=tuple(await history.lessons(run.tag, LESSONS)),
         best=best,

@@ -274,7 +274,7 @@ class Tracking:
     async def _script(self, run: Run) -> str | None:
         """The training script of the best, where its commit is here."""
         best = await self._bench.store.experiments.best(run.tag)
-        commit = best.commit if best and best.verified else run.base_commit
+        commit = best.commit if best and best.commit_known else run.base_commit
         try:
             return await self._bench.run(self._bench.repository.read_file, commit, run.task.train_script)
         except ResearchError:
@@ -341,7 +341,7 @@ class Tracking:
         return trial
 
     async def _check_trainable(self, experiment: Experiment) -> None:
-        if not experiment.verified:
+        if not experiment.commit_known:
             raise WrongState(
                 f"The commit {experiment.commit!r} of {experiment.id} is not in this repository",
                 "Fetch it here and register again, or train it where it is",

@@ -71,6 +71,15 @@ async def record(store: Store, trial: Trial, ending: Ending) -> None:
         await patiently(lambda: trials.finish(trial.id, ending, crashed))
 
 
+async def prune(store: Store, folders: Folders, trial: Trial) -> None:
+    """Delete what the trainings of a trial's run left, but for the best and the latest; logs and results stay."""
+    try:
+        for outdated in await store.trials.outdated(trial.experiment_id.rpartition("-")[0]):
+            await asyncio.to_thread(discard, folders.out(outdated))
+    except NotReady as error:  # the next trial will see to it
+        say(str(error))
+
+
 async def heal(store: Store, folders: Folders, trial: Trial, why: str) -> None:
     """Give a trial that was left in training the end that it had; without a result it was lost, and `why` says how."""
     folder = folders.trial(trial.id)

@@ -199,11 +199,11 @@ async def _pass(room: Room, split: str) -> dict[str, Scalar] | None:
         return None
     if judge.code == 0 and judge.by == "itself":
         return parse_metrics(judges_words)
-    told = f"the judge of the {split} data says {quoted(last_words(judges_words), LONGEST_QUOTE)}"
+    told = f"the judge of the {split} data failed: {quoted(last_words(judges_words), LONGEST_QUOTE)}"
     if "deadline" in (judge.by, scorer.by):
         told = f"scoring it anew took more than {task.deadline_seconds:g} s; {told}"
     if scorer.code not in (0, None) and "BrokenPipe" not in scorers_words:
-        told += f" and the scorer {quoted(last_words(scorers_words), LONGEST_QUOTE)}"
+        told += f"; the scorer failed: {quoted(last_words(scorers_words), LONGEST_QUOTE)}"
     raise Unscored(told, "Let the harness evaluate the model that was trained")
 
 

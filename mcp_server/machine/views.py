@@ -21,7 +21,7 @@ def training_view(rig: Rig, order: Order) -> View:
     shared = [] if rig.device.kind == "cpu" else _made(cache / name for name in COMPILED)
     return View(
         temporary=_made([order.folder / "tmp"])[0],
-        readable=[rig.repository.root, cache, *_programs(order)],
+        readable=[rig.repository.root, cache, *_chosen(cache), *_programs(order)],
         writable=[order.folder / "checkout", order.folder / "out", *shared],
         hidden=[*_record(rig), *audit_files(cache)],
     )
@@ -43,7 +43,7 @@ def judge_view(rig: Rig, order: Order, checkout: Path) -> View:
     cache = rig.settings.cache
     return View(
         temporary=_made([order.folder / "tmp-judge"])[0],
-        readable=[rig.repository.root, cache, *_programs(order), checkout],
+        readable=[rig.repository.root, cache, *_chosen(cache), *_programs(order), checkout],
         writable=_made([cache / MEASURED]),
         hidden=_record(rig),
     )

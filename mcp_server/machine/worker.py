@@ -27,7 +27,7 @@ from mcp_server.machine.foreign import Occupant, occupants
 from mcp_server.machine.git import Repository
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
-from mcp_server.machine.recording import heal, keep, look, order_of, patiently, record, say, wanted
+from mcp_server.machine.recording import heal, keep, look, order_of, patiently, prune, record, say, wanted
 from mcp_server.machine.rig import Rig
 from mcp_server.machine.store import Store
 from mcp_server.research.experiment import Trial
@@ -140,6 +140,7 @@ class Worker:
         ending = await run_trial(self._rig, order, busy, ask, lambda: look(self._store, trial))
         keep(order.folder, trial, ending)
         await record(self._store, trial, ending)
+        await prune(self._store, self._folders, trial)
 
     def _note(self, trial: Trial | None = None) -> None:
         repo = str(self._rig.repository.root)

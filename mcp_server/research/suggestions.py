@@ -138,6 +138,7 @@ def _chosen(
     sampling = run.task.policy != "greedy" and run.manual_mode is None and not strategy.conservative
     found = guidance.ideas(run, scene, ranks) if sampling else _of_mode(scene, strategy)
     fitting = _distinct(p for p in found if p.category in allowed)
+    chosen += islice(proposals.reapplied(scene), 1)
     new = list(islice(fitting, max(1, AT_MOST - len(chosen))))
     others = _distinct(p for p in chain(_exploring(scene), _exploiting(scene)) if p.category in allowed)
     seen = {proposal.topic for proposal in new}

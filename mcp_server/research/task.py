@@ -164,10 +164,7 @@ def check_task(task: Task) -> Task:
         raise InvalidInput(f"max_experiments is {task.max_experiments}", "Give at least 1, or leave it out")
     if task.target is not None and not math.isfinite(task.target):
         raise InvalidInput(f"target is {task.target}", "Give a finite number, or leave it out")
-    if unknown := [category for category in task.scope if category not in CATEGORIES]:
-        raise InvalidInput(f"scope names unknown categories {unknown}", f"Choose from {', '.join(CATEGORIES)}")
-    if not task.scope:
-        raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}")
+    _check_scope(task.scope)
     split_command(task.command)
     _check_scoring(task)
     if task.policy not in POLICIES:
@@ -177,6 +174,16 @@ def check_task(task: Task) -> Task:
             f"policy {task.policy!r} re-runs experiments, which an external run does by itself", "Use policy 'greedy'"
         )
     return task
+
+
+def _check_scope(scope: tuple[Category, ...]) -> None:
+    """Raise InvalidInput unless the scope is some categories, each named once."""
+    if unknown := [category for category in scope if category not in CATEGORIES]:
+        raise InvalidInput(f"scope names unknown categories {unknown}", f"Choose from {', '.join(CATEGORIES)}")
+    if twice := [category for category in dict.fromkeys(scope) if scope.count(category) > 1]:
+        raise InvalidInput(f"scope names {', '.join(twice)} more than once", "Name each category once")
+    if not scope:
+        raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}")
 
 
 def _check_scoring(task: Task) -> None:

@@ -65,7 +65,10 @@ def _results(scene: Scene) -> Iterator[str]:
         if (folder / "checkout").exists():
             yield f"{folder.name}: its checkout is left"
         if (folder / "result.json").exists():
-            result, row = json.loads((folder / "result.json").read_text()), recorded[folder.name]
+            result, row = json.loads((folder / "result.json").read_text()), recorded.get(folder.name)
+            if row is None:
+                yield f"{folder.name}: a result that the record does not know"
+                continue
             same = (row["status"], json.loads(row["metrics"])) == (
                 result["ending"]["status"],
                 result["ending"]["metrics"],

@@ -1,6 +1,7 @@
 """Somebody dies or goes away: the client, the server, the worker, the machine, the agent's memory, a single call."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -58,7 +59,11 @@ async def test_a_server_ends_and_the_training_goes_on_and_is_found(scene: Scene,
     scene.let_go()
     until(lambda: not scene.workers())
     (trained,) = rows(scene, "SELECT * FROM trials")
-    assert (trained["id"], trained["status"], trained["metrics"]) == (f"{TAG}-1.1", "finished", '{"loss":9.9}')
+    assert (trained["id"], trained["status"], json.loads(trained["metrics"])) == (
+        f"{TAG}-1.1",
+        "finished",
+        {"loss": 9.9},
+    )
     await well_again(scene)
 
 

@@ -101,13 +101,13 @@ class Yard:
 
         return asyncio.run(act())
 
-    def queue(self, script: str = GOOD, commit: str = "", task: Task | None = None) -> Trial:
-        """Queue a trial of a script, in a run of its own."""
+    def queue(self, script: str = GOOD, commit: str = "", task: Task | None = None, base: str = "") -> Trial:
+        """Queue a trial of a script, in a run of its own that began with the commit `base`, by default its own."""
         commit = commit or self.commit(script)
         tag = f"t{next(self._numbers)}"
-        device = self.devices[0]
+        device, task = self.devices[0], task or self.task()
         platform = {"device_name": device.name}
-        run = Run(tag, f"autoresearch/{tag}", commit, task or self.task(), device.kind, platform, time.time())
+        run = Run(tag, f"autoresearch/{tag}", base or commit, task, device.kind, platform, time.time())
         experiment = Experiment(f"{tag}-1", tag, 1, "ada", commit, commit, "it trains", "other", tag, time.time())
 
         async def add(store: Store) -> Trial:

@@ -166,6 +166,12 @@ class History:
             "WHERE tag = ? AND near_miss ORDER BY abs(value - ?), number LIMIT ?", [tag, best, limit]
         )
 
+    async def promising(self, tag: str, limit: int) -> Sequence[Experiment]:
+        """Near misses by what they seemed to gain on what they were made from."""
+        return await self._experiments(
+            "WHERE tag = ? AND near_miss AND delta IS NOT NULL ORDER BY delta DESC, number LIMIT ?", [tag, limit]
+        )
+
     async def nearest_misses(self, tag: str, limit: int) -> Sequence[Experiment]:
         """Near misses by how little they lacked when they were judged."""
         return await self._experiments("WHERE tag = ? AND near_miss ORDER BY abs(delta), number LIMIT ?", [tag, limit])
@@ -187,23 +193,26 @@ class History:
         return await self._experiments("WHERE tag = ? AND lesson <> '' ORDER BY decided DESC LIMIT ?", [tag, limit])
 
     async def consecutive_crashes(self, tag: str) -> int:
-        """How many of the latest verdicts are crashes, before any other verdict."""
+        """How many of the latest verdicts are crashes, before any other; that something is promising is one here."""
         row = await self._database.one(
             """
             SELECT count(*) AS crashes FROM experiments
-            WHERE tag = ?1 AND decided > COALESCE((
-                SELECT max(decided) FROM experiments WHERE tag = ?1 AND decided IS NOT NULL AND status <> 'crash'
-            ), 0)
+            WHERE tag = ?1 AND decided > max(
+                COALESCE((
+                    SELECT max(decided) FROM experiments WHERE tag = ?1 AND decided IS NOT NULL AND status <> 'crash'
+                ), 0),
+                COALESCE((SELECT max(promising_after) FROM experiments WHERE tag = ?1), 0)
+            )
             """,
             [tag],
         )
         return int(row["crashes"]) if row else 0
 
     async def training_seconds(self, tag: str) -> float:
-        """Wall seconds that the trials of a run took on their devices."""
+        """Wall seconds that the trials of a run took on their devices; none where the clock was set back meanwhile."""
         row = await self._database.one(
             """
-            SELECT COALESCE(sum(ended_at - started_at), 0) AS seconds
+            SELECT COALESCE(sum(max(0, ended_at - started_at)), 0) AS seconds
             FROM trials JOIN experiments ON experiments.id = trials.experiment_id
             WHERE experiments.tag = ? AND started_at IS NOT NULL AND ended_at IS NOT NULL
             """,

@@ -85,6 +85,7 @@ EXPERIMENTS = (
         runs INTEGER NOT NULL DEFAULT 0,
         squares REAL NOT NULL DEFAULT 0,
         dof INTEGER NOT NULL DEFAULT 0,
+        promising_after INTEGER,
         verification TEXT NOT NULL DEFAULT 'reported' CHECK (verification IN ({_quoted(VERIFICATIONS)})),
         sandboxed INTEGER NOT NULL DEFAULT 0,
         UNIQUE (tag, number)
@@ -99,6 +100,7 @@ EXPERIMENTS = (
     "CREATE INDEX near_misses ON experiments (tag, delta) WHERE near_miss",
     "CREATE INDEX replicated ON experiments (tag, squares, dof) WHERE dof > 0",
     "CREATE INDEX experiments_by_commit ON experiments (tag, commit_sha)",
+    "CREATE INDEX promising ON experiments (tag, promising_after)",
     "CREATE INDEX children ON experiments (parent_id, base_commit)",
     "CREATE INDEX lessons ON experiments (tag, decided) WHERE lesson <> ''",
     f"""
@@ -136,7 +138,6 @@ TRIALS = (
         status TEXT NOT NULL CHECK (status IN ({_quoted(TRIAL_STATUSES)})),
         came_from TEXT NOT NULL,
         commit_sha TEXT NOT NULL,
-        base_id TEXT REFERENCES experiments (id),
         queued_at REAL NOT NULL,
         device TEXT,
         worker_pid INTEGER,

@@ -18,6 +18,13 @@ NEXT_DECISION = """(
 )"""
 """The number of the next verdict in an experiment's run, as an SQL expression; one once listed is not given again."""
 
+OUTPUTS_KEPT = 20
+"""The outputs of so many experiments of a run stay, the latest, beside those of its best."""
+
+
+class Changed(WrongState):
+    """An experiment is not, or not any more, what the caller took it for."""
+
 
 class Trials:
     """Queries about trials. Every write is guarded by the status that it expects to find."""
@@ -25,15 +32,16 @@ class Trials:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def enqueue(
-        self, experiment_id: str, seed: int | None, device_type: str, base_id: str | None = None
-    ) -> Trial:
-        """Queue a trial of an experiment, or return the live one; raises WrongState if it may not be trained.
+    async def enqueue(self, experiment_id: str, seed: int | None, device_type: str, commit: str | None = None) -> Trial:
+        """Queue a trial of an experiment, or return the live one.
 
         Args:
             seed: the seed of the trial; None takes the first from 42 on that the experiment had not, except that a
                 trial after one that was stopped or lost has the seed of that one.
-            base_id: see Trial.
+            commit: what the experiment is expected to be at; None: whatever it is at.
+
+        Raises:
+            Changed: it may not be trained in the state that it is in now, or is at another commit.
         """
 
         async def body(connection: aiosqlite.Connection) -> Trial:
@@ -51,8 +59,8 @@ class Trials:
                 " AND (status IN ('registered', 'needs_confirmation', 'keep') OR (status = 'trained' AND ?))",
                 [experiment_id, again],
             )
-            if found is None:
-                raise WrongState(f"Experiment {experiment_id} cannot be trained now", "Call history to see its status")
+            if found is None or commit not in (None, found["commit_sha"]):
+                raise Changed(f"Experiment {experiment_id} cannot be trained now", "Call history to see its status")
             chosen = seed
             if chosen is None:
                 chosen = last.seed if last and again else fresh_seed({trial.seed for trial in earlier})
@@ -65,7 +73,6 @@ class Trials:
                 status="queued",
                 queued_at=time.time(),
                 commit=found["commit_sha"],
-                base_id=base_id,
                 came_from=found["status"],
             )
             return await _insert(connection, trial)
@@ -138,6 +145,7 @@ class Trials:
             if row is None:
                 return False
             await _move(connection, row["experiment_id"], "trained")
+            await _give_back(connection, trial_of(row))
             if crashed:
                 await crash_body(connection, row["experiment_id"], ending.error, ending.metrics)
             return True
@@ -170,6 +178,7 @@ class Trials:
             )
             assert lost is not None
             if row["status"] == "stopped" or lost["times"] > MAX_LOST:
+                await _give_back(connection, trial_of(row))
                 return False
             lost_one = trial_of(row)
             attempt = lost_one.attempt + 1
@@ -255,6 +264,28 @@ class Trials:
                     return place
         return 0
 
+    async def outdated(self, tag: str) -> list[str]:
+        """Trials of a run whose output need not stay: ended ones of experiments that are neither its best nor among its
+        last `OUTPUTS_KEPT`. Only those that left these ranks lately are named: call it after every trial.
+        """
+        rows = await self._database.all(
+            """
+            WITH best AS (SELECT id FROM experiments WHERE tag = ?1 AND status = 'keep' ORDER BY decided DESC LIMIT 1),
+                recent AS (SELECT id FROM experiments WHERE tag = ?1 ORDER BY number DESC LIMIT ?2),
+                left_ranks AS (
+                    SELECT id FROM (SELECT id FROM experiments WHERE tag = ?1 ORDER BY number DESC LIMIT ?2 OFFSET ?2)
+                    UNION SELECT id FROM (
+                        SELECT id FROM experiments WHERE tag = ?1 AND status = 'keep' ORDER BY decided DESC LIMIT ?2
+                    )
+                )
+            SELECT trials.id FROM left_ranks JOIN trials ON trials.experiment_id = left_ranks.id
+            WHERE left_ranks.id NOT IN (SELECT id FROM best UNION SELECT id FROM recent)
+                AND trials.status NOT IN ('queued', 'training')
+            """,
+            [tag, OUTPUTS_KEPT],
+        )
+        return [row["id"] for row in rows]
+
     async def latest(self, experiment_id: str) -> Trial | None:
         """The newest trial of an experiment, if it has any."""
         row = await self._database.one(
@@ -276,8 +307,8 @@ async def _insert(connection: aiosqlite.Connection, trial: Trial) -> Trial:
         connection,
         """
         INSERT INTO trials (
-            id, experiment_id, attempt, seed, device_type, status, came_from, queued_at, commit_sha, base_id
-        ) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?) RETURNING *
+            id, experiment_id, attempt, seed, device_type, status, came_from, queued_at, commit_sha
+        ) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?) RETURNING *
         """,
         [
             trial.id,
@@ -288,7 +319,6 @@ async def _insert(connection: aiosqlite.Connection, trial: Trial) -> Trial:
             trial.came_from,
             trial.queued_at,
             trial.commit,
-            trial.base_id,
         ],
     )
     assert row is not None
@@ -306,13 +336,20 @@ async def _move(connection: aiosqlite.Connection, experiment_id: str, status: st
     )
 
 
+async def _give_back(connection: aiosqlite.Connection, trial: Trial) -> None:
+    """Let an experiment wait for its confirmation as before, where that was stopped or lost: its verdict stands."""
+    if trial.came_from == "needs_confirmation" and trial.status in ("stopped", "lost"):
+        await _move(connection, trial.experiment_id, "needs_confirmation")
+
+
 async def crash_body(
     connection: aiosqlite.Connection, experiment_id: str, reason: str, metrics: Mapping[str, float | int | str]
 ) -> None:
     """Give an experiment the verdict `crash`, unless it is kept and was only measured again."""
     await connection.execute(
         f"""
-        UPDATE experiments SET status = 'crash', reason = ?, metrics = ?, decided = {NEXT_DECISION}, decided_at = ?
+        UPDATE experiments SET status = 'crash', reason = ?, metrics = ?, decided = {NEXT_DECISION}, decided_at = ?,
+            value = NULL, delta = NULL
         WHERE id = ? AND status <> 'keep'
         """,  # noqa: S608 - the expression is a constant
         [reason, dump(metrics), time.time(), experiment_id],
