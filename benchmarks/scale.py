@@ -11,18 +11,16 @@ is above --limit.
 
 import argparse
 import asyncio
-import itertools
 import math
 import os
 import random
+import re
 import sqlite3
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +28,10 @@ from typing import Any
 
 import httpx2
 import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.scale_usage import Trial, Usage, used
 
 SCRIPT = """\
 import time
@@ -65,37 +67,6 @@ class Plan:
     def ahead(self) -> int:
         """Experiments that an agent keeps in flight: together twice as many as there are devices, and two at least."""
         return max(2, math.ceil(2 * self.devices / self.agents))
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A trial as the store remembers it. Times are seconds since the epoch."""
-
-    device: str
-    agent: str
-    queued_at: float
-    started_at: float
-    ended_at: float
-    script_seconds: float
-
-
-@dataclass(frozen=True)
-class Usage:
-    """How devices were used, from when each had had work until the last trial was taken.
-
-    Attributes:
-        idle: while a trial waited, the share of the devices' time in which no trial had them.
-        unused: the same at any time: here agents that queue too little count as well.
-        script: share in which the training script itself ran; the rest went into checkouts, starts and ends.
-        fairness: Jain's index of the trials that agents had: 1 where all had equally many, 1/agents where one had all.
-        longest_wait: of a trial in the queue, in units of the mean wait.
-    """
-
-    idle: float
-    unused: float
-    script: float
-    fairness: float
-    longest_wait: float
 
 
 @dataclass
@@ -151,41 +122,6 @@ COLUMNS = (
 )
 
 
-def used(trials: Sequence[Trial]) -> Usage:
-    """How the devices were used by these trials."""
-    devices = {trial.device for trial in trials}
-    begin = max(min(t.started_at for t in trials if t.device == device) for device in devices)
-    end = max(trial.started_at for trial in trials)
-    times = sorted({begin, end, *(t for each in trials for t in (each.queued_at, each.started_at, each.ended_at))})
-    changes = Counter[tuple[float, str]]()
-    for each in trials:
-        changes.update({(each.queued_at, "waits"): 1, (each.started_at, "has"): 1})
-        changes.subtract({(each.started_at, "waits"): 1, (each.ended_at, "has"): 1})
-    waiting = having = 0
-    total = crowded = unused = idle = 0.0
-    for now, after in itertools.pairwise(times):
-        waiting, having = waiting + changes[now, "waits"], having + changes[now, "has"]
-        if begin <= now < end:
-            total += after - now
-            unused += (len(devices) - having) * (after - now)
-            crowded += (after - now) * (waiting > 0)
-            idle += (len(devices) - having) * (after - now) * (waiting > 0)
-    inside = [trial for trial in trials if trial.started_at >= begin]
-    counts = Counter(trial.agent for trial in inside)
-    shares = [counts[agent] for agent in {trial.agent for trial in trials}]
-    waits = [trial.started_at - trial.queued_at for trial in inside]
-    whole = [trial for trial in inside if trial.ended_at <= end]
-    return Usage(
-        idle=idle / max(crowded * len(devices), 1e-9),
-        unused=unused / max(total * len(devices), 1e-9),
-        script=sum(t.script_seconds for t in whole)
-        / max(sum(t.ended_at - t.started_at for t in whole), 1e-9)
-        * (1 - unused / max(total * len(devices), 1e-9)),
-        fairness=sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares)),
-        longest_wait=max(waits) / max(statistics.fmean(waits), 1e-9),
-    )
-
-
 class Place:
     """A repository with a server of its own, in a temporary folder."""
 
@@ -218,13 +154,14 @@ class Place:
         else:
             words += ["--executor", self.plan.executor]
         words += self.plan.options
-        with subprocess.Popen(words, env=self.environment, stderr=subprocess.PIPE, text=True) as server:
-            assert server.stderr is not None
-            for line in server.stderr:
-                if "dashboard" in line:
-                    break
+        said = self.repo.with_name("server.log")
+        with said.open("w") as log, subprocess.Popen(words, env=self.environment, stderr=log) as server:
             try:
-                yield line.split("dashboard ")[1].split("/,")[0], psutil.Process(server.pid)
+                while not (found := re.search(r"dashboard (\S+)/,", said.read_text())):
+                    if server.poll() is not None:
+                        raise RuntimeError(f"the server does not start: {said.read_text()}")
+                    time.sleep(0.05)
+                yield found[1], psutil.Process(server.pid)
             finally:
                 server.terminate()
 
