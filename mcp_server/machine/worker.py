@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mcp_server.errors import NotReady, ResearchError
@@ -42,22 +43,29 @@ def start_worker(settings: Settings, device: Device) -> None:
     """
     log = DeviceLock(settings.locks, device.key).log
     words = [sys.executable, "-m", "mcp_server.machine.worker", "--repo", str(settings.repo), "--device", device.key]
+    start_detached(words, worker_environment(settings), log, f"The worker of {device.label}")
+
+
+def start_detached(words: Sequence[str], environment: Mapping[str, str], log: Path, name: str) -> None:
+    """Start a program that is nobody's child, and that says what it has to say in a log.
+
+    Raises:
+        NotReady: it cannot be started.
+    """
     try:
         too_long = log.exists() and log.stat().st_size > LOG_LIMIT
         with log.open("wb" if too_long else "ab") as output:
             subprocess.run(
                 launched("detached", *words),
                 cwd="/",
-                env=worker_environment(settings),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 check=True,
             )
     except (OSError, subprocess.CalledProcessError) as error:
-        raise NotReady(
-            f"The worker of {device.label} cannot be started: {error}", "Run `autoresearch doctor`"
-        ) from None
+        raise NotReady(f"{name} cannot be started: {error}", "Run `autoresearch doctor`") from None
 
 
 class Worker:

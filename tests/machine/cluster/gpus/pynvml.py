@@ -1,0 +1,43 @@
+"""Stands in for NVML on a machine without a GPU: as many as SIMULATED_GPUS names, e.g. `A=NVIDIA H100,B=NVIDIA H100`."""
+
+import os
+from types import SimpleNamespace
+
+_NAMES = [word.split("=") for word in os.environ.get("SIMULATED_GPUS", "").split(",") if word]
+
+
+def nvmlInit() -> None:  # noqa: N802
+    if not _NAMES:
+        raise RuntimeError("no driver")
+
+
+def nvmlDeviceGetCount() -> int:  # noqa: N802
+    return len(_NAMES)
+
+
+def nvmlDeviceGetHandleByIndex(index: int) -> int:  # noqa: N802
+    return index
+
+
+def nvmlDeviceGetHandleByUUID(uuid: str) -> int:  # noqa: N802
+    return next(index for index in range(len(_NAMES)) if nvmlDeviceGetUUID(index) == uuid)
+
+
+def nvmlDeviceGetUUID(handle: int) -> str:  # noqa: N802
+    return f"GPU-{_NAMES[handle][0]}"
+
+
+def nvmlDeviceGetName(handle: int) -> str:  # noqa: N802
+    return _NAMES[handle][1]
+
+
+def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:  # noqa: N802
+    return SimpleNamespace(total=80 << 30, used=1 << 30)
+
+
+def nvmlDeviceGetTemperature(handle: int, sensor: int) -> int:  # noqa: N802
+    return 40 + handle + sensor
+
+
+def nvmlDeviceGetUtilizationRates(handle: int) -> SimpleNamespace:  # noqa: N802
+    return SimpleNamespace(gpu=50 + handle)
