@@ -64,9 +64,9 @@ class Driver:
             while not self._seating.ending:
                 if await self._seating.tend() or not self._seating.settled:
                     worked = time.monotonic()
-                self._note()
-                if time.monotonic() - worked >= self._linger:
+                elif time.monotonic() - worked >= self._linger:
                     return
+                self._note()
                 await asyncio.sleep(TICK)
         finally:
             await self._seating.close()
