@@ -1,12 +1,14 @@
 """A place to train in: a repository, a store, a folder of locks, all below pytest's temporary folder."""
 
 import asyncio
+import importlib.util
 import itertools
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +25,7 @@ from mcp_server.machine.training import Order, Rig, train
 from mcp_server.research.experiment import Ending, Experiment, Run, Trial
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
+from tests.machine.ray_nodes import Nodes
 
 Answer = TypeVar("Answer")
 GOOD = "print('loss: 0.5')"
@@ -100,17 +103,18 @@ class Yard:
 
         return asyncio.run(act())
 
-    def queue(self, script: str = GOOD, commit: str = "", task: Task | None = None) -> Trial:
-        """Queue a trial of a script, in a run of its own."""
+    def queue(self, script: str = GOOD, commit: str = "", task: Task | None = None, gpu: str = "") -> Trial:
+        """Queue a trial of a script, in a run of its own, for the CPU or a model of GPU."""
         commit = commit or self.commit(script)
+        kind: tuple[str, dict[str, str]] = ("cuda", {"device_name": gpu}) if gpu else ("cpu", {})
         tag = f"t{next(self._numbers)}"
-        run = Run(tag, f"autoresearch/{tag}", commit, task or self.task(), "cpu", {}, time.time())
+        run = Run(tag, f"autoresearch/{tag}", commit, task or self.task(), *kind, time.time())
         experiment = Experiment(f"{tag}-1", tag, 1, "ada", commit, commit, "it trains", "other", tag, time.time())
 
         async def add(store: Store) -> Trial:
             await store.runs.add(run)
             await store.experiments.add(experiment)
-            return await store.trials.enqueue(experiment.id, None, "cpu")
+            return await store.trials.enqueue(experiment.id, None, run.device_type)
 
         return self.stored(add)
 
@@ -123,6 +127,10 @@ class Yard:
 
     def start(self, device: str = "cpu:0") -> subprocess.Popen[bytes]:
         """A worker, as a child of this process."""
+        return self.run("mcp_server.machine.worker", "--repo", str(self.repo), "--device", device)
+
+    def run(self, *words: str) -> subprocess.Popen[bytes]:
+        """A program of ours, with the settings of this place."""
         settings = self.settings
         environment = os.environ | {
             "AUTORESEARCH_STATE": str(settings.state),
@@ -131,8 +139,7 @@ class Yard:
             "AUTORESEARCH_DEVICES": settings.devices,
             "AUTORESEARCH_SANDBOX": settings.sandbox,
         }
-        words = [sys.executable, "-m", "mcp_server.machine.worker", "--repo", str(self.repo), "--device", device]
-        self._workers.append(subprocess.Popen(words, env=environment))
+        self._workers.append(subprocess.Popen([sys.executable, "-m", *words], env=environment))
         return self._workers[-1]
 
     def work(self, device: str = "cpu:0") -> None:
@@ -171,6 +178,37 @@ class Yard:
         for worker in self._workers:
             worker.kill()
             worker.wait()
+
+
+class ClusterYard(Yard):
+    """The place, with a Ray cluster in the stead of the devices of this machine."""
+
+    def __init__(self, folder: Path, nodes: Nodes, devices: str = "cpu:1", sandbox: str = "off") -> None:
+        super().__init__(folder, sandbox=sandbox)
+        self.settings = replace(self.settings, devices=devices, executor="ray", ray_address=nodes.address)
+
+    def lock(self, device: str = "driver") -> DeviceLock:
+        return DeviceLock(self.folders.cluster, device)
+
+    def start(self, device: str = "", linger: float = 0) -> subprocess.Popen[bytes]:
+        """A driver, as a child of this process, that ends as soon as nothing is queued."""
+        settings = self.settings
+        where = ["--address", settings.ray_address, "--devices", settings.devices, "--linger", str(linger)]
+        return self.run("mcp_server.machine.cluster.driver", "--repo", str(self.repo), *where)
+
+    def work(self, device: str = "") -> None:
+        assert self.start(device).wait(60) == 0
+
+
+@pytest.fixture(scope="session")
+def nodes(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """A Ray cluster with one machine of one CPU, for all tests that only need somewhere to train."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed: pip install 'autoresearch-mcp[cluster]'")
+    cluster = Nodes(tmp_path_factory.mktemp("cluster"))
+    cluster.add("one")
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture

@@ -98,9 +98,7 @@ class RayExecutor:
         words = [sys.executable, "-m", "mcp_server.machine.cluster.driver", "--repo", str(settings.repo)]
         words += ["--address", settings.ray_address, "--devices", settings.devices]
         rays = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
-        data = {"AUTORESEARCH_DATA": settings.data} if settings.data else {}
-        environment = {**worker_environment(settings), **rays, **data}
-        start_detached(words, environment, self._lock().log, "The driver of the Ray cluster")
+        start_detached(words, rays | worker_environment(settings), self._lock().log, "The driver of the Ray cluster")
 
     def _lock(self) -> DeviceLock:
         return DeviceLock(self._folder, LOCK)

@@ -1,4 +1,4 @@
-"""Stands in for NVML on a machine without a GPU: as many as SIMULATED_GPUS names, e.g. `A=NVIDIA H100,B=NVIDIA H100`."""
+"""Stands in for NVML where there is no GPU: those that SIMULATED_GPUS names, e.g. `A=NVIDIA H100,B=NVIDIA H100`."""
 
 import os
 from types import SimpleNamespace
