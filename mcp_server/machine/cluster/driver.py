@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -32,6 +33,7 @@ LOCK = "driver"
 LINGER = 300.0
 """Seconds without work after which it ends. It holds no device meanwhile, see `seating.IDLE_SECONDS`."""
 
+JOIN_SECONDS = 60.0
 TICK = 0.2
 NOTE_SECONDS = 1.0
 
@@ -122,11 +124,24 @@ async def serve(settings: Settings, linger: float) -> None:
 
 def _join(settings: Settings, folders: Folders) -> RayCluster:
     """The cluster; where it cannot be joined, the servers are told why."""
+
+    def tell(problem: str) -> None:
+        roster.write(folders.cluster, Roster(time.time(), named(settings), problem=problem))
+
+    def give_up() -> None:
+        tell(f"The Ray cluster {settings.ray_address!r} does not answer")
+        os._exit(1)  # Ray goes on trying, and cannot be interrupted
+
+    watch = threading.Timer(JOIN_SECONDS, give_up)
+    watch.daemon = True
+    watch.start()
     try:
         return RayCluster(settings.ray_address)
     except ResearchError as error:
-        roster.write(folders.cluster, Roster(time.time(), named(settings), problem=error.what))
+        tell(error.what)
         raise
+    finally:
+        watch.cancel()
 
 
 def main() -> None:

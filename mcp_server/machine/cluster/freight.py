@@ -99,7 +99,7 @@ class Freight:
     async def _send_code(self, seat: RaySeat, place: _Place, commit: str) -> None:
         if commit in place.commits:
             return
-        if not await seat.call("has_commit", commit):
+        if not await seat.call("has_commit", commit):  # it may have come with a later one, which leaves no bundle
             async with self._bundling:
                 bundle = await asyncio.to_thread(self._depot.bundle, commit, list(place.commits))
             await seat.call("take_bundle", commit, bundle, self._depot.shallow())

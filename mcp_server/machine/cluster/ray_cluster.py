@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import importlib
 import json
+import socket
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ START_SECONDS = 120.0
 ANSWER_SECONDS = 120.0
 CLOSE_SECONDS = 10.0
 CALLS_AT_ONCE = 4
+KNOCK_SECONDS = 10.0
 
 
 class Gone(Exception):  # noqa: N818 - it reads as a sentence
@@ -51,14 +53,12 @@ class RayCluster:
 
     def __init__(self, address: str) -> None:
         """Connect; raises NotReady where no cluster answers."""
+        _knock(address)
         self._ray: Any = importlib.import_module("ray")  # whose types are stricter than what it takes
         try:
             self._ray.init(address=address, log_to_driver=False, configure_logging=False, namespace="autoresearch")
         except Exception as error:  # ray raises whatever its parts raise
-            raise NotReady(
-                f"No Ray cluster can be joined at {address!r}: {' '.join(str(error).split())[:300]}",
-                "Run `ray start --head` here, or `ray start --address=HOST:6379` to join one that there is",
-            ) from None
+            raise _nowhere(address, " ".join(str(error).split())[:300]) from None
 
     def nodes(self) -> list[Node]:
         """The machines that are up."""
@@ -138,6 +138,24 @@ class _Actor:
 
     def call(self, method: str, arguments: Sequence[Any]) -> tuple[str, Any]:
         return answer(self._seat, method, arguments)
+
+
+def _knock(address: str) -> None:
+    """Raise NotReady where nobody answers at an address: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+    except OSError as error:
+        raise _nowhere(address, str(error)) from None
+
+
+def _nowhere(address: str, why: str) -> NotReady:
+    return NotReady(
+        f"No Ray cluster can be joined at {address!r}: {why}",
+        "Run `ray start --head` here, or `ray start --address=HOST:6379` to join one that there is",
+    )
 
 
 async def _awaited(reference: Any) -> Any:

@@ -35,7 +35,7 @@ class Depot:
         """A bundle of a commit with its history, less what a receiver has who knows some commits.
 
         Raises:
-            NotReady: the commit is not in the user's repository, or part of it is missing.
+            NotReady: the commit is not in the user's repository, part of it is missing, or the receiver has all of it.
         """
         folder = self._tree.folder
         if cut := self.shallow():
@@ -60,9 +60,9 @@ def open_copy(folder: Path, object_format: str = "sha1") -> Repository:
 
 
 def has_commit(copy: Repository, commit: str) -> bool:
-    """Whether a copy was given this commit."""
+    """Whether a copy has this commit, by itself or as part of the history of a later one."""
     try:
-        copy.main.git("rev-parse", "--verify", "--quiet", _ref(commit))
+        copy.main.git("cat-file", "-e", f"{commit}^{{commit}}")
     except GitFailed:
         return False
     return True
