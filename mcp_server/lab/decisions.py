@@ -24,6 +24,7 @@ def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Dec
     verdict = decide(run, case)
     own = weigh(run, case.subject)
     trials = case.subject.finished
+    counting = case.subject.counting
     return Decision(
         status=verdict.decision,
         reason=verdict.reason,
@@ -36,6 +37,8 @@ def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Dec
         runs=len(replicates(run, case.subject)),
         squares=own.sum_of_squares,
         dof=own.dof,
+        verification=counting[-1].verification if counting else "reported",
+        sandboxed=bool(counting) and counting[-1].sandboxed,
     )
 
 

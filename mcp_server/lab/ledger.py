@@ -58,5 +58,13 @@ def _append(path: Path, lock: Path, task: Task, lines: Sequence[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         present = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         known = next(count for count in range(len(lines), -1, -1) if present[len(present) - count :] == lines[:count])
-        with path.open("a", encoding="utf-8") as file:
-            file.write(("" if present else header(task)) + "".join(lines[known:]))
+        text = ("" if present else header(task)) + "".join(lines[known:])
+        with path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                rest = memoryview(text.encode())
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:  # the disk is full: no half of a line stays
+                file.truncate(end)
+                raise

@@ -48,6 +48,13 @@ class Pool:
             if waiting or training:
                 await self._bench.run(self._executor.wake, device_type, waiting, set(training))
 
+    async def heal(self) -> None:
+        """Start workers where trainings were left alone, or wait though a device is free."""
+        trials = self._bench.store.trials
+        if await trials.any_live():
+            for device_type in sorted({device.type for device in await self.devices()}):
+                await self.wake(device_type)
+
     async def views(self) -> list[DeviceView]:
         """Every device as it is now."""
         training = await self._bench.store.trials.in_training()

@@ -154,6 +154,8 @@ class Training:
             next_action=_next(experiment, trial, status),
             error=trial.error or None,
             seed=trial.seed,
+            verification=trial.verification,
+            sandboxed=trial.sandboxed,
         )
 
     async def devices(self) -> DeviceList:

@@ -15,7 +15,8 @@ from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
 from mcp_server.machine.store.verdicts import Restatement
-from mcp_server.research.case import Case, error_of, noise_of
+from mcp_server.research.case import Case, Record, error_of, noise_of, without_weight
+from mcp_server.research.evidence import IN_FLIGHT
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.strategy import choose
 from mcp_server.research.verdict import Action, should_abort
@@ -143,15 +144,24 @@ class Verdicts:
             workspace_updated=updated,
             origin=experiment.origin,
             next_action=_at_the_end(run, standing) if standing.ended else following,
+            verification=experiment.verification,
+            sandboxed=experiment.sandboxed,
             numbers=asdict(experiment.numbers) if experiment.numbers else None,
             best_error=error_of(run, best, noise_of(run, squares, dof)),
             runs=experiment.runs,
             reopened=reopened,
             branch_commit=experiment.branch_commit,
             displaced=[other.id for other in displaced],
-            notes=[*notes, *([note] if note else []), *standing.notes],
+            notes=[*notes, *await self._set_aside(experiment), *([note] if note else []), *standing.notes],
             report=str(standing.summary) if standing.summary else None,
         )
+
+    async def _set_aside(self, experiment: Experiment) -> list[str]:
+        """What was measured again of a kept experiment and is not taken into its mean, with the reason."""
+        if experiment.status != "keep":
+            return []
+        trials = tuple(await self._bench.store.trials.of(experiment.id))
+        return [f"Not taken into the mean: {why}." for why in without_weight(Record(experiment, trials)).values()]
 
     async def _next(
         self,
@@ -168,7 +178,9 @@ class Verdicts:
         if experiment.status != "needs_confirmation":
             return _after(run, experiment, streak, updated)
         if best is None and not experiment.unchanged:
-            return "Register with no change and train and complete that baseline; then complete this one"
+            under_way = await self._bench.store.history.open(run.tag, IN_FLIGHT)
+            begun = next((f"Train and complete {other.id!r}, the" for other in under_way if other.unchanged), None)
+            return f"{begun or 'Register with no change and train and complete that'} baseline; then complete this one"
         trials = await self._bench.store.trials.of(experiment.id)
         seed = fresh_seed({trial.seed for trial in trials})
         base = await self._branch.kept_ancestor(experiment)
@@ -209,13 +221,13 @@ class Verdicts:
 
 def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> None:
     """Raise WrongState unless there is a finished training to judge, or the run is external."""
-    if run.task.external:
-        return
     if experiment.status in ("queued", "training"):
         raise WrongState(
             f"Experiment {experiment.id} is still {experiment.status}",
             f"Call train({experiment.id!r}) until it is trained",
         )
+    if run.task.external:
+        return
     if trial is None or experiment.status not in ("trained", "needs_confirmation"):
         raise WrongState(
             f"Experiment {experiment.id} is {experiment.status} and has no result", f"Call train({experiment.id!r})"
@@ -268,8 +280,9 @@ def _measured(
             name: value for name, value in (given or {}).items() if not _equal(experiment.metrics.get(name), value)
         }
         if wrong:
+            was = f"completed with other numbers: {dict(experiment.metrics)}" if experiment.metrics else "given up"
             raise InvalidInput(
-                f"Experiment {experiment.id} was completed with other numbers: {dict(experiment.metrics)}",
+                f"Experiment {experiment.id} was {was}",
                 "Register a new experiment for a new measurement",
             )
         return experiment.metrics
@@ -281,7 +294,9 @@ def _measured(
 
 
 def _equal(record: Scalar | None, value: float) -> bool:
-    return isinstance(record, int | float) and math.isclose(record, value, rel_tol=1e-9, abs_tol=0.0)
+    if isinstance(record, str):  # what was infinite or no number is recorded as text
+        return not math.isfinite(value) and record == str(value)
+    return record is not None and math.isclose(record, value, rel_tol=1e-9, abs_tol=0.0)
 
 
 def _decided(experiment: Experiment) -> Decided:

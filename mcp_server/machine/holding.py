@@ -2,12 +2,20 @@
 
 import asyncio
 import os
+import resource
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from mcp_server.machine import processes
 from mcp_server.machine.locks import DeviceLock
-from mcp_server.machine.training import Ask, Order, Rig, train
-from mcp_server.research.experiment import Ending
+from mcp_server.machine.rescoring import Question, settle
+from mcp_server.machine.rig import Order, Rig
+from mcp_server.machine.training import Ask, train
+from mcp_server.research.case import Case
+from mcp_server.research.experiment import Ending, Run
+
+Look = Callable[[], Awaitable[tuple[Run, Case]]]
 
 
 async def clear(lock: DeviceLock) -> bool:
@@ -20,15 +28,39 @@ async def clear(lock: DeviceLock) -> bool:
     return not lock.is_busy()
 
 
-async def run_trial(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
-    """Train what is ordered, and free the device of all that it left; for the arguments see `train`."""
+async def run_trial(rig: Rig, order: Order, busy: int, ask: Ask, look: Look) -> Ending:
+    """Train what is ordered, score it anew where it might be kept, and free the device of all that it left.
+
+    Args:
+        busy: the descriptor of the device's busy lock, which is closed here.
+        ask: see `child.run`.
+        look: gives the run and the trial's case once it is trained, where its score may have to be made anew.
+    """
     try:
+        before = _childrens_seconds()
         ending = await train(rig, order, busy, ask)
+        again = order.task.rescore_command and ending.status == "finished"
+        if again:
+            await _free(rig)
+        ending = replace(ending, cpu_seconds=_childrens_seconds() - before)
+        if again:
+            run, case = await look()
+            ending = await settle(rig, order, Question(run, case, ending), busy, ask)
     finally:
         os.close(busy)
+    await _free(rig)
+    return ending
+
+
+async def _free(rig: Rig) -> None:
     await processes.end(rig.lock.mark, below=os.getpid())
     processes.reap()
-    return ending
+
+
+def _childrens_seconds() -> float:
+    """CPU seconds of all processes that ended below this one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def stuck(device: str, lock: DeviceLock) -> str:

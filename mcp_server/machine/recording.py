@@ -12,9 +12,12 @@ from mcp_server.errors import NotReady
 from mcp_server.machine import result
 from mcp_server.machine.child import EndedBy
 from mcp_server.machine.folders import Folders
+from mcp_server.machine.rescoring import LEFT
+from mcp_server.machine.rig import Order
 from mcp_server.machine.store import Refused, Store
-from mcp_server.machine.training import Order, discard
-from mcp_server.research.experiment import Ending, Trial
+from mcp_server.machine.training import discard
+from mcp_server.research.case import Case
+from mcp_server.research.experiment import Ending, Run, Trial
 
 Answer = TypeVar("Answer")
 
@@ -26,7 +29,14 @@ async def order_of(store: Store, folders: Folders, trial: Trial) -> Order:
     """What a claimed trial orders."""
     experiment = await store.experiments.get(trial.experiment_id)
     run = await store.runs.get(experiment.tag)
-    return Order(run.task, trial, folders.trial(trial.id), folders.inputs(run.tag))
+    return Order(run.task, trial, folders.trial(trial.id), folders.inputs(run.tag), run.base_commit)
+
+
+async def look(store: Store, trial: Trial) -> tuple[Run, Case]:
+    """The run of a trial, and its case as it stands now."""
+    experiment = await store.experiments.get(trial.experiment_id)
+    case = await patiently(lambda: store.verdicts.case(trial.experiment_id))
+    return await store.runs.get(experiment.tag), case
 
 
 async def wanted(store: Store, trial: Trial) -> EndedBy | None:
@@ -47,7 +57,7 @@ def keep(folder: Path, trial: Trial, ending: Ending) -> None:
         result.write(folder, trial, ending)
     except OSError as error:
         say(f"{trial.id}: the result cannot be written: {error}")
-    for name in ("checkout", "tmp"):
+    for name in ("checkout", "tmp", *LEFT):
         discard(folder / name)
 
 

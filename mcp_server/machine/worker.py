@@ -26,9 +26,9 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
-from mcp_server.machine.recording import heal, keep, order_of, patiently, record, say, wanted
+from mcp_server.machine.recording import heal, keep, look, order_of, patiently, record, say, wanted
+from mcp_server.machine.rig import Rig
 from mcp_server.machine.store import Store
-from mcp_server.machine.training import Rig
 from mcp_server.research.experiment import Trial
 from mcp_server.settings import Settings
 
@@ -126,7 +126,7 @@ class Worker:
         except BaseException:
             os.close(busy)
             raise
-        ending = await run_trial(self._rig, order, busy, ask)
+        ending = await run_trial(self._rig, order, busy, ask, lambda: look(self._store, trial))
         keep(order.folder, trial, ending)
         await record(self._store, trial, ending)
 

@@ -44,9 +44,10 @@ class Evidence:
         standing: the best as the base of others, with its mean; None while there is none, or under the greedy policy.
         noise: how much a score moves by itself, as far as was measured.
         discards: how many experiments were discarded since the last keep.
-        pending: experiments that need confirmation and are not under way, the oldest first.
+        pending: experiments that need confirmation and are not under way: a baseline, then what was not compared yet,
+            then by z.
         seeds: those that the best was trained with.
-        remeasuring: a run that measures the best again is under way, or has failed.
+        remeasuring: a run that measures the best again is under way, or came to nothing.
         remeasured: such a run has ended and is not yet in the best's mean.
         points: the knobs and outcomes of the latest trials, the oldest first.
     """

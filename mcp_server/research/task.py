@@ -73,6 +73,8 @@ class Task:
         mutator: a command that writes a candidate, for the artifact loop.
         metric_pattern: a regular expression; the first group of its last match in the output is the metric.
         score_command: a command that prints the metric, run after the training; then no other line counts as it.
+        rescore_command, judge_command: two commands that score a result anew, each other's output their input: one
+            has what the training left and answers, the other has the data and asks. Both or none.
         secondary: further metrics to show beside the first.
         checks: commands that must succeed after the training, or else its score does not count.
         environment: names and values of further variables that the commands see.
@@ -107,6 +109,8 @@ class Task:
     mutator: str = ""
     metric_pattern: str = ""
     score_command: str = ""
+    rescore_command: str = ""
+    judge_command: str = ""
     secondary: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
@@ -177,8 +181,11 @@ def check_task(task: Task) -> Task:
 
 def _check_scoring(task: Task) -> None:
     """Raise InvalidInput where a limit or the way to the score makes no sense."""
-    for command in filter(None, (task.score_command, task.mutator, *task.checks)):
+    commands = (task.score_command, task.rescore_command, task.judge_command, task.mutator, *task.checks)
+    for command in filter(None, commands):
         split_command(command)
+    if bool(task.rescore_command) != bool(task.judge_command):
+        raise InvalidInput("only one of scorer.rescore and scorer.judge is given", "Give both, or neither")
     for name, limit in (("max_files", task.max_files), ("max_lines", task.max_lines)):
         if limit is not None and limit < 1:
             raise InvalidInput(f"{name} is {limit}", "Give at least 1, or leave it out")

@@ -7,7 +7,7 @@ import pytest
 from mcp_server.errors import InvalidInput, WrongState
 from mcp_server.lab.lab import Lab
 from mcp_server.settings import Settings
-from tests.lab.noisy import NOISY, again, baseline, begun
+from tests.lab.noisy import NOISY, again, begun
 from tests.lab.researcher import Researcher, researching
 from tests.project import Project
 
@@ -72,10 +72,27 @@ async def test_a_change_that_came_before_the_baseline_waits_for_it(settings: Set
     async with Lab.open(settings) as lab:
         agent = Researcher(lab)
         await agent.begin(policy="noise_aware")
+        agent.edit("WIDTH = 64", "WIDTH = 65")  # not the baseline, though it stands in the workspace
         early = await agent.attempt("eager", knobs={"LR": 0.3})
         assert early.status == "needs_confirmation"
         assert "Register with no change" in early.next_action
-        assert (await baseline(agent)).status == "keep"
+        for runs in range(4):
+            suggested = await lab.reading.suggest("mar8")
+            assert suggested.pending_confirmations == (["mar8-2"] if runs else [])
+            tool, arguments = suggested.proposals[0]["tool"], suggested.proposals[0]["arguments"]
+            assert tool == ("train" if runs else "register")
+            measured = (await lab.registering.register(**arguments)).experiment_id if not runs else "mar8-2"
+            assert arguments.get("experiment_id", measured) == measured == "mar8-2"
+            if runs:
+                assert "'mar8-2'" in (await lab.verdicts.complete("mar8-1")).next_action
+            verdict = await again(agent, measured)
+        assert verdict.status == "keep"
+        assert (await lab.reading.best("mar8")).experiment.diff_summary == "no change"  # type: ignore[union-attr]
+
+        suggested = await lab.reading.suggest("mar8")
+        assert suggested.pending_confirmations == []
+        assert suggested.proposals[0]["arguments"] == {"experiment_id": "mar8-1"}
+        assert suggested.proposals[0]["tool"] == "complete"
         assert (await lab.verdicts.complete("mar8-1")).status == "keep"
         assert (await lab.reading.best("mar8")).experiment.experiment_id == "mar8-1"  # type: ignore[union-attr]
 

@@ -19,9 +19,10 @@ from mcp_server.machine.devices import find_devices
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.rig import Order, Rig
 from mcp_server.machine.sandbox import probe
 from mcp_server.machine.store import Store
-from mcp_server.machine.training import Order, Rig, train
+from mcp_server.machine.training import train
 from mcp_server.research.experiment import Ending, Experiment, Run, Trial
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings

@@ -74,7 +74,7 @@ def test_a_killed_machine_loses_no_experiment_and_one_that_joins_takes_its_share
     lost = [trials[0] for trials in ended if len(trials) > 1]
     assert [trial.status for trial in lost] == ["lost"] * 2
     assert all("node bob was lost" in trial.error for trial in lost)
-    assert {trials[-1].device.split("/")[1] for trials in ended} <= {"ann", "dan"}
+    assert {str(trials[-1].device).split("/")[1] for trials in ended} <= {"ann", "dan"}
     assert {trials[-1].metrics["loss"] for trials in ended} == {7}
     assert yard.trials(others)[-1].device == "ray/cid/GPU-cid-0"
     assert before
@@ -97,17 +97,16 @@ def test_a_server_over_stdio_trains_in_the_cluster_and_says_nothing_but_its_prot
     server = subprocess.Popen(
         [*words, "--repo", str(project.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
     )
-    assert server.stdin
-    assert server.stdout
+    to, of = server.stdin, server.stdout
+    assert to
+    assert of
     said: list[dict[str, Any]] = []
 
     def ask(method: str, **parameters: Any) -> dict[str, Any]:
         number = len(said)
-        line = {"jsonrpc": "2.0", "id": number, "method": method, "params": parameters}
-        server.stdin.write(json.dumps(line) + "\n")  # type: ignore[union-attr]
-        server.stdin.flush()  # type: ignore[union-attr]
-        while line := server.stdout.readline():  # type: ignore[union-attr, assignment]
-            said.append(json.loads(line))  # type: ignore[call-overload] # fails on anything that is no message
+        print(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": parameters}), file=to, flush=True)
+        while line := of.readline():
+            said.append(json.loads(line))  # which fails on anything that is no message
             assert said[-1]["jsonrpc"] == "2.0"
             if said[-1].get("id") == number:
                 return said[-1]["result"]  # type: ignore[no-any-return]
@@ -127,13 +126,13 @@ def test_a_server_over_stdio_trains_in_the_cluster_and_says_nothing_but_its_prot
         trained = call("train", experiment_id=baseline, wait_seconds=60)
         verdict = call("complete", experiment_id=baseline)
         devices = call("devices")["devices"]
-        server.stdin.close()
-        assert [json.loads(line)["jsonrpc"] for line in server.stdout if line.strip()] == []
+        to.close()
+        assert [json.loads(line)["jsonrpc"] for line in of if line.strip()] == []
         assert server.wait(30) == 0
     finally:
         server.kill()
         server.wait()
-        server.stdout.close()
+        of.close()
     assert made["platform"]["device_name"] == H100
     assert (trained["status"], verdict["status"]) == ("trained", "keep")
     assert trained["device"].endswith(("/cuda:0", "/cuda:1"))

@@ -16,8 +16,10 @@ from mcp_server.machine.cluster.ray_cluster import Gone, RaySeat, Unreachable
 from mcp_server.machine.cluster.seat import Glance
 from mcp_server.machine.devices import Reading
 from mcp_server.machine.git import missing_hint
+from mcp_server.machine.holding import Look
 from mcp_server.machine.recording import say
-from mcp_server.machine.training import Order, discard
+from mcp_server.machine.rig import Order
+from mcp_server.machine.training import discard
 from mcp_server.research.experiment import Ending
 
 LOOK_SECONDS = 0.5
@@ -42,6 +44,7 @@ class Errand:
     Attributes:
         node: the name of the seat's machine.
         ask: why the training is to end, if it is.
+        look: gives the run and the trial's case.
         note: told how the device is, now and then.
     """
 
@@ -49,6 +52,7 @@ class Errand:
     node: str
     freight: Freight
     ask: Callable[[], Awaitable[EndedBy | None]]
+    look: Look
     note: Callable[[Reading], None]
 
     async def carry_out(self, order: Order) -> tuple[Ending, bool]:
@@ -82,9 +86,11 @@ class Errand:
 
     async def _train(self, order: Order, mirror: Mirror) -> Ending:
         parcels = await self.freight.parcels(order)
-        await self.freight.send(self.seat, self.node, order.trial.commit, parcels, mirror.say, self._check)
+        await self.freight.send(
+            self.seat, self.node, (order.base_commit, order.trial.commit), parcels, mirror.say, self._check
+        )
         try:
-            checkout = await self.seat.call("begin", order.task, order.trial, parcels)
+            checkout = await self.seat.call("begin", order.task, order.trial, order.base_commit, parcels)
         except NotReady as error:
             raise _Broken(str(error)) from None
         glance = await self._follow(mirror)
@@ -99,19 +105,9 @@ class Errand:
     async def _follow(self, mirror: Mirror) -> Glance:
         """Copy the log as it grows, until the training has ended and all of it is here."""
         told: EndedBy | None = None
-        heard, again = time.monotonic(), 2
+        again = 2
         while True:
-            try:
-                glance: Glance = await self.seat.call("look", mirror.offset, mirror.token, LOOK_SECONDS)
-                heard = time.monotonic()
-            except Unreachable:
-                if time.monotonic() - heard > GRACE:
-                    raise
-                await asyncio.sleep(1)
-                continue
-            except NotReady as error:
-                raise _Broken(str(error)) from None
-            self.note(glance.reading)
+            glance = await self._look(mirror)
             if glance.piece:
                 mirror.add(glance.piece)
             elif glance.ending:
@@ -126,6 +122,30 @@ class Errand:
                     told = by
             if glance.piece and glance.piece.last:
                 await asyncio.sleep(BETWEEN)
+
+    async def _look(self, mirror: Mirror) -> Glance:
+        """What is new; raises Unreachable only where there was no answer for a while."""
+        heard = time.monotonic()
+        while True:
+            try:
+                glance: Glance = await self.seat.call("look", mirror.offset, mirror.token, LOOK_SECONDS)
+            except Unreachable:
+                if time.monotonic() - heard > GRACE:
+                    raise
+                await asyncio.sleep(1)
+                continue
+            except NotReady as error:
+                raise _Broken(str(error)) from None
+            self.note(glance.reading)
+            if glance.asks:
+                await self._tell()
+            return glance
+
+    async def _tell(self) -> None:
+        """Answer a training that asks for its case; one that did not hear it asks again."""
+        run, case = await self.look()
+        with contextlib.suppress(Unreachable):
+            await self.seat.call("tell", run, case)
 
     async def _fetch(self, glance: Glance, folder: Path) -> None:
         """Fetch what the training left below AUTORESEARCH_OUT, as far as it is not too much."""

@@ -11,7 +11,7 @@ from mcp_server.machine.cluster.prepared import prepared_folder
 from mcp_server.machine.cluster.ray_cluster import RaySeat
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Depot, Repository, state_of
-from mcp_server.machine.training import Order
+from mcp_server.machine.rig import Order
 from mcp_server.machine.watch import check_inputs
 from mcp_server.settings import Settings
 
@@ -78,7 +78,7 @@ class Freight:
         return parcels
 
     async def send(
-        self, seat: RaySeat, node: str, commit: str, parcels: Sequence[Parcel], tell: Tell, check: Check
+        self, seat: RaySeat, node: str, commits: Sequence[str], parcels: Sequence[Parcel], tell: Tell, check: Check
     ) -> None:
         """Send to a machine what it has not yet.
 
@@ -88,7 +88,8 @@ class Freight:
         """
         place = self._places[node]
         async with place.turn:
-            await self._send_code(seat, place, commit)
+            for commit in filter(None, commits):
+                await self._send_code(seat, place, commit)
             for parcel in await seat.call("lacks", list(parcels)) if parcels else ():
                 await self._send_data(seat, parcel, tell, check)
 

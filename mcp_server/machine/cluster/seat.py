@@ -27,9 +27,11 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository, has_commit, locked, open_copy, take_bundle
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
-from mcp_server.machine.training import Order, Rig, discard
+from mcp_server.machine.rig import Order, Rig
+from mcp_server.machine.training import discard
 from mcp_server.machine.watch import record_inputs
-from mcp_server.research.experiment import Ending, Trial
+from mcp_server.research.case import Case
+from mcp_server.research.experiment import Ending, Run, Trial
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
 
@@ -85,6 +87,7 @@ class Glance:
         ending: how it ended, once it has.
         log: the size and checksum of the whole log, at the end.
         left: the files that it left below AUTORESEARCH_OUT, with their sizes, at the end.
+        asks: whether it waits for the trial's case, to know whether to score it anew; see `Seat.tell`.
     """
 
     piece: Piece | None
@@ -92,6 +95,7 @@ class Glance:
     ending: Ending | None = None
     log: tuple[int, int] = (0, 0)
     left: tuple[tuple[str, int], ...] = ()
+    asks: bool = False
 
 
 class Seat:
@@ -164,7 +168,7 @@ class Seat:
         """Check a parcel that was received whole."""
         self._shelf.settle(parcel)
 
-    def begin(self, task: Task, trial: Trial, parcels: Sequence[Parcel]) -> str:
+    def begin(self, task: Task, trial: Trial, base_commit: str, parcels: Sequence[Parcel]) -> str:
         """Start a trial whose code and data are here; returns the folder of its checkout."""
         assert self._device
         assert self._lock
@@ -181,7 +185,7 @@ class Seat:
             raise NotReady(stuck(self._device.label, self._lock), "Restart that machine, or end the processes")
         self._note(trial.id)
         rig = Rig(self._settings, root, self._device, self._lock)
-        self._training = _Training(rig, Order(task, trial, folder, inputs), busy, self._wanted)
+        self._training = _Training(rig, Order(task, trial, folder, inputs, base_commit), busy, self._wanted)
         return str(folder / "checkout")
 
     def look(self, offset: int, token: int, patience: float) -> Glance:
@@ -192,16 +196,22 @@ class Seat:
         training, deadline = self._training, time.monotonic() + patience
         log = training.folder / "log.txt"
         piece = piece_of(log, offset, token)
-        while piece is None and not training.ended.wait(0.05) and time.monotonic() < deadline:
+        while piece is None and not training.ended.wait(0.05) and time.monotonic() < deadline and not training.asks:
             piece = piece_of(log, offset, token)
         now = reading(self._device)
         if piece is not None or not training.ended.is_set():
-            return Glance(piece, now)
+            return Glance(piece, now, asks=training.asks)
         if training.ending is None:
             raise NotReady(f"The training ended in an error of its worker: {training.error}", "Look at the node's log")
         if piece := piece_of(log, offset, token):  # written between the look and the end
             return Glance(piece, now)
         return Glance(None, now, training.ending, whole(log), tuple(_left(training.folder / "out")))
+
+    def tell(self, run: Run, case: Case) -> None:
+        """Answer a training that asks."""
+        if self._training:
+            self._training.told = (run, case)
+            self._training.asks = False
 
     def end(self, by: EndedBy) -> None:
         """Have the training end."""
@@ -288,6 +298,8 @@ class _Training:
         self.ending: Ending | None = None
         self.error = ""
         self.ended = threading.Event()
+        self.asks = False
+        self.told: tuple[Run, Case] | None = None
         self._wanted = wanted
         self.thread = threading.Thread(target=self._run, args=(rig, order, busy), daemon=True)
         self.thread.start()
@@ -298,11 +310,20 @@ class _Training:
         try:
             # Ray may have made uvloop the default, whose processes belong to the main thread.
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-                self.ending = runner.run(run_trial(rig, order, busy, self._ask))
+                self.ending = runner.run(run_trial(rig, order, busy, self._ask, self._look))
         except Exception as error:  # told to the driver, which has the trial run again
             self.error = f"{type(error).__name__}: {error}"
         finally:
             self.ended.set()
+
+    async def _look(self) -> tuple[Run, Case]:
+        """Ask the driver for the trial's case."""
+        self.asks = True
+        while self.told is None:
+            if by := self._wanted():
+                raise NotReady(f"It was ended ({by}) while its driver was asked", "Train again")
+            await asyncio.sleep(0.02)
+        return self.told
 
     async def _ask(self) -> EndedBy | None:
         wanted: EndedBy | None = self._wanted()

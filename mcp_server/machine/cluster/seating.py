@@ -23,7 +23,7 @@ from mcp_server.machine.cluster.roster import Seen
 from mcp_server.machine.cluster.seat import Facts, SeatSpec
 from mcp_server.machine.devices import MOST_SLOTS, Device, Reading
 from mcp_server.machine.folders import Folders
-from mcp_server.machine.recording import keep, order_of, patiently, record, say, wanted
+from mcp_server.machine.recording import keep, look, order_of, patiently, record, say, wanted
 from mcp_server.machine.store import Store
 from mcp_server.research.experiment import Trial
 from mcp_server.settings import Settings
@@ -248,7 +248,7 @@ class Seating:
             chair.reading = reading
 
         order = await order_of(self._store, self._folders, trial)
-        errand = Errand(seat, chair.node.name, self._freight, ask, note)
+        errand = Errand(seat, chair.node.name, self._freight, ask, partial(look, self._store, trial), note)
         ending, usable = await errand.carry_out(order)
         keep(order.folder, trial, ending)
         await record(self._store, trial, ending)

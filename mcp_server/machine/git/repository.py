@@ -223,9 +223,33 @@ class Repository:
         line = self.main.git("for-each-ref", f"--format=%(refname) %({field})", name).rstrip("\n")
         return line.removeprefix(f"{name} ") if line.startswith(f"{name} ") else ""
 
-    def keep_ref(self, tag: str, experiment_id: str, commit: str) -> None:
-        """Keep an experiment's commit reachable for ever, under `refs/autoresearch/<tag>/<id>`."""
-        self.main.git("update-ref", f"refs/autoresearch/{tag}/{experiment_id}", commit)
+    def keep_ref(self, tag: str, experiment_id: str, commit: str, new: bool = False) -> bool:
+        """Keep an experiment's commit reachable for ever, under `refs/autoresearch/<tag>/<id>`.
+
+        Args:
+            new: whether the id has no commit yet; if it has, the answer is False and nothing changes.
+        """
+        name = f"refs/autoresearch/{tag}/{experiment_id}"
+        try:
+            self.main.git("update-ref", name, commit, *([""] if new else []))
+        except GitFailed:
+            if not new or not self.main.git("for-each-ref", name):
+                raise
+            return False
+        return True
+
+    def experiment_at(self, tag: str, commit: str) -> str:
+        """The id of the experiment of a tag that was registered as this very commit; empty where there is none."""
+        said = self.main.git("log", "-1", "--format=%(trailers:key=Experiment,valueonly)", commit).split()
+        name = f"refs/autoresearch/{tag}/{said[0]}" if said else ""
+        listed = self.main.git("for-each-ref", "--format=%(objectname) %(refname)", name) if name else ""
+        return said[0] if listed.strip() == f"{commit} {name}" else ""
+
+    def last_number(self, tag: str) -> int:
+        """The highest number of an experiment of a tag that has a ref. Slow: it looks at them all."""
+        names = self.main.git("for-each-ref", "--format=%(refname)", f"refs/autoresearch/{tag}/").split()
+        numbers = [name.rpartition("-")[2] for name in names]
+        return max((int(number) for number in numbers if number.isdigit()), default=0)
 
     def drop_ref(self, tag: str, experiment_id: str) -> None:
         """Undo `keep_ref`; nothing happens when it is not there."""

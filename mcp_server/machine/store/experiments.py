@@ -21,7 +21,7 @@ class Count:
     """What a run has.
 
     Attributes:
-        settled: kept experiments, and those without a change that did not crash.
+        settled: kept experiments, and those without a change that have no verdict yet.
     """
 
     total: int
@@ -203,7 +203,7 @@ class Experiments:
 
 
 _COUNT = """
-    SELECT count(*) AS total, sum(status = 'keep' OR (commit_sha = base_commit AND status <> 'crash')) AS settled
+    SELECT count(*) AS total, sum(status = 'keep' OR (commit_sha = base_commit AND decided IS NULL)) AS settled
     FROM experiments WHERE tag = ?
 """
 _OPEN_REQUEST = "SELECT * FROM experiments WHERE tag = ? AND request = ? AND decided IS NULL"

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import aiosqlite
 
 from mcp_server.errors import NotReady
-from mcp_server.research.experiment import STATUSES, TRANSITIONS, TRIAL_STATUSES
+from mcp_server.research.experiment import STATUSES, TRANSITIONS, TRIAL_STATUSES, VERIFICATIONS
 from mcp_server.research.task import CATEGORIES
 
 
@@ -31,6 +31,7 @@ RUNS = (
         manual_reason TEXT NOT NULL DEFAULT '',
         manual_ratio REAL,
         manual_temperature REAL,
+        manual_at REAL,
         next_number INTEGER NOT NULL DEFAULT 1,
         listed INTEGER NOT NULL DEFAULT 0
     ) STRICT
@@ -84,6 +85,8 @@ EXPERIMENTS = (
         runs INTEGER NOT NULL DEFAULT 0,
         squares REAL NOT NULL DEFAULT 0,
         dof INTEGER NOT NULL DEFAULT 0,
+        verification TEXT NOT NULL DEFAULT 'reported' CHECK (verification IN ({_quoted(VERIFICATIONS)})),
+        sandboxed INTEGER NOT NULL DEFAULT 0,
         UNIQUE (tag, number)
     ) STRICT
     """,
@@ -143,6 +146,10 @@ TRIALS = (
         metrics TEXT NOT NULL DEFAULT '{{}}',
         error TEXT NOT NULL DEFAULT '',
         stop_requested INTEGER NOT NULL DEFAULT 0,
+        verification TEXT NOT NULL DEFAULT 'reported' CHECK (verification IN ({_quoted(VERIFICATIONS)})),
+        sandboxed INTEGER NOT NULL DEFAULT 0,
+        wall_seconds REAL NOT NULL DEFAULT 0,
+        cpu_seconds REAL NOT NULL DEFAULT 0,
         UNIQUE (experiment_id, attempt)
     ) STRICT
     """,
@@ -189,6 +196,8 @@ FLEET = (
     """
     CREATE TABLE fleet (
         gpu_id TEXT PRIMARY KEY,
+        host TEXT NOT NULL,
+        name TEXT NOT NULL,
         gpu_index INTEGER NOT NULL,
         gpu_name TEXT NOT NULL,
         vram_mb REAL NOT NULL,
@@ -196,9 +205,11 @@ FLEET = (
         seen_at REAL NOT NULL,
         experiment_id TEXT REFERENCES experiments (id),
         lent_at REAL,
-        lent_until REAL
+        lent_until REAL,
+        UNIQUE (host, name)
     ) STRICT
     """,
+    "CREATE INDEX loans ON fleet (experiment_id)",
 )
 """Devices of outside agents, and what they are lent to."""
 

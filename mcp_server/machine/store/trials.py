@@ -102,10 +102,22 @@ class Trials:
             row = await fetch(
                 connection,
                 """
-                UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?
+                UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?, verification = ?,
+                    sandboxed = ?, wall_seconds = ?, cpu_seconds = ?
                 WHERE id = ? AND status = 'training' RETURNING *
                 """,
-                [ending.status, ending.ended_at, ending.exit_code, dump(ending.metrics), ending.error, trial_id],
+                [
+                    ending.status,
+                    ending.ended_at,
+                    ending.exit_code,
+                    dump(ending.metrics),
+                    ending.error,
+                    ending.verification,
+                    ending.sandboxed,
+                    ending.wall_seconds,
+                    ending.cpu_seconds,
+                    trial_id,
+                ],
             )
             if row is None:
                 return False
@@ -198,6 +210,11 @@ class Trials:
             "SELECT count(*) AS waiting FROM trials WHERE status = 'queued' AND device_type = ?", [device_type]
         )
         return int(row["waiting"]) if row else 0
+
+    async def any_live(self) -> bool:
+        """Whether any trial is queued or in training."""
+        row = await self._database.one("SELECT 1 FROM trials WHERE status IN ('queued', 'training') LIMIT 1")
+        return row is not None
 
     async def position(self, trial: Trial) -> int:
         """How many queued trials of its type come before a queued trial, plus one."""

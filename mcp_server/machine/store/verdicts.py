@@ -13,7 +13,16 @@ from mcp_server.machine.store.memory import remember
 from mcp_server.machine.store.rows import dump, experiment_of, trial_of
 from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
 from mcp_server.research.case import Case, Record
-from mcp_server.research.experiment import FINISHED, Experiment, KnobValue, Numbers, Origin, Scalar, Status
+from mcp_server.research.experiment import (
+    FINISHED,
+    Experiment,
+    KnobValue,
+    Numbers,
+    Origin,
+    Scalar,
+    Status,
+    Verification,
+)
 from mcp_server.research.memory import Fingerprint
 
 LATEST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT 1"
@@ -38,6 +47,8 @@ class Decision:
     runs: int = 1
     squares: float = 0.0
     dof: int = 0
+    verification: Verification = "reported"
+    sandboxed: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,10 +209,11 @@ async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
     trials = tuple(replace(trial, base_id=made_from.get(trial.commit, trial.base_id)) for trial in subject.trials)
     subject = replace(subject, trials=trials)
     names = {trial.base_id or first_keep for trial in subject.trials} - {""}
+    baseline = await _record(connection, first_keep) if first_keep else None
     bases = {name: await _record(connection, name) for name in sorted(names)}
     incumbent = await _record(connection, last["id"]) if last else None
     assert sums is not None
-    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0)
+    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0, baseline)
 
 
 async def _record(connection: aiosqlite.Connection, experiment_id: str) -> Record:
@@ -223,7 +235,8 @@ async def _write(connection: aiosqlite.Connection, case: Case, decision: Decisio
     await connection.execute(
         """
         UPDATE experiments SET status = ?, reason = ?, value = ?, delta = ?, best_before = ?, near_miss = ?,
-            metrics = ?, origin = ?, numbers = ?, accepted_loss = ?, runs = ?, squares = ?, dof = ?
+            metrics = ?, origin = ?, numbers = ?, accepted_loss = ?, runs = ?, squares = ?, dof = ?,
+            verification = ?, sandboxed = ?
         WHERE id = ?
         """,
         [
@@ -240,6 +253,8 @@ async def _write(connection: aiosqlite.Connection, case: Case, decision: Decisio
             decision.runs,
             decision.squares,
             decision.dof,
+            decision.verification,
+            decision.sandboxed,
             experiment_id,
         ],
     )

@@ -35,7 +35,7 @@ def main() -> None:
                 cluster.remove_node(nodes.pop(asked["kill"]), allow_graceful=False)
             print("done", flush=True)
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
         shutil.rmtree(folder, ignore_errors=True)
 
 
