@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from mcp_server.machine.cluster import roster
 from mcp_server.machine.cluster.executor import RayExecutor
-from tests.machine.conftest import ClusterYard
+from mcp_server.machine.locks import DeviceLock
+from tests.machine.conftest import ClusterYard, until
 from tests.machine.ray_nodes import Nodes
 from tests.project import Project
 
@@ -90,49 +92,62 @@ def stamps(nodes: Nodes, name: str) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (nodes.cache(name) / "inputs").glob("*.stamp")}
 
 
-def test_a_server_over_stdio_trains_in_the_cluster_and_says_nothing_but_its_protocol(
-    trio: Nodes, project: Project, tmp_path: Path
-) -> None:
-    words = [sys.executable, "-m", "mcp_server", "serve", "--executor", "ray", "--ray-address", trio.address]
-    server = subprocess.Popen(
-        [*words, "--repo", str(project.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
-    )
-    to, of = server.stdin, server.stdout
-    assert to
-    assert of
-    said: list[dict[str, Any]] = []
+class Talk:
+    """A client's side of the protocol, for which every line on stdout must be a message."""
 
-    def ask(method: str, **parameters: Any) -> dict[str, Any]:
-        number = len(said)
-        print(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": parameters}), file=to, flush=True)
-        while line := of.readline():
-            said.append(json.loads(line))  # which fails on anything that is no message
-            assert said[-1]["jsonrpc"] == "2.0"
-            if said[-1].get("id") == number:
-                return said[-1]["result"]  # type: ignore[no-any-return]
+    def __init__(self, server: subprocess.Popen[str]) -> None:
+        assert server.stdin
+        assert server.stdout
+        self._to, self._of = server.stdin, server.stdout
+        self._number = 0
+
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._number += 1
+        line = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": parameters}
+        print(json.dumps(line), file=self._to, flush=True)
+        while line := self._of.readline():  # type: ignore[assignment]
+            said: dict[str, Any] = json.loads(str(line))
+            assert said["jsonrpc"] == "2.0"
+            if said.get("id") == self._number:
+                assert "error" not in said, said
+                return dict(said["result"])
         raise AssertionError("the server ended")
 
-    def call(name: str, **arguments: Any) -> dict[str, Any]:
-        answer = ask("tools/call", name=name, arguments=arguments)
+    def call(self, name: str, **arguments: Any) -> dict[str, Any]:
+        answer = self.ask("tools/call", name=name, arguments=arguments)
         assert not answer.get("isError"), answer
-        return answer["structuredContent"]  # type: ignore[no-any-return]
+        return dict(answer["structuredContent"])
 
-    try:
-        about = {"name": "test", "version": "1"}
-        ask("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo=about)
-        goal = {"metric": "val_loss", "direction": "minimize", "time_budget_seconds": 5, "policy": "greedy"}
-        made = call("setup_run", tag="mar8", **goal)
-        baseline = call("register", tag="mar8", hypothesis="baseline", category="other")["experiment_id"]
-        trained = call("train", experiment_id=baseline, wait_seconds=60)
-        verdict = call("complete", experiment_id=baseline)
-        devices = call("devices")["devices"]
-        to.close()
-        assert [json.loads(line)["jsonrpc"] for line in of if line.strip()] == []
-        assert server.wait(30) == 0
-    finally:
-        server.kill()
-        server.wait()
-        of.close()
+    def end(self) -> str:
+        """What is said after the end of the input."""
+        self._to.close()
+        return self._of.read()
+
+
+def test_a_server_over_stdio_trains_in_the_cluster_and_says_nothing_but_its_protocol(
+    trio: Nodes, project: Project
+) -> None:
+    words = [sys.executable, "-m", "mcp_server", "serve", "--executor", "ray", "--ray-address", trio.address]
+    words += ["--repo", str(project.root)]
+    driver = DeviceLock(project.root / ".autoresearch" / "cluster", "driver")
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            talk = Talk(server)
+            about = {"name": "test", "version": "1"}
+            talk.ask("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo=about)
+            goal = {"metric": "val_loss", "direction": "minimize", "time_budget_seconds": 5, "policy": "greedy"}
+            made = talk.call("setup_run", tag="mar8", **goal)
+            baseline = talk.call("register", tag="mar8", hypothesis="baseline", category="other")["experiment_id"]
+            trained = talk.call("train", experiment_id=baseline, wait_seconds=100)
+            verdict = talk.call("complete", experiment_id=baseline)
+            devices = talk.call("devices")["devices"]
+            assert talk.end() == ""
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
+            if holder := driver.holder():  # the server's end was not the driver's
+                os.kill(holder.pid, signal.SIGTERM)
+    until(lambda: not driver.is_held(), 60)
     assert made["platform"]["device_name"] == H100
     assert (trained["status"], verdict["status"]) == ("trained", "keep")
     assert trained["device"].endswith(("/cuda:0", "/cuda:1"))

@@ -19,8 +19,8 @@ from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.worker import start_detached
 from mcp_server.settings import Settings
 
-START_SECONDS = 90.0
-"""For so long a driver may look for devices: the first actor on a machine takes some seconds."""
+START_SECONDS = 150.0
+"""For so long a driver may look for devices: somewhat longer than it waits for Ray to give it one."""
 
 POLL = 0.1
 

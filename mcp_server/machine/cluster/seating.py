@@ -129,11 +129,11 @@ class Seating:
 
     @property
     def settled(self) -> bool:
-        """Whether all devices were looked at, as far as Ray gives them."""
-        late = time.monotonic() - SETTLE_SECONDS
+        """Whether all devices were looked at, as far as Ray gives them soon: any, once one was seen."""
+        chairs = list(self._chairs.values())
+        late = time.monotonic() - (SETTLE_SECONDS if any(chair.device for chair in chairs) else START_SECONDS)
         return self._looked > 0 and all(
-            chair.device or chair.detail or (chair.asked is not None and chair.asked < late)
-            for chair in self._chairs.values()
+            chair.device or chair.detail or (chair.asked is not None and chair.asked < late) for chair in chairs
         )
 
     def seen(self) -> list[Seen]:
