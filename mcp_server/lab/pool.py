@@ -68,7 +68,10 @@ class Pool:
             detail = now.holder
         elif now.stuck:
             detail = "something of an earlier training is still alive on it"
-        status = "training" if ours else "busy" if now.held else "stuck" if now.stuck else "idle"
+        elif now.foreign:
+            detail = f"used by {now.foreign}"
+        busy = now.held or now.foreign
+        status = "training" if ours else "stuck" if now.stuck else "busy" if busy else "idle"
         return DeviceView(
             key=device.label,
             kind=device.kind,

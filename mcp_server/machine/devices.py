@@ -75,6 +75,7 @@ class Nvml(Protocol):
     def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any: ...  # noqa: N802
     def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int: ...  # noqa: N802
     def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any: ...  # noqa: N802
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Any: ...  # noqa: N802
 
 
 def find_devices(spec: str = "auto", nvml: Nvml | None = None) -> list[Device]:
@@ -127,7 +128,7 @@ def reading(device: Device, nvml: Nvml | None = None) -> Reading:
     return Reading(_cpu_temperature(), round(sum(ours) / len(ours), 1) if ours else None, used)
 
 
-def _driver(nvml: Nvml | None) -> Nvml | None:
+def load_driver(nvml: Nvml | None) -> Nvml | None:
     """NVML, initialised, or None on a machine without an NVIDIA driver."""
     try:
         if nvml is None:
@@ -142,7 +143,7 @@ def _driver(nvml: Nvml | None) -> Nvml | None:
 
 def _gpus(nvml: Nvml | None) -> list[Device]:
     """Every GPU that this process may use, in the order of CUDA_VISIBLE_DEVICES."""
-    driver = _driver(nvml)
+    driver = load_driver(nvml)
     if driver is None:
         return []
     handles = [driver.nvmlDeviceGetHandleByIndex(index) for index in range(driver.nvmlDeviceGetCount())]
@@ -195,7 +196,7 @@ def _chosen_gpus(numbers: str, nvml: Nvml | None) -> list[Device]:
 
 
 def _gpu_reading(device: Device, nvml: Nvml | None) -> Reading:
-    driver = _driver(nvml)
+    driver = load_driver(nvml)
     if driver is None:
         return Reading()
 

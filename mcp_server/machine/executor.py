@@ -12,6 +12,7 @@ from typing import Protocol
 
 from mcp_server.errors import InvalidInput
 from mcp_server.machine.devices import Device, Reading, find_devices, reading
+from mcp_server.machine.foreign import occupants
 from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.worker import start_worker
 from mcp_server.settings import Settings
@@ -29,12 +30,14 @@ class Occupancy:
         held: whether somebody has it.
         stuck: whether nobody has it, and something of an earlier training lives on it.
         holder: who has it where that is not this repository, for display.
+        foreign: the processes on it that are nobody's training and keep it from being free, for display.
     """
 
     held: bool
     stuck: bool
     holder: str
     reading: Reading
+    foreign: str = ""
 
 
 class Executor(Protocol):
@@ -86,12 +89,13 @@ class LocalExecutor:
         lock = self._lock(device)
         holder = lock.holder()
         whose = f"held by process {holder.pid} for {holder.repo or 'another repository'}" if holder else ""
-        return Occupancy(holder is not None, holder is None and lock.is_busy(), whose, reading(device))
+        others = "" if holder else ", ".join(str(each) for each in occupants(device, lock.mark))
+        return Occupancy(holder is not None, holder is None and lock.is_busy(), whose, reading(device), others)
 
     def _is_free(self, device: Device) -> bool:
         """Whether a worker may be started on a device; one with something unkillable on it is tried now and then."""
         lock = self._lock(device)
-        if lock.is_held():
+        if lock.is_held() or occupants(device, lock.mark):
             return False
         if lock.is_busy() and time.monotonic() - self._tried.get(device.key, float("-inf")) < STUCK_SECONDS:
             return False

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from mcp_server.machine.child import EndedBy
 from mcp_server.machine.devices import Device, find_device
 from mcp_server.machine.environment import launched, worker_environment
 from mcp_server.machine.folders import Folders
+from mcp_server.machine.foreign import LINGERING, Occupant, occupants
 from mcp_server.machine.git import Repository
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
@@ -87,6 +89,9 @@ class Worker:
             if lock.is_busy():
                 say(stuck(device.label, lock))
                 return
+            if others := await self._others():
+                say(f"{device.label} is left to {', '.join(map(str, others))}")
+                return
             # What was queued before the release is seen now; what is queued later finds the lock free.
             if not await self._store.trials.waiting(device.type):
                 return
@@ -97,7 +102,10 @@ class Worker:
         if not await clear(self._rig.lock):
             return
         await self._heal()
-        while not self.ending and (busy := self._rig.lock.mark_busy()) is not None:
+        while not self.ending and not await self._others():
+            busy = self._rig.lock.mark_busy()
+            if busy is None:
+                return
             trial = await self._claim()
             if trial is None:
                 os.close(busy)
@@ -105,6 +113,15 @@ class Worker:
             self._note(trial)
             await self._train(trial, busy)
             self._note()
+
+    async def _others(self) -> list[Occupant]:
+        """Whoever else computes on the device; what was just killed may be told of for a moment longer."""
+        deadline = time.monotonic() + LINGERING
+        while others := occupants(self._rig.device, self._rig.lock.mark):
+            if time.monotonic() > deadline:
+                return others
+            await asyncio.sleep(0.1)
+        return []
 
     async def _heal(self) -> None:
         """Give every trial that an earlier worker left in training the end that it had."""

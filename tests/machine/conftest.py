@@ -105,9 +105,9 @@ class Yard:
         return asyncio.run(act())
 
     def queue(self, script: str = GOOD, commit: str = "", task: Task | None = None, gpu: str = "") -> Trial:
-        """Queue a trial of a script, in a run of its own, for the CPU or a model of GPU."""
+        """Queue a trial of a script, in a run of its own, for a model of GPU or for the first device."""
         commit = commit or self.commit(script)
-        kind: tuple[str, dict[str, str]] = ("cuda", {"device_name": gpu}) if gpu else ("cpu", {})
+        kind = ("cuda", {"device_name": gpu}) if gpu else (self.devices[0].kind, {"device_name": self.devices[0].name})
         tag = f"t{next(self._numbers)}"
         run = Run(tag, f"autoresearch/{tag}", commit, task or self.task(), *kind, time.time())
         experiment = Experiment(f"{tag}-1", tag, 1, "ada", commit, commit, "it trains", "other", tag, time.time())

@@ -58,14 +58,19 @@ def test_a_killed_machine_loses_no_experiment_and_one_that_joins_takes_its_share
     try:
         others = queue("other", A100)
         ours = [queue(f"n{number}", H100) for number in range(5)]
+        occupy(trio, "cid", "GPU-cid-0")
         driver = yard.start()
-        yard.until(lambda: len(training("ann")) == len(training("bob")) == 2 and training("cid"), 60)
+        yard.until(lambda: len(training("ann")) == len(training("bob")) == 2, 60)
         before = stamps(trio, "ann")
         doomed = training("bob")
         trio.kill("bob")
         yard.until(lambda: not any(map(yard.alive, doomed.values())))
+        told = roster.read(yard.folders.cluster)
+        assert told
+        assert not [seen for seen in told.devices if seen.device.node == "cid"]
+        occupy(trio, "cid")
         trio.add("dan", gpus=f"dan-0={H100}")
-        yard.until(lambda: training("dan"), 60)
+        yard.until(lambda: training("dan") and training("cid"), 60)
         (tmp_path / "go").touch()
         assert driver.wait(60) == 0
     finally:
@@ -85,6 +90,14 @@ def test_a_killed_machine_loses_no_experiment_and_one_that_joins_takes_its_share
     assert told
     assert [seen.device.label for seen in told.devices] == ["ann/cuda:0", "ann/cuda:1", "cid/cuda:0", "dan/cuda:0"]
     assert {seen.device.type for seen in told.devices} == {f"cuda {H100}", f"cuda {A100}"}
+
+
+def occupy(nodes: Nodes, name: str, gpu: str = "") -> None:
+    """Have the process of the tests compute on a GPU of a machine, or no more."""
+    for file in nodes.cache(name).parent.glob("GPU-*"):
+        file.unlink()
+    if gpu:
+        (nodes.cache(name).parent / gpu).write_text(str(os.getpid()))
 
 
 def stamps(nodes: Nodes, name: str) -> dict[str, int]:

@@ -15,8 +15,8 @@ class Seen:
     """A device of the cluster.
 
     Attributes:
-        held: whether this repository or another has it.
-        detail: why it cannot be used, or who has it; empty where there is nothing to say.
+        held: whether it trains for this repository, or cannot be used.
+        detail: why it cannot be used; empty where it can.
     """
 
     device: Device

@@ -24,6 +24,7 @@ from mcp_server.machine.cluster.mirror import Piece, piece_of, whole
 from mcp_server.machine.cluster.parcels import CHUNK, Parcel, Shelf
 from mcp_server.machine.devices import Device, Reading, find_devices, reading
 from mcp_server.machine.folders import Folders
+from mcp_server.machine.foreign import LINGERING, occupants
 from mcp_server.machine.git import Repository, has_commit, locked, open_copy, take_bundle
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
@@ -141,9 +142,23 @@ class Seat:
         if not asyncio.run(clear(lock)):
             lock.release()
             raise NotReady(stuck(self._device.label, lock), "Restart that machine, or end the processes")
+        if others := self.others():
+            lock.release()
+            raise NotReady(f"{self._device.label} is used by {others}", "Wait for that, or take the device out of Ray")
         self._note()
         self._sweep()
         return Facts(self._device, os.uname().nodename, os.getpid())
+
+    def others(self) -> str:
+        """Whoever else computes on the device, for display; what was just killed may be told of a moment longer."""
+        assert self._device
+        assert self._lock
+        deadline = time.monotonic() + LINGERING
+        while others := occupants(self._device, self._lock.mark):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        return ", ".join(map(str, others))
 
     def has_commit(self, commit: str) -> bool:
         """Whether this machine has the code of a commit."""

@@ -140,7 +140,7 @@ class Seating:
         """Every device that was seen and is still there."""
         present = [chair for key, chair in self._chairs.items() if chair.device and key in self._present]
         return [
-            Seen(chair.device, chair.reading, chair.trial is not None, chair.detail)
+            Seen(chair.device, chair.reading, chair.trial is not None or bool(chair.detail), chair.detail)
             for chair in present
             if chair.device
         ]
@@ -209,7 +209,7 @@ class Seating:
                 facts.device, node=chair.node.name, key=f"{PREFIX}{chair.node.name}/{facts.device.key}"
             )
             chair.open, chair.detail = True, ""
-            while trial := await self._next(chair.device):
+            while trial := await self._next(chair.device, seat):
                 chair.trial = trial
                 usable = await self._train(chair, seat, trial)
                 chair.trial = None
@@ -220,12 +220,18 @@ class Seating:
         finally:
             await asyncio.shield(seat.close() if chair.open else asyncio.to_thread(seat.kill))
 
-    async def _next(self, device: Device) -> Trial | None:
-        """The next trial for a device, claimed; None if there was none for a while, or there is to be no other."""
+    async def _next(self, device: Device, seat: RaySeat) -> Trial | None:
+        """The next trial for a device, claimed; None if there was none for a while, or there is to be no other.
+
+        Raises:
+            NotReady: somebody else computes on the device.
+        """
         idle = time.monotonic()
         trials = self._store.trials
         while not self.ending:
             if await patiently(lambda: trials.waiting(device.type)):
+                if device.kind == "cuda" and (others := await seat.call("others")):
+                    raise NotReady(f"used by {others}", "Wait for that, or take the device out of Ray")
                 trial = await patiently(lambda: trials.claim(device.key, device.type, os.getpid()))
                 if trial:
                     return trial

@@ -162,8 +162,17 @@ TRIALS = (
     WHEN OLD.status NOT IN ('queued', 'training')
     BEGIN SELECT RAISE(ABORT, 'an ended trial is immutable'); END
     """,
+    """
+    CREATE TABLE turns (
+        tag TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        taken INTEGER NOT NULL,
+        PRIMARY KEY (tag, agent)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX turns_in_order ON turns (taken)",
 )
-"""Trials, of which an ended one never changes."""
+"""Trials, of which an ended one never changes, and when each agent last had a turn on a device."""
 
 
 FINGERPRINTS = (

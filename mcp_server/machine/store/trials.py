@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import zip_longest
 
 import aiosqlite
 
@@ -72,21 +73,36 @@ class Trials:
         return await self._database.transaction(body)
 
     async def claim(self, device: str, device_type: str, worker_pid: int) -> Trial | None:
-        """Move the oldest queued trial of a device type to `training` on this device, if there is one."""
+        """Move the next queued trial of a device type to `training` on this device, if there is one.
+
+        Agents take turns: next is the one who had none for longest, and of its trials the one asked for first.
+        """
 
         async def body(connection: aiosqlite.Connection) -> Trial | None:
             row = await fetch(
                 connection,
                 """
-                UPDATE trials SET status = 'training', device = ?, worker_pid = ?, started_at = ?
-                WHERE id = (SELECT id FROM trials WHERE status = 'queued' AND device_type = ?
-                            ORDER BY queued_at, rowid LIMIT 1)
+                UPDATE trials SET status = 'training', device = ?1, worker_pid = ?2, started_at = ?3
+                WHERE id = (
+                    SELECT trials.id FROM trials JOIN experiments ON experiments.id = experiment_id
+                    LEFT JOIN turns ON turns.tag = experiments.tag AND turns.agent = experiments.agent
+                    WHERE trials.status = 'queued' AND device_type = ?4
+                    ORDER BY COALESCE(turns.taken, 0), queued_at, trials.rowid LIMIT 1
+                )
                 RETURNING *
                 """,
                 [device, worker_pid, time.time(), device_type],
             )
             if row is None:
                 return None
+            await connection.execute(
+                """
+                INSERT INTO turns (tag, agent, taken)
+                SELECT tag, agent, (SELECT COALESCE(max(taken), 0) + 1 FROM turns) FROM experiments WHERE id = ?
+                ON CONFLICT (tag, agent) DO UPDATE SET taken = excluded.taken
+                """,
+                [row["experiment_id"]],
+            )
             await _move(connection, row["experiment_id"], "training")
             return trial_of(row)
 
@@ -217,16 +233,27 @@ class Trials:
         return row is not None
 
     async def position(self, trial: Trial) -> int:
-        """How many queued trials of its type come before a queued trial, plus one."""
-        row = await self._database.one(
+        """The place of a queued trial among those of its type, from 1, as agents take turns; 0 if it is not queued."""
+        rows = await self._database.all(
             """
-            SELECT count(*) AS position FROM trials
-            WHERE status = 'queued' AND device_type = ?
-              AND (queued_at, rowid) <= (SELECT queued_at, rowid FROM trials WHERE id = ?)
+            SELECT trials.id, experiments.tag, experiments.agent, COALESCE(turns.taken, 0) AS taken
+            FROM trials JOIN experiments ON experiments.id = experiment_id
+            LEFT JOIN turns ON turns.tag = experiments.tag AND turns.agent = experiments.agent
+            WHERE trials.status = 'queued' AND device_type = ?
+            ORDER BY taken, queued_at, trials.rowid
             """,
-            [trial.device_type, trial.id],
+            [trial.device_type],
         )
-        return int(row["position"]) if row else 0
+        lines: dict[tuple[str, str], list[str]] = {}  # each agent's trials, the agents in the order of their turns
+        for row in rows:
+            lines.setdefault((row["tag"], row["agent"]), []).append(row["id"])
+        place = 0
+        for turn in zip_longest(*lines.values()):
+            for each in turn:
+                place += each is not None
+                if each == trial.id:
+                    return place
+        return 0
 
     async def latest(self, experiment_id: str) -> Trial | None:
         """The newest trial of an experiment, if it has any."""

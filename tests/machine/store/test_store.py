@@ -309,3 +309,40 @@ async def test_the_extract_for_the_strategy_is_that_of_the_whole_history(store: 
     finished = [each.status for each in await store.history.decided("mar8", 100)]
     streak = next((place for place, status in enumerate(finished) if status != "crash"), len(finished))
     assert await store.history.consecutive_crashes("mar8") == streak
+
+
+async def test_agents_take_turns_and_each_is_served_in_its_own_order(store: Store) -> None:
+    trials = {}
+    for number, agent in enumerate(["ada", "ada", "ada", "ada", "bob", "bob", "cyd"], start=1):
+        await store.experiments.add(experiment(number, agent=agent))
+        trials[number] = await store.trials.enqueue(f"mar8-{number}", None, "cpu")
+    turns = [1, 5, 7, 2, 6, 3, 4]
+    assert [await store.trials.position(trials[number]) for number in turns] == [1, 2, 3, 4, 5, 6, 7]
+    taken = []
+    for left in range(7, 0, -1):
+        assert [await store.trials.position(trials[number]) for number in turns[7 - left :]] == [*range(1, left + 1)]
+        claimed = await store.trials.claim("cpu:0", "cpu", 1)
+        assert claimed is not None
+        taken.append(int(claimed.experiment_id.removeprefix("mar8-")))
+        await store.trials.finish(claimed.id, Ending("finished", 2.0), crashed=False)
+    assert taken == turns
+    assert await store.trials.position(trials[1]) == 0
+
+
+async def test_an_agent_that_comes_back_has_waited_longest(store: Store) -> None:
+    async def served(number: int, agent: str) -> None:
+        await store.experiments.add(experiment(number, agent=agent))
+        await store.trials.enqueue(f"mar8-{number}", None, "cpu")
+
+    async def claimed() -> str:
+        trial = await store.trials.claim("cpu:0", "cpu", 1)
+        assert trial is not None
+        return trial.experiment_id
+
+    await served(1, "ada")
+    assert await claimed() == "mar8-1"
+    for number in (2, 3, 4):
+        await served(number, "bob")
+    assert await claimed() == "mar8-2"
+    await served(5, "ada")
+    assert [await claimed() for _ in range(3)] == ["mar8-5", "mar8-3", "mar8-4"]
