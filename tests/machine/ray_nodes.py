@@ -18,7 +18,7 @@ class Nodes:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(NAMES)}
-        environment |= {"RAY_USAGE_STATS_ENABLED": "0", "HOME": str(folder)}
+        environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120", "HOME": str(folder)}
         with (folder / "ray.log").open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(CLUSTER / "nodes.py")],
@@ -28,7 +28,11 @@ class Nodes:
                 text=True,
                 env=environment,
             )
-        self.address = self._answer()
+        try:
+            self.address = self._answer()
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, name: str, cpus: int = 1, gpus: str = "") -> None:
         """Let a machine join.
