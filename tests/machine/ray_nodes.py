@@ -40,6 +40,7 @@ class Nodes:
         Args:
             gpus: its simulated GPUs, as `gpus/pynvml.py` takes them.
         """
+        (self.folder / name).mkdir()
         place = {"AUTORESEARCH_CACHE": str(self.cache(name)), "AUTORESEARCH_LOCKS": str(self.folder / name / "locks")}
         simulated = {"PYTHONPATH": str(CLUSTER / "gpus"), "SIMULATED_GPUS": gpus}
         self._ask(

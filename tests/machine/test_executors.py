@@ -2,11 +2,13 @@
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mcp_server.machine.sandbox import probe
 from tests.machine.conftest import ClusterYard, Yard
 
 NOTE = """
@@ -103,6 +105,34 @@ def test_inputs_that_change_during_a_run_stop_it(yard: Any) -> None:
     yard.work()
     assert "the inputs data are not what they were" in yard.trials(trial)[-1].error
     assert "inputs=['data', ...]" in yard.trials(lacking)[-1].error
+
+
+def test_walls_stand_around_a_training(yard: Any) -> None:
+    if fault := probe()[1]:
+        pytest.skip(f"there is no sandbox: {fault}")
+    yard.settings = replace(yard.settings, sandbox="require")
+    (yard.repo / "data").mkdir()
+    (yard.repo / "data" / "numbers").write_text("7")
+    tries = """
+import os, socket
+from pathlib import Path
+print("loss:", int(Path("data/numbers").read_text()))
+state = Path(os.environ["AUTORESEARCH_OUT"]).parents[2]
+print("record:", [path.name for path in state.iterdir() if path.name != "trials"])
+for place in (Path("data/numbers"), Path(os.environ["AUTORESEARCH_CACHE"], "x")):
+    try:
+        place.write_text("8")
+        print("written")
+    except OSError:
+        print("refused")
+"""
+    trial = yard.queue(tries, task=yard.task(inputs=("data",)))
+    yard.work()
+    (ended,) = yard.trials(trial)
+    assert (ended.status, ended.metrics["loss"], ended.sandboxed) == ("finished", 7, True)
+    log = yard.folders.log(trial.id).read_text()
+    assert "written" not in log
+    assert "research.db" not in log
 
 
 def test_the_log_is_there_while_it_trains_and_is_bounded(yard: Any) -> None:

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from mcp_server.errors import ResearchError
@@ -79,8 +80,9 @@ class Driver:
         return not self._seating.ending and any((await self._seating.waiting()).values())
 
     async def _heal(self) -> None:
-        for device, trial in (await patiently(self._store.trials.in_training)).items():
-            if device.startswith(PREFIX):
+        trials = self._store.trials
+        for device in [key for key in await patiently(trials.in_training) if key.startswith(PREFIX)]:
+            for trial in await patiently(partial(trials.training_on, device)):
                 await heal(self._store, self._folders, trial, "Its driver was killed.")
 
     def _note(self, at_once: bool = False) -> None:
