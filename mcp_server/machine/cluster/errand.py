@@ -87,7 +87,7 @@ class Errand:
     async def _train(self, order: Order, mirror: Mirror) -> Ending:
         parcels = await self.freight.parcels(order)
         await self.freight.send(
-            self.seat, self.node, (order.base_commit, order.trial.commit), parcels, mirror.say, self._check
+            self.seat, self.node, (order.trial.commit, order.base_commit), parcels, mirror.say, self._check
         )
         try:
             checkout = await self.seat.call("begin", order.task, order.trial, order.base_commit, parcels)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mcp_server.errors import NotReady
 from mcp_server.machine.cluster.parcels import Packer, Parcel, chunks
 from mcp_server.machine.cluster.prepared import prepared_folder
 from mcp_server.machine.cluster.ray_cluster import RaySeat
@@ -82,14 +83,21 @@ class Freight:
     ) -> None:
         """Send to a machine what it has not yet.
 
+        Args:
+            commits: the code to train, and then others that are needed beside it, mostly of its history.
+            tell, check: see their types.
+
         Raises:
             NotReady: there is no such commit, or the machine refuses something.
             Gone, Unreachable: see `RaySeat.call`.
         """
         place = self._places[node]
+        code, *history = commits
         async with place.turn:
-            for commit in filter(None, commits):
-                await self._send_code(seat, place, commit)
+            for commit in (code, *(each for each in history if each and each not in place.commits)):
+                if not await seat.call("has_commit", commit):
+                    await self._send_code(seat, place, commit)
+                place.commits[commit] = None
             for parcel in await seat.call("lacks", list(parcels)) if parcels else ():
                 await self._send_data(seat, parcel, tell, check)
 
@@ -98,13 +106,19 @@ class Freight:
         self._places.pop(node, None)
 
     async def _send_code(self, seat: RaySeat, place: _Place, commit: str) -> None:
-        if commit in place.commits:
-            return
-        if not await seat.call("has_commit", commit):  # it may have come with a later one, which leaves no bundle
-            async with self._bundling:
-                bundle = await asyncio.to_thread(self._depot.bundle, commit, list(place.commits))
-            await seat.call("take_bundle", commit, bundle, self._depot.shallow())
-        place.commits[commit] = None
+        """Send a commit, resting on those that the machine has; where it lost them, with all its history."""
+        try:
+            await self._send_bundle(seat, commit, list(place.commits))
+        except NotReady:
+            if not place.commits:
+                raise
+            place.commits.clear()
+            await self._send_bundle(seat, commit, [])
+
+    async def _send_bundle(self, seat: RaySeat, commit: str, known: Sequence[str]) -> None:
+        async with self._bundling:
+            bundle = await asyncio.to_thread(self._depot.bundle, commit, known)
+        await seat.call("take_bundle", commit, bundle, self._depot.shallow())
 
     async def _send_data(self, seat: RaySeat, parcel: Parcel, tell: Tell, check: Check) -> None:
         top = prepared_folder(self._settings) if parcel.kind == "data" else self._repository.root / parcel.name

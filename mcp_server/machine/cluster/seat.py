@@ -161,7 +161,7 @@ class Seat:
         return ", ".join(map(str, others))
 
     def has_commit(self, commit: str) -> bool:
-        """Whether this machine has the code of a commit."""
+        """Whether this machine has the code of a commit, which may have come with a later one."""
         return has_commit(self._copy(), commit)
 
     def take_bundle(self, commit: str, bundle: bytes, shallow: bytes) -> None:

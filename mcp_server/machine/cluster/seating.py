@@ -100,11 +100,17 @@ class Seating:
         self._present: set[tuple[str, str, int]] = set()
         self._looked = float("-inf")
         self._work = asyncio.Condition()
+        self._broken: BaseException | None = None
         self.ending = False
         """Set to end all trainings and to take no other trial."""
 
     async def tend(self) -> bool:
-        """Follow machines that come and go, and take devices for what waits; whether anything is under way."""
+        """Follow machines that come and go, and take devices for what waits; whether anything is under way.
+
+        Raises what kept a trial from being recorded: the next driver heals it.
+        """
+        if self._broken:
+            raise self._broken
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._follow(await asyncio.to_thread(self._cluster.nodes))
             self._looked = time.monotonic()
@@ -192,8 +198,11 @@ class Seating:
         chair.task.add_done_callback(lambda task: self._left(chair, task))
 
     def _left(self, chair: Chair, task: "asyncio.Task[None]") -> None:
+        unrecorded = chair.trial is not None
         chair.task, chair.open, chair.trial, chair.asked = None, False, None, None
         if not task.cancelled() and (error := task.exception()):
+            if unrecorded:
+                self._broken = error
             chair.detail, chair.retry = str(error), time.monotonic() + RETRY_SECONDS
             say(f"{chair.node.name}: {type(error).__name__}: {error}")
 
@@ -230,7 +239,7 @@ class Seating:
         trials = self._store.trials
         while not self.ending:
             if await patiently(lambda: trials.waiting(device.type)):
-                if device.kind == "cuda" and (others := await seat.call("others")):
+                if others := await seat.call("others"):  # which also shows that it is still there
                     raise NotReady(f"used by {others}", "Wait for that, or take the device out of Ray")
                 trial = await patiently(lambda: trials.claim(device.key, device.type, os.getpid()))
                 if trial:
