@@ -79,7 +79,7 @@ class Setup:
         repository = self._bench.repository
         commit = await self._bench.run(repository.resolve, "HEAD" if base_ref is None else base_ref)
         planned = await self._bench.run(plan, repository, commit, self._bench.settings, name, chosen)
-        devices = await self._pool.devices()
+        devices = await self._pool.devices(anew=True)
         run = _new_run(name, commit, planned, devices)
         notes = [*planned.adjustments, *_device_notes(devices), *await self._left_out(run)]
         rows = planned.rows
