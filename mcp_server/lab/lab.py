@@ -22,6 +22,7 @@ class Lab:
     """One method per operation, grouped by what it knows. Made by `Lab.open`."""
 
     def __init__(self, bench: Bench) -> None:
+        self.bench = bench
         pool, branch = Pool(bench), Branch(bench)
         self.setup = Setup(bench, pool, branch)
         self.registering = Registering(bench, branch)

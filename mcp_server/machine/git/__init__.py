@@ -6,6 +6,7 @@ from mcp_server.machine.git.combine import Combined, Conflict, combine
 from mcp_server.machine.git.command import GitFailed
 from mcp_server.machine.git.inputs import Input, expand_inputs, find_inputs, missing_hint, state_of
 from mcp_server.machine.git.locks import Hold, locked
+from mcp_server.machine.git.private import Snapshots, link_environment, paths_of
 from mcp_server.machine.git.repository import Repository
 from mcp_server.machine.git.workspace import Workspace, ensure_state_folder, hold_workspace
 from mcp_server.research.guard import Change, check_changes, check_path
@@ -19,6 +20,7 @@ __all__ = [
     "Hold",
     "Input",
     "Repository",
+    "Snapshots",
     "Workspace",
     "apply_edits",
     "check_changes",
@@ -28,9 +30,11 @@ __all__ = [
     "ensure_state_folder",
     "expand_inputs",
     "find_inputs",
+    "link_environment",
     "hold_workspace",
     "locked",
     "missing_hint",
+    "paths_of",
     "restore",
     "state_of",
     "tree_with_files",
