@@ -5,6 +5,9 @@ Every door (MCP, REST, command line) catches `ResearchError` once and shows `str
 
 from collections.abc import Mapping
 
+LONGEST = 2000
+"""Characters of what is told; of more, which only an over-long value can cause, the middle is left out."""
+
 
 class ResearchError(Exception):
     """A refusal or failure that a person can act on.
@@ -15,9 +18,13 @@ class ResearchError(Exception):
     """
 
     def __init__(self, what: str, todo: str) -> None:
-        self.what = what.rstrip(".")
-        self.todo = todo.rstrip(".")
+        self.what = _shortened(what.rstrip("."))
+        self.todo = _shortened(todo.rstrip("."))
         super().__init__(f"{self.what}. {self.todo}.")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 4 :]}"
 
 
 class InvalidInput(ResearchError):  # noqa: N818 - these read as sentences: `raise InvalidInput(...)`

@@ -8,6 +8,7 @@ from typing import Any
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
+from mcp_server.lab.reporting import Reporting
 from mcp_server.lab.setup import Setup
 from mcp_server.lab.training import Training
 from mcp_server.lab.verdicts import Verdicts
@@ -67,5 +68,6 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("training", Training.devices, reads=True),
     Operation("training", Training.logs, reads=True),
     Operation("training", Training.stop),
+    Operation("reporting", Reporting.report),
     Operation("reading", Reading.export),
 )

@@ -55,6 +55,15 @@ class Branch:
         )
         return [other for other in later if (other.decided or 0) < (keep.decided or 0)]
 
+    async def lineage(self, run: Run) -> list[Experiment]:
+        """The keeps that the present best was made from, itself included, the oldest first."""
+        found: list[Experiment] = []
+        keep = await self._bench.store.experiments.best(run.tag)
+        while keep is not None:
+            found.append(keep)
+            keep = await self.kept_ancestor(keep)
+        return found[::-1]
+
     async def _commit_for(self, run: Run, keep: Experiment) -> str:
         """The keep's own commit, or one with its tree and both parents where it was built on a stale base."""
         previous = await self.tip(run)
@@ -70,7 +79,7 @@ class Branch:
             if parent is None:
                 return None
             ancestor = await self._bench.store.experiments.get(parent)
-            if ancestor.status == "keep":
+            if ancestor.status == "keep" and not ancestor.imported:
                 return ancestor
             parent = ancestor.parent_id
         return None

@@ -5,22 +5,28 @@ from pathlib import Path
 from typing import Literal
 
 from mcp_server.errors import NotReady
-from mcp_server.machine.store.history import History
-from mcp_server.research.experiment import FINISHED, Run
-from mcp_server.research.report import results_line, to_jsonl, to_markdown, to_tsv
+from mcp_server.lab.accounting import account_of
+from mcp_server.lab.bench import Bench
+from mcp_server.lab.branch import Branch
+from mcp_server.research.case import noise_of
+from mcp_server.research.experiment import Run
+from mcp_server.research.report import to_markdown
+from mcp_server.research.tables import Layout, csv_layout, jsonl_layout, latex_layout, tsv_layout
 
-Format = Literal["tsv", "jsonl", "markdown"]
+Format = Literal["tsv", "jsonl", "markdown", "csv", "latex"]
 LONGEST_TEXT = 60_000
 """Characters of an export that is returned as text; longer ones are cut with a note, and whole in a file."""
 
 
-async def write_export(history: History, run: Run, form: Format, target: Path | None) -> tuple[str | None, int]:
+async def write_export(
+    bench: Bench, branch: Branch, run: Run, form: Format, target: Path | None
+) -> tuple[str | None, int]:
     """Export a run to a new file, or return its text where `target` is None; also the number of experiments.
 
     Raises NotReady if the file cannot be written.
     """
-    count = await history.total(run.tag)
-    parts = _parts(history, run, form)
+    count = await bench.store.history.total(run.tag)
+    parts = _parts(bench, branch, run, form)
     if target is None:
         text = ""
         async for part in parts:
@@ -38,14 +44,25 @@ async def write_export(history: History, run: Run, form: Format, target: Path | 
     return None, count
 
 
-async def _parts(history: History, run: Run, form: Format) -> AsyncIterator[str]:
+async def _parts(bench: Bench, branch: Branch, run: Run, form: Format) -> AsyncIterator[str]:
     if form == "markdown":
-        yield to_markdown(run, [experiment async for experiment in history.all(run.tag)])
+        yield to_markdown(await account_of(bench, branch, run))
         return
+    layout = await _layout(bench, run, form)
+    yield layout.head
+    async for experiment in bench.store.history.all(run.tag):
+        yield layout.row(experiment)
+    yield layout.end
+
+
+async def _layout(bench: Bench, run: Run, form: Format) -> Layout:
     if form == "tsv":
-        yield "".join(to_tsv([], run.task))
-    async for experiment in history.all(run.tag):
-        if form == "jsonl":
-            yield "".join(to_jsonl([experiment]))
-        elif experiment.status in FINISHED:
-            yield results_line(experiment, run.task) + "\n"
+        return tsv_layout(run.task)
+    if form == "jsonl":
+        return jsonl_layout()
+    noise = noise_of(run, *await bench.store.history.noise(run.tag))
+    sigma = None if run.task.policy == "greedy" else noise.sigma
+    if form == "csv":
+        return csv_layout(run.task, sigma)
+    best = await bench.store.experiments.best(run.tag)
+    return latex_layout(run, sigma, best.id if best else None)

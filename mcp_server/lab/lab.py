@@ -9,7 +9,9 @@ from mcp_server.lab.branch import Branch
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
+from mcp_server.lab.reporting import Reporting
 from mcp_server.lab.setup import Setup
+from mcp_server.lab.tracking import Tracking
 from mcp_server.lab.training import Training
 from mcp_server.lab.verdicts import Verdicts
 from mcp_server.machine.folders import Folders
@@ -27,8 +29,10 @@ class Lab:
         self.setup = Setup(bench, pool, branch)
         self.registering = Registering(bench, branch)
         self.training = Training(bench, pool, branch)
-        self.verdicts = Verdicts(bench, branch)
+        self.reporting = Reporting(bench, branch)
+        self.verdicts = Verdicts(bench, branch, self.reporting)
         self.reading = Reading(bench, pool, branch)
+        self.tracking = Tracking(bench, pool, self.setup, self.verdicts)
 
     @classmethod
     @asynccontextmanager

@@ -7,7 +7,7 @@ from mcp_server.errors import NotReady
 from mcp_server.lab.bench import Bench
 from mcp_server.machine.git import locked
 from mcp_server.research.experiment import Run
-from mcp_server.research.report import to_tsv
+from mcp_server.research.tables import to_tsv
 from mcp_server.research.task import Task
 
 BATCH = 500

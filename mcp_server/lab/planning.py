@@ -16,7 +16,7 @@ from mcp_server.lab.data import prepared_data
 from mcp_server.lab.ledger import usable
 from mcp_server.lab.sources import BUILTIN, Decisions, gather
 from mcp_server.machine.git import Repository, check_path, expand_inputs, find_inputs
-from mcp_server.research.guard import matches
+from mcp_server.research.guard import check_pattern, matches
 from mcp_server.research.task import Direction, Task, check_task, split_command
 from mcp_server.settings import Settings
 
@@ -25,6 +25,9 @@ HARNESS_MARK = re.compile(r"^HARNESS = \"autoresearch-mcp\"", re.MULTILINE)
 
 _LOWER_IS_BETTER = re.compile(r"loss|error|bpb|perplexity|ppl|rmse|mae|mse|latency|seconds", re.IGNORECASE)
 _HIGHER_IS_BETTER = re.compile(r"acc|accuracy|f1|auc|reward|r2|bleu|precision|recall|throughput", re.IGNORECASE)
+
+
+MOST_PATTERNS = 100
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,10 @@ def plan(repository: Repository, commit: str, settings: Settings, tag: str, give
     elif found.values.get("name") == BUILTIN:
         raise InvalidInput("task 'gpt' is not known here", "Use it in a repository with our prepare.py and train.py")
     values = found.values
+    _check_places(values)
     if not values.get("external"):
         _choose_script(repository, commit, found, notes)
     _choose_metric(found, notes)
-    for name in ("results_file", "train_script"):
-        if values.get(name):
-            values[name] = check_path(str(values[name]).removeprefix("./"))
     task = check_task(Task(**{**_defaults(repository, values), **values, "builtin": builtin}))
     task = _with_results_file(repository, commit, tag, task, "results_file" in values)
     if not task.external:
@@ -71,6 +72,21 @@ def plan(repository: Repository, commit: str, settings: Settings, tag: str, give
         _check_globs(repository, commit, task, notes)
         task = _with_inputs(repository, task, values.get("inputs"), notes)
     return Plan(task, tuple(notes), tuple(found.rows(task)))
+
+
+def _check_places(values: dict[str, Any]) -> None:
+    """Raise InvalidInput unless every path and glob stays within the repository."""
+    for name in ("results_file", "train_script"):
+        if values.get(name) is not None:
+            values[name] = check_path(str(values[name]).removeprefix("./"))
+    for name in ("editable", "readonly", "inputs"):
+        patterns = values.get(name) or ()
+        if len(patterns) > MOST_PATTERNS:
+            raise InvalidInput(
+                f"{name} has {len(patterns)} patterns", f"Give at most {MOST_PATTERNS}, such as 'src/**'"
+            )
+        for pattern in patterns:
+            check_pattern(name, pattern)
 
 
 def _is_builtin(repository: Repository, commit: str, given: Mapping[str, Any], found: Decisions) -> bool:
@@ -109,13 +125,13 @@ def _choose_script(repository: Repository, commit: str, found: Decisions, notes:
         script = "train.py"
         notes.append("The training script is train.py.")
         found.decide("train_script", script, "found in the repository")
-    if script and script.removeprefix("./") not in files:
+    if script is not None and script not in files:
         exists = (repository.root / script).exists()
         raise InvalidInput(
             f"train_script {script!r} is not in the commit that the run starts from",
             "Commit it first: runs start from the committed state" if exists else _instead(script, files),
         )
-    values["train_script"] = (script or "").removeprefix("./")
+    values["train_script"] = script or ""
     words = os.path.relpath(values["train_script"] or ".", values.get("folder") or ".")
     found.decide("command", f"python {shlex.quote(words)}", "from the script")
 
@@ -215,6 +231,8 @@ def _check_globs(repository: Repository, commit: str, task: Task, notes: list[st
 def _with_results_file(repository: Repository, commit: str, tag: str, task: Task, chosen: bool) -> Task:
     """The task with a results file that can be appended to: another by default, where the usual one is taken."""
     reason = usable(repository.root / task.results_file, task)
+    if not (repository.root / task.results_file).resolve().is_relative_to(repository.root.resolve()):
+        reason = reason or "leads out of the repository"
     if task.results_file in repository.files(commit):
         reason = "is a committed file"
     if not reason:

@@ -196,13 +196,13 @@ class Reading:
     async def export(
         self,
         tag: Tag = None,
-        format: Literal["tsv", "jsonl", "markdown"] = "tsv",  # noqa: A002 - the name that users know
+        format: Literal["tsv", "jsonl", "markdown", "csv", "latex"] = "tsv",  # noqa: A002 - the name that users know
         path: Annotated[str | None, "File to write, relative to the repository; default: return the text"] = None,
     ) -> Exported:
-        """Export a run as results.tsv, JSON lines or a Markdown report."""
+        """Export a run as results.tsv, JSON lines, a Markdown report, or a table for a paper (csv, latex)."""
         run = await self._run(tag)
         target = None if path is None else _export_path(self._bench.repository.root, path)
-        text, count = await write_export(self._bench.store.history, run, format, target)
+        text, count = await write_export(self._bench, self._branch, run, format, target)
         return Exported(
             format=format,
             experiments=count,

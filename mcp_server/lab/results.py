@@ -152,6 +152,7 @@ class Completed:
     branch_commit: str | None = None
     displaced: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    report: str | None = None
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,18 @@ class Stopped:
     experiment_id: str
     trial_id: str | None
     status: Literal["stopped", "stopping", "not_training"]
+    next_action: str
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A report on a run: its Markdown, or the file that it was written to."""
+
+    tag: str
+    ended: bool
+    experiments: int
+    text: str | None
+    path: str | None
     next_action: str
 
 

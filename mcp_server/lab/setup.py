@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
@@ -14,6 +15,7 @@ from mcp_server.lab.branch import Branch
 from mcp_server.lab.ledger import list_results
 from mcp_server.lab.planning import Plan, plan
 from mcp_server.lab.pool import Pool
+from mcp_server.lab.reporting import SUMMARY
 from mcp_server.lab.results import SetUp
 from mcp_server.lab.sources import Decisions
 from mcp_server.lab.views import plain, view
@@ -64,7 +66,7 @@ class Setup:
         """
         arguments = {key: value for key, value in locals().items() if key != "self" and value is not None}
         chosen = {key: value for key, value in arguments.items() if key in CONFIG or (key == "external" and value)}
-        name = check_name("tag", _today() if tag is None else tag)
+        name = check_name("tag", today() if tag is None else tag)
         if agent is not None:
             check_name("agent name", agent)
         if resume:
@@ -75,7 +77,7 @@ class Setup:
                 f"Continue it with setup_run(tag={taken.tag!r}, resume=true), or choose another tag",
             )
         repository = self._bench.repository
-        commit = await self._bench.run(repository.resolve, base_ref or "HEAD")
+        commit = await self._bench.run(repository.resolve, "HEAD" if base_ref is None else base_ref)
         planned = await self._bench.run(plan, repository, commit, self._bench.settings, name, chosen)
         devices = await self._pool.devices()
         run = _new_run(name, commit, planned, devices)
@@ -112,13 +114,23 @@ class Setup:
         notes += await self._branch.settle(run)
         tip = await self._branch.tip(run)
         name, desk = await self._take_desk(run, agent, tip)
-        head = await self._bench.run(desk.workspace.head)
-        if not await self._bench.run(desk.workspace.is_clean):
-            notes.append("The workspace holds edits that are not registered yet.")
-        elif head != tip and not await self._bench.store.experiments.open_at(run.tag, head):
-            await self._bench.run(desk.workspace.move_to, tip)
+        async with desk.lock:
+            notes += await self._bring_up(run, desk, tip)
         await self._pool.wake(run.device_type)
         return await self._answer(run, name, desk, notes, await self._next(run))
+
+    async def _bring_up(self, run: Run, desk: Desk, tip: str) -> list[str]:
+        """Move a workspace to the best where nothing would be lost; returns what the agent should know of it."""
+        try:
+            await self._bench.catch_up(desk, await self._bench.store.history.open(run.tag, OPEN_SHOWN))
+        except WrongState as error:  # it holds files that are too large to be registered
+            return [str(error)]
+        head = await self._bench.run(desk.workspace.head)
+        if not await self._bench.run(desk.workspace.is_clean):
+            return ["The workspace holds edits that are not registered yet."]
+        if head != tip and not await self._bench.store.experiments.open_at(run.tag, head):
+            await self._bench.run(desk.workspace.move_to, tip)
+        return []
 
     async def _take_desk(self, run: Run, agent: str | None, tip: str) -> tuple[str, Desk]:
         """The named agent's desk; else the one held already, the first that is free, or a new one."""
@@ -140,7 +152,7 @@ class Setup:
     async def _left_out(self, run: Run) -> list[str]:
         paths = await self._bench.run(self._bench.repository.uncommitted)
         outside = {run.task.results_file, *run.task.inputs}
-        paths = [path for path in paths if path.rstrip("/") not in outside and not path.startswith(".autoresearch")]
+        paths = [path for path in paths if path.rstrip("/") not in outside and not _is_ours(path)]
         if not paths:
             return []
         shown = ", ".join(paths[:20]) + (f" and {len(paths) - 20} more" if len(paths) > 20 else "")
@@ -224,9 +236,15 @@ _CONFIRM = (
 _FIRST_EXTERNAL = "Measure the unchanged code, then register and complete it with its metrics: it is the baseline"
 
 
-def _today() -> str:
-    today = datetime.now(UTC).astimezone()
-    return f"{MONTHS[today.month - 1]}{today.day}"
+def _is_ours(path: str) -> bool:
+    """Whether a path is the state folder, or the report of an earlier run."""
+    return path.startswith(".autoresearch") or PurePosixPath(path).name.startswith(SUMMARY)
+
+
+def today() -> str:
+    """The tag of a run that is given none, such as `mar8`."""
+    now = datetime.now(UTC).astimezone()
+    return f"{MONTHS[now.month - 1]}{now.day}"
 
 
 def _new_run(tag: str, commit: str, planned: Plan, devices: list[Device]) -> Run:
@@ -262,6 +280,10 @@ def _check_same(run: Run, given: Mapping[str, Any]) -> None:
     """Raise InvalidInput, naming them, where arguments differ from the run's config."""
     for name, value in given.items():
         if name == "task":
+            if value != ("gpt" if run.task.builtin else None):
+                raise InvalidInput(
+                    f"run {run.tag!r} is not of the task {value!r}", "Leave task out to resume the run as it is"
+                )
             continue
         wanted = tuple(value) if isinstance(value, list) else value
         present = getattr(run.task, name)

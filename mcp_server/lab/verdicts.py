@@ -11,6 +11,7 @@ from mcp_server.lab.branch import Branch
 from mcp_server.lab.decisions import decision, restatement
 from mcp_server.lab.gathering import gather
 from mcp_server.lab.ledger import list_results
+from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
 from mcp_server.machine.store.verdicts import Restatement
@@ -26,9 +27,10 @@ ACTIONS: Mapping[str, Action] = {"keep": "keep_commit", "needs_confirmation": "c
 class Verdicts:
     """Judges experiments."""
 
-    def __init__(self, bench: Bench, branch: Branch) -> None:
+    def __init__(self, bench: Bench, branch: Branch, reporting: Reporting) -> None:
         self._bench = bench
         self._branch = branch
+        self._reporting = reporting
 
     async def complete(
         self,
@@ -71,6 +73,7 @@ class Verdicts:
         await list_results(self._bench, run)
         streak = await store.history.consecutive_crashes(run.tag)
         updated, _ = await self._move_workspace(run, experiment)
+        standing = await self._reporting.after_verdict(run)
         return Crashed(
             experiment_id=experiment_id,
             status="crash",
@@ -79,7 +82,7 @@ class Verdicts:
             action="git_reset",
             reason=experiment.reason,
             workspace_updated=updated,
-            next_action=_after_crash(run, streak),
+            next_action=_at_the_end(run, standing) if standing.ended else _after_crash(run, streak),
         )
 
     async def set_strategy(
@@ -125,6 +128,8 @@ class Verdicts:
         squares, dof = await self._bench.store.history.noise(run.tag)
         displaced = await self._branch.displaced(run, experiment) if experiment.status == "keep" else []
         streak = await self._bench.store.history.consecutive_crashes(run.tag)
+        standing = await self._reporting.after_verdict(run)
+        following = await self._next(run, experiment, best, streak, updated, reopened)
         return Completed(
             experiment_id=experiment.id,
             status=_decided(experiment),
@@ -137,14 +142,15 @@ class Verdicts:
             reason=experiment.reason,
             workspace_updated=updated,
             origin=experiment.origin,
-            next_action=await self._next(run, experiment, best, streak, updated, reopened),
+            next_action=_at_the_end(run, standing) if standing.ended else following,
             numbers=asdict(experiment.numbers) if experiment.numbers else None,
             best_error=error_of(run, best, noise_of(run, squares, dof)),
             runs=experiment.runs,
             reopened=reopened,
             branch_commit=experiment.branch_commit,
             displaced=[other.id for other in displaced],
-            notes=[*notes, *([note] if note else [])],
+            notes=[*notes, *([note] if note else []), *standing.notes],
+            report=str(standing.summary) if standing.summary else None,
         )
 
     async def _next(
@@ -160,7 +166,7 @@ class Verdicts:
         if reopened:
             return f"Call train({reopened[0]!r}): measured against the new mean of the best, it may be better after all"
         if experiment.status != "needs_confirmation":
-            return _after(run, experiment, best, streak, updated)
+            return _after(run, experiment, streak, updated)
         if best is None and not experiment.unchanged:
             return "Register with no change and train and complete that baseline; then complete this one"
         trials = await self._bench.store.trials.of(experiment.id)
@@ -179,16 +185,17 @@ class Verdicts:
         if run.task.external:
             return False, ""
         try:
-            desk = await self._bench.desk_of(run, experiment.agent)
-            if desk is None:
-                return False, f"Workspace {experiment.agent} is in use by another server and was not touched."
-            return await self._move_desk(run, experiment, desk)
+            async with self._bench.borrowed_desk(run, experiment.agent) as desk:
+                if desk is None:
+                    return False, f"Workspace {experiment.agent} is in use by another server and was not touched."
+                return await self._move_desk(run, experiment, desk)
         except ResearchError as error:  # the verdict stands, whatever became of the workspace
             return False, f"The workspace was not moved: {error}"
 
     async def _move_desk(self, run: Run, experiment: Experiment, desk: Desk) -> tuple[bool, str]:
         tip = await self._branch.tip(run)
         async with desk.lock:
+            await self._bench.catch_up(desk, [experiment])
             head = await self._bench.run(desk.workspace.head)
             if not await self._bench.run(desk.workspace.is_clean):
                 return False, f"The workspace holds newer edits, on top of {head[:7]}; they stay."
@@ -282,11 +289,15 @@ def _decided(experiment: Experiment) -> Decided:
     return experiment.status
 
 
-def _after(run: Run, experiment: Experiment, best: Experiment | None, streak: int, updated: bool) -> str:
+def _at_the_end(run: Run, standing: Standing) -> str:
+    """What is left to do when a run is over."""
+    where = f"show the user {standing.summary}" if standing.summary else f"show the user report(tag={run.tag!r})"
+    return f"The run is over, {standing.ended}: {where}; finalize(tag={run.tag!r}) shows what to merge"
+
+
+def _after(run: Run, experiment: Experiment, streak: int, updated: bool) -> str:
     if experiment.status == "crash":
         return _after_crash(run, streak)
-    if best and best.value is not None and run.task.reached(best.value):
-        return f"The target is reached: call summary(tag={run.tag!r}) and report to the user"
     place = "" if updated or run.task.external else "; the workspace still holds other work"
     return f"Call suggest(tag={run.tag!r}), then register the next idea{place}"
 

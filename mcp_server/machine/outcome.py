@@ -5,6 +5,8 @@ An error is a sentence of ours: what it has from the log stands in it as a quota
 
 import re
 import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mcp_server.machine.child import Exit
@@ -15,6 +17,8 @@ from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite
 
 LONGEST_ERROR = 2500
+SHOWN = 5
+"""Paths that an error names."""
 LONGEST_QUOTE = 1000
 LOOKED_AT = 64 * 1024
 """Characters at the end of a log in which the reason of a failure is looked for."""
@@ -26,13 +30,32 @@ _OUT_OF_MEMORY = re.compile(
 _TRACEBACK = "Traceback (most recent call last):"
 
 
+@dataclass(frozen=True)
+class Changed:
+    """What a training changed that it had to leave alone: inputs, fixed files of its checkout, installed packages."""
+
+    inputs: Sequence[str] = ()
+    fixed: Sequence[str] = ()
+    packages: Sequence[str] = ()
+
+    def fault(self) -> str:
+        """Why that makes the trial worth nothing; empty where nothing was changed."""
+        told = {"the inputs": self.inputs, "the read-only files": self.fixed, "the installed packages": self.packages}
+        for what, names in told.items():
+            if names:
+                more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+                todo = "Write only new files, and below AUTORESEARCH_OUT."
+                return f"Invalid: {what} {', '.join(names[:SHOWN])}{more} changed while it trained. {todo}"
+        return ""
+
+
 def ending(
     task: Task,
     end: Exit,
     text: str,
     ended_at: float,
     checkout: Path,
-    changed: list[str],
+    changed: Changed,
     hint: str | None,
     measured: Measured | None = None,
 ) -> Ending:
@@ -42,7 +65,7 @@ def ending(
         text: all that is kept of its log.
         ended_at: seconds since the epoch.
         checkout: the folder that it ran in.
-        changed: the inputs that were changed while it ran.
+        changed: what it changed although it had to leave it alone.
         hint: what to do about a file that it missed, see `git.missing_hint`.
         measured: what checks and scorer said, where they were run.
     """
@@ -69,7 +92,7 @@ def ended_well(task: Task, end: Exit) -> bool:
 
 
 def _status(
-    task: Task, end: Exit, text: str, metrics: dict[str, Scalar], changed: list[str], hint: str | None
+    task: Task, end: Exit, text: str, metrics: dict[str, Scalar], changed: Changed, hint: str | None
 ) -> tuple[TrialStatus, str]:
     """The status and, for all but a good end, why."""
     if end.by == "stop":
@@ -84,10 +107,8 @@ def _status(
         )
     if not ended_well(task, end):
         return "failed", _failure(end.code, text, hint)
-    if changed:
-        return "failed", (
-            f"Invalid: the inputs {', '.join(changed)} changed while it trained. Write only below AUTORESEARCH_OUT."
-        )
+    if fault := changed.fault():
+        return "failed", fault
     if task.metric not in metrics:
         return "failed", (
             f'It printed no metric {task.metric}: print a line "{task.metric}: value" at the end. '

@@ -78,7 +78,8 @@ class Run:
     Attributes:
         base_commit: the committed state that the run started from.
         device_kind: `cuda`, `mps` or `cpu`; results of other kinds are never compared with this run's.
-        manual_mode: the strategy mode set by hand, or None for `auto`.
+        manual_mode: the strategy mode set by hand, or None for `auto`; `manual_ratio` and `manual_temperature` replace
+            the mode's own where they were given.
         created_at: seconds since the epoch.
     """
 
@@ -91,6 +92,8 @@ class Run:
     created_at: float
     manual_mode: str | None = None
     manual_reason: str = ""
+    manual_ratio: float | None = None
+    manual_temperature: float | None = None
 
     @property
     def device_type(self) -> str:
@@ -108,7 +111,8 @@ class Experiment:
         value: the run's metric, once there is a verdict with a finite value: the mean of the runs that count.
         delta: improvement over the best at the time of the verdict, under noise over its own base; positive is better.
         best_before: the best value at the time of the verdict.
-        decided: 1 for the run's first verdict, 2 for the second, ...
+        decided: 1 for the run's first verdict, 2 for the second, ...; below 1 where an earlier session gave it, whose
+            table was imported.
         branch_commit: for a keep, the commit that the branch was moved to (its tree is the measured tree).
         numbers: what the last verdict rests on, where it was given under noise.
         accepted_loss: what a simplification may have cost, in units of the metric.
@@ -150,6 +154,11 @@ class Experiment:
     runs: int = 0
     squares: float = 0.0
     dof: int = 0
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was taken from the table of an earlier session, as reported there."""
+        return self.decided is not None and self.decided < 1
 
     @property
     def unchanged(self) -> bool:

@@ -1,184 +1,219 @@
-"""A run's history for people and other programs: results.tsv, JSON lines, a Markdown summary, the points of a chart.
+"""The report on a run as Markdown: what was found, how sure it is, what did not work, and what to try next."""
 
-Everything is made in one pass over an iterator of experiments in order of `number`, so an export can stream.
-"""
-
-import json
-import math
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
 
+from mcp_server.research.evidence import Count, Evidence
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
-from mcp_server.research.task import Task
-from mcp_server.research.verdict import finite, show
+from mcp_server.research.guidance import noise_text
+from mcp_server.research.suggestions import suggest
+from mcp_server.research.tables import words
+from mcp_server.research.task import Category
+from mcp_server.research.verdict import show
 
-SHOWN_KEEPS, SHOWN_LAST, SHOWN_LESSONS = 50, 5, 10
+IMPROVEMENTS, FAILURES, LESSONS, DISPLACED = 20, 3, 10, 10
+"""The most that a report names: improvements, failures of each category, lessons, keeps to apply again."""
+STEPS = 5
+"""The most next steps that it recommends; `suggest` gives at least three where the script has something to try."""
+NAMES: Mapping[Status, str] = {"keep": "kept", "discard": "discarded", "crash": "crashed"}
 
 
 @dataclass(frozen=True)
-class Point:
-    """One experiment of a chart.
+class Account:
+    """All that a report is made from; "the period" is the whole run, or what came after `since`.
 
     Attributes:
-        value: the metric; None for a crash.
-        best: the best value up to and including this experiment; None before there is one.
-        label: what a kept experiment did, in a few words; empty for the others.
+        evidence: of the run as it now is.
+        counts: experiments of the period by status.
+        categories: tries and keeps of the period.
+        improvements: what was kept in the period, the largest gain first, without the baseline.
+        failures: for each category the latest of the period that were not kept, near misses included.
+        lessons: of the period, the newest first.
+        displaced: keeps that the present best does not contain, the newest first.
+        training_seconds: wall seconds that trials took on their devices, over the whole run.
+        now: seconds since the epoch.
+        since: the period's begin in seconds since the epoch; None for the whole run.
+        before: the best when the period began.
+        error: the standard error of the best's value; None where it is not known.
+        ended: why the run is over; empty while it goes on.
+        imported: how many experiments were taken from a table of an earlier session.
     """
 
-    number: int
-    id: str
-    status: Status
-    value: float | None
-    best: float | None
-    label: str
+    run: Run
+    evidence: Evidence
+    counts: Mapping[Status, int]
+    now: float
+    categories: Mapping[Category, Count] = field(default_factory=dict)
+    improvements: Sequence[Experiment] = ()
+    failures: Mapping[Category, Sequence[Experiment]] = field(default_factory=dict)
+    lessons: Sequence[Experiment] = ()
+    displaced: Sequence[Experiment] = ()
+    training_seconds: float = 0.0
+    since: float | None = None
+    before: Experiment | None = None
+    error: float | None = None
+    ended: str = ""
+    imported: int = 0
 
 
-def results_line(experiment: Experiment, task: Task) -> str:
-    """One line of results.tsv, without its end: commit, value, memory in GiB, status, description."""
-    crashed = experiment.status == "crash"
-    value = 0.0 if crashed or experiment.value is None else experiment.value
-    memory = None if crashed else finite(experiment.metrics.get("peak_vram_mb"))
-    words = " ".join((experiment.description or experiment.hypothesis).split())
-    return f"{experiment.commit[:7]}\t{value:.6f}\t{(memory or 0.0) / 1024:.1f}\t{experiment.status}\t{words}"
-
-
-def to_tsv(experiments: Iterable[Experiment], task: Task) -> Iterator[str]:
-    """The lines of results.tsv, each with its end: the header, then every finished experiment."""
-    yield f"commit\t{task.metric}\tmemory_gb\tstatus\tdescription\n"
-    for experiment in experiments:
-        if experiment.status in FINISHED:
-            yield results_line(experiment, task) + "\n"
-
-
-def to_jsonl(experiments: Iterable[Experiment]) -> Iterator[str]:
-    """One line of strict JSON for each experiment, with its end; NaN and infinity are written as text."""
-    for experiment in experiments:
-        row = {name: value for name, value in vars(experiment).items() if name != "request"}
-        yield json.dumps(_strict(row), ensure_ascii=False) + "\n"
-
-
-def chart(experiments: Iterable[Experiment], task: Task) -> Iterator[Point]:
-    """The finished experiments as points with the best so far."""
-    best: float | None = None
-    for e in experiments:
-        if e.status not in FINISHED:
-            continue
-        value = None if e.status == "crash" else e.value
-        kept = e.status == "keep" and value is not None
-        if kept and value is not None and (best is None or task.improvement(value, best) > 0):
-            best = value
-        yield Point(e.number, e.id, e.status, value, best, _words(e) if kept else "")
-
-
-def to_markdown(run: Run, experiments: Iterable[Experiment]) -> str:
-    """A page on the run: best against baseline, counts, categories, progression, the last five, lessons."""
-    tally = _Tally(run.task)
-    for experiment in experiments:
-        tally.add(experiment)
-    task = run.task
-    goal = "lower" if task.direction == "minimize" else "higher"
+def to_markdown(account: Account) -> str:
+    """The report, as a page that stands by itself."""
+    title = "Summary" if account.ended else "Progress"
     sections = [
-        f"# Run {_safe(run.tag)}\n\n`{task.metric}`, {goal} is better; {task.time_budget_seconds:g} s a training.",
-        _headline(tally),
-        _categories(tally),
-        _table("Progression", tally.keeps, task),
-        _table("Last experiments", tally.last, task),
-        _lessons(tally),
+        f"# {title} of run {safe(account.run.tag)}\n\n{_opening(account)}",
+        _result(account),
+        _improvements(account),
+        _failures(account),
+        _list("Worth applying again", _displaced(account)),
+        _list("Lessons", [f"{safe(e.id)} ({e.status}): {safe(e.lesson)}" for e in account.lessons[:LESSONS]]),
+        _list("Recommended next steps", [safe(step) for step in next_steps(account)], "1."),
+        _conditions(account),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-@dataclass
-class _Tally:
-    """What one pass over a history collects, in bounded memory."""
-
-    task: Task
-    best: Experiment | None = None
-    baseline: Experiment | None = None
-    statuses: Counter[str] = field(default_factory=Counter)
-    tries: Counter[str] = field(default_factory=Counter)
-    kept: Counter[str] = field(default_factory=Counter)
-    keeps: deque[Experiment] = field(default_factory=lambda: deque(maxlen=SHOWN_KEEPS))
-    last: deque[Experiment] = field(default_factory=lambda: deque(maxlen=SHOWN_LAST))
-    lessons: deque[Experiment] = field(default_factory=lambda: deque(maxlen=SHOWN_LESSONS))
-
-    def add(self, e: Experiment) -> None:
-        self.statuses[e.status] += 1
-        if e.status not in FINISHED:
-            return
-        self.tries[e.category] += 1
-        self.last.append(e)
-        if e.lesson:
-            self.lessons.append(e)
-        if e.status == "keep" and e.value is not None:
-            self.kept[e.category] += 1
-            self.keeps.append(e)
-            self.baseline = self.baseline or e
-            best = self.best.value if self.best else None
-            if best is None or self.task.improvement(e.value, best) > 0:
-                self.best = e
+def next_steps(account: Account) -> list[str]:
+    """What to do next, by the record: at most five steps, what is owed first."""
+    again = [
+        f"{e.id} was kept and is not in the best: apply its change ({words(e)}) once more."
+        for e in account.displaced[:1]
+    ]
+    return [*again, *suggest(account.run, account.evidence).suggestions][:STEPS]
 
 
-def _headline(tally: _Tally) -> str:
-    finished = sum(tally.statuses[status] for status in FINISHED)
-    counts = ", ".join(f"{number} {status}" for status, number in sorted(tally.statuses.items())) or "no experiments"
-    lines = [f"- Experiments: {counts}"]
-    if finished:
-        lines.append(f"- Kept: {tally.statuses['keep']} of {finished} ({tally.statuses['keep'] / finished:.0%})")
-    best, baseline = tally.best, tally.baseline
-    if best is None or baseline is None or best.value is None or baseline.value is None:
-        return "\n".join([*lines, "- Best: none yet"])
-    gain = tally.task.improvement(best.value, baseline.value)
-    percent = f", {gain / abs(baseline.value):.2%}" if baseline.value else ""
-    lines.insert(0, f"- Best: **{show(best.value)}** by {_safe(best.id)} ({best.commit[:7]}), {_safe(_words(best))}")
-    lines.insert(1, f"- Baseline: {show(baseline.value)}; better by {show(gain)}{percent}")
-    return "\n".join(lines)
-
-
-def _categories(tally: _Tally) -> str:
-    if not tally.tries:
-        return ""
-    rows = [f"| {category} | {tries} | {tally.kept[category]} |" for category, tries in tally.tries.most_common()]
-    return "\n".join(["## Categories", "", "| category | tried | kept |", "|---|---:|---:|", *rows])
-
-
-def _table(title: str, experiments: Iterable[Experiment], task: Task) -> str:
-    rows = []
-    for e in experiments:
-        value = "" if e.value is None or e.status == "crash" else show(e.value)
-        delta = "" if e.delta is None else f"{e.delta:+.6g}"
-        rows.append(f"| {_safe(e.id)} | {e.status} | {value} | {delta} | {e.category} | {_safe(_words(e))} |")
-    if not rows:
-        return ""
-    head = [f"| experiment | status | {task.metric} | better by | category | what |", "|---|---|---:|---:|---|---|"]
-    return "\n".join([f"## {title}", "", *head, *rows])
-
-
-def _lessons(tally: _Tally) -> str:
-    if not tally.lessons:
-        return ""
-    return "\n".join(["## Lessons", "", *(f"- {_safe(e.id)} ({e.status}): {_safe(e.lesson)}" for e in tally.lessons)])
-
-
-def _words(e: Experiment) -> str:
-    words = " ".join((e.description or e.hypothesis).split())
-    return words if len(words) <= 100 else words[:99] + "…"
-
-
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Text from an agent inside a Markdown table or list: one line, no markup of its own."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return "".join(f"\\{character}" if character in "\\|`*_[]" else character for character in text)
 
 
-def _strict(value: Any) -> Any:
-    """The value as JSON can carry it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict) or hasattr(value, "items"):
-        return {name: _strict(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(inner) for inner in value]
-    return value
+def _opening(account: Account) -> str:
+    task = account.run.task
+    goal = "lower" if task.direction == "minimize" else "higher"
+    period = f" This is what happened since {_moment(account.since)}." if account.since is not None else ""
+    state = f"The run is over: {account.ended}." if account.ended else f"As of {_moment(account.now)}."
+    return f"`{task.metric}`, {goal} is better. {state}{period}"
+
+
+def _result(account: Account) -> str:
+    rows = [*_scores(account), ("Experiments", _counts(account))]
+    if account.imported:
+        rows.append(("Imported", f"{account.imported} of an earlier session, as they were reported; not measured here"))
+    task = account.run.task
+    if task.policy == "greedy":
+        noise = "not measured: policy greedy keeps whatever came out better once"
+    else:
+        noise = noise_text(account.evidence, task.metric)
+    return "\n".join(["## Result", "", *_grid([*rows, ("Noise", noise)])])
+
+
+def _scores(account: Account) -> Iterator[tuple[str, str]]:
+    """Baseline, best and gain, as far as there are any."""
+    baseline, best, task = account.evidence.baseline, account.evidence.best, account.run.task
+    if baseline is None or best is None or baseline.value is None or best.value is None:
+        yield "Best", "none yet"
+        return
+    start, name = (account.before, "Best before") if account.since is not None else (baseline, "Baseline")
+    if start is not None and start.value is not None:
+        yield name, f"{show(start.value)} by {safe(start.id)}"
+    error = f" ± {show(account.error)}" if account.error is not None else ""
+    yield "Best", f"**{show(best.value)}{error}** by {safe(best.id)} ({best.commit[:7]}): {safe(words(best))}"
+    yield "Confirmed", _confirmed(account, best)
+    if start is not None and start.value is not None:
+        gain = task.improvement(best.value, start.value)
+        yield "Better by", show(gain) + (f" ({gain / abs(start.value):.2%})" if start.value else "")
+
+
+def _confirmed(account: Account, best: Experiment) -> str:
+    if best.origin == "reported":
+        return "no: as it was reported"
+    standing = account.evidence.standing
+    if standing is None:
+        return "no: policy greedy measures once"
+    runs = f"{standing.runs} run{'s' if standing.runs > 1 else ''}"
+    return f"yes, the mean of {runs}" if standing.confirmed else f"no, {runs}: likely optimistic"
+
+
+def _counts(account: Account) -> str:
+    total = sum(account.counts.values())
+    finished = sum(account.counts.get(status, 0) for status in FINISHED)
+    most = account.run.task.max_experiments
+    parts = [f"{number} {NAMES.get(status, status)}" for status, number in sorted(account.counts.items())]
+    rate = f"; {account.counts.get('keep', 0) / finished:.0%} kept" if finished else ""
+    of_most = f" of {most}" if most is not None and account.since is None else ""
+    return f"{total}{of_most}: {', '.join(parts)}{rate}" if total else f"none{of_most}"
+
+
+def _improvements(account: Account) -> str:
+    if not account.improvements:
+        return ""
+    head = f"| | change | {account.run.task.metric} | better by | runs | category | experiment |"
+    rows = [
+        f"| {place} | {safe(words(e))} | {_value(e)} | {show(e.delta or 0.0)} | {e.runs or ''} | {e.category} | "
+        f"{safe(e.id)} ({e.commit[:7]}) |"
+        for place, e in enumerate(account.improvements[:IMPROVEMENTS], 1)
+    ]
+    title = "Improvements, the largest first"
+    return "\n".join([f"## {title}", "", head, "|---:|---|---:|---:|---:|---|---|", *rows])
+
+
+def _failures(account: Account) -> str:
+    """What was not kept, by category, the most tried first."""
+    lines = []
+    for category, count in sorted(account.categories.items(), key=lambda each: (-each[1].tries, each[0])):
+        failed = account.failures.get(category, ())
+        if not failed:
+            continue
+        lines += [f"- **{category}**: {count.tries - count.keeps} of {count.tries} not kept"]
+        lines += [f"  - {safe(e.id)}: {safe(words(e))} ({_outcome(e)})" for e in failed[:FAILURES]]
+    return "\n".join(["## What did not work", "", *lines]) if lines else ""
+
+
+def _displaced(account: Account) -> list[str]:
+    return [
+        f"{safe(e.id)} ({e.commit[:7]}): {safe(words(e))}, {_value(e)}, better by {show(e.delta or 0.0)} than what it "
+        "was made from; the best was made without it"
+        for e in account.displaced[:DISPLACED]
+    ]
+
+
+def _conditions(account: Account) -> str:
+    run, task = account.run, account.run.task
+    name = run.platform.get("device_name", "")
+    device = run.device_kind if name.casefold() in ("", run.device_kind) else f"{run.device_kind}, {name}"
+    last = account.evidence.recent[0].decided_at if account.evidence.recent else None
+    rows = [
+        ("Began", _moment(run.created_at)),
+        ("Last verdict", _moment(last) if last else "none yet"),
+        ("Platform", f"{safe(device)}, {run.platform.get('devices', '1')} device(s)"),
+        ("Budget", f"{task.time_budget_seconds:g} s a training; {account.training_seconds / 60:.1f} minutes trained"),
+        ("Command", safe(task.command)),
+        ("Policy", task.policy + (", external" if task.external else "")),
+        ("Branch", f"{safe(run.branch)}, from {run.base_commit[:12]}"),
+    ]
+    return "\n".join(["## Conditions", "", *_grid(rows)])
+
+
+def _grid(rows: Sequence[tuple[str, str]]) -> list[str]:
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+def _list(title: str, lines: Sequence[str], mark: str = "-") -> str:
+    return "\n".join([f"## {title}", "", *(f"{mark} {line}" for line in lines)]) if lines else ""
+
+
+def _value(e: Experiment) -> str:
+    return "" if e.value is None or e.status == "crash" else show(e.value)
+
+
+def _outcome(e: Experiment) -> str:
+    if e.status == "crash":
+        reason = safe(e.reason)
+        return f"crashed: {reason[:120]}" if reason else "crashed"
+    kind = "near miss" if e.near_miss else "worse"
+    return f"{kind} by {show(abs(e.delta))}" if e.delta else kind
+
+
+def _moment(seconds: float | None) -> str:
+    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

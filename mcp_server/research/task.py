@@ -49,7 +49,12 @@ DEPENDENCY_FILES = (
 )
 """Read-only whatever `editable` says: a changed dependency changes what every other experiment meant."""
 
+LONGEST_COMMAND = 4000
+"""Characters."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+"""Names that Windows, and so a repository that is shared with it, cannot give to a file."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +134,10 @@ class Task:
 
 def check_name(kind: str, name: str) -> str:
     """Return `name` if it can be a tag or an agent's name (and so part of a git ref); else raise InvalidInput."""
-    if not _NAME.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
+    faulty = not _NAME.fullmatch(name) or ".." in name or name.lower().endswith((".", ".lock"))
+    if faulty or _DEVICE.fullmatch(name):
         raise InvalidInput(
-            f"{name!r} cannot be a {kind}",
+            f"{name[:200]!r} cannot be a {kind}",
             "Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit, "
             "without '..' and not ending in '.' or '.lock', for example 'mar8'",
         )
@@ -140,9 +146,9 @@ def check_name(kind: str, name: str) -> str:
 
 def check_task(task: Task) -> Task:
     """Return `task` if its values make sense together; else raise InvalidInput naming the argument."""
-    if not re.fullmatch(r"[A-Za-z_][\w./@-]*", task.metric):
+    if not re.fullmatch(r"[A-Za-z_][\w./@-]{0,63}", task.metric, re.ASCII):
         raise InvalidInput(
-            f"metric {task.metric!r} is not a name", "Give the key that the script prints, e.g. val_loss"
+            f"metric {task.metric[:200]!r} is not a name", "Give the key that the script prints, e.g. val_loss"
         )
     if not math.isfinite(task.time_budget_seconds) or not 0 < task.time_budget_seconds <= 7 * 86400:
         raise InvalidInput(
@@ -192,6 +198,11 @@ def _check_scoring(task: Task) -> None:
 
 def split_command(command: str) -> list[str]:
     """Split a command as a shell would, without running one; raises InvalidInput where quotes do not close."""
+    if len(command) > LONGEST_COMMAND or any(char in command for char in "\0\r\n"):
+        said = f"has {len(command)} characters" if len(command) > LONGEST_COMMAND else f"{command!r} has several lines"
+        raise InvalidInput(
+            f"command {said}", "Put it into a script of the repository, and give the command that runs that"
+        )
     try:
         words = shlex.split(command)
     except ValueError as error:

@@ -8,7 +8,6 @@ import pytest
 from mcp_server.research.experiment import Ending
 from mcp_server.research.metrics import find_metric
 from mcp_server.research.task import Task
-from tests.machine.test_training import ending
 
 
 def measured(yard: Any, script: str, files: dict[str, str] | None = None, **fields: Any) -> Ending:
@@ -17,7 +16,7 @@ def measured(yard: Any, script: str, files: dict[str, str] | None = None, **fiel
         (yard.repo / name).parent.mkdir(parents=True, exist_ok=True)
         (yard.repo / name).write_text(text)
     task: Task = replace(yard.task(), **fields)
-    return ending(yard, script, task)
+    return yard.ending(script, task)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ class _Merge:
 
 
 def _without_knobs(ours: bytes, old: bytes, theirs: bytes) -> tuple[bytes, Mapping[str, KnobValue]]:
-    """`theirs` without the knobs that it alone set, and these knobs.
+    """`theirs` without the knobs that it alone set or that both set alike, and those that it alone set.
 
     Knobs stand line under line, where a merge by lines takes any two changes for a conflict.
     """
@@ -174,9 +174,10 @@ def _without_knobs(ours: bytes, old: bytes, theirs: bytes) -> tuple[bytes, Mappi
         before, after, present = (text.decode("utf-8") for text in (old, theirs, ours))
         changed, mine = changed_knobs(before, after), changed_knobs(before, present)
         own = {name: pair for name, pair in changed.items() if name not in mine and name in read_knobs(present)}
-        if not own:
+        agreed = {name: pair for name, pair in changed.items() if repr(mine.get(name)) == repr(pair)}
+        if not own and not agreed:
             return theirs, {}
-        plain = write_knobs(after, {name: value for name, (value, _) in own.items()})
+        plain = write_knobs(after, {name: value for name, (value, _) in (own | agreed).items()})
         return plain.encode(), {name: value for name, (_, value) in own.items()}
     except (InvalidInput, UnicodeDecodeError, RecursionError):
         return theirs, {}

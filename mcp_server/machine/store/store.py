@@ -7,8 +7,10 @@ from pathlib import Path
 
 from mcp_server.machine.store.connection import Database
 from mcp_server.machine.store.experiments import Experiments
+from mcp_server.machine.store.fleet import Fleet
 from mcp_server.machine.store.history import History
 from mcp_server.machine.store.memory import Memory
+from mcp_server.machine.store.periods import Periods
 from mcp_server.machine.store.runs import Runs
 from mcp_server.machine.store.trials import Trials
 from mcp_server.machine.store.verdicts import Verdicts
@@ -22,8 +24,10 @@ class Store:
     experiments: Experiments
     trials: Trials
     history: History
+    periods: Periods
     memory: Memory
     verdicts: Verdicts
+    fleet: Fleet
 
     @classmethod
     @asynccontextmanager
@@ -35,6 +39,8 @@ class Store:
                 Experiments(database),
                 Trials(database),
                 History(database),
+                Periods(database),
                 Memory(database),
                 Verdicts(database),
+                Fleet(database),
             )

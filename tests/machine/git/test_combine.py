@@ -57,6 +57,10 @@ def test_what_the_best_has_already_changes_nothing(repository: Repository, start
     a = commit_files(repository, start, train_py=changed(2), new_py="a = 1\n")
     assert combine(repository, best, [(start, a), (start, best)]).tree == repository.tree_of(best)
     assert combine(repository, best, []).tree == repository.tree_of(best)
+    neighbours = commit_files(repository, start, train_py=changed(2, 3))
+    assert combine(repository, neighbours, [(start, a)]).tree == repository.tree_of(
+        commit_files(repository, neighbours, new_py="a = 1\n")
+    )
 
 
 def test_each_conflict_is_told_with_its_lines_and_both_sides(repository: Repository, start: str) -> None:

@@ -1,0 +1,74 @@
+"""Gathering what a report tells of a run, in bounded memory however long the run is."""
+
+import time
+
+from mcp_server.lab.bench import Bench
+from mcp_server.lab.branch import Branch
+from mcp_server.lab.gathering import gather
+from mcp_server.machine.git import combine
+from mcp_server.research.case import error_of
+from mcp_server.research.experiment import Experiment, Run
+from mcp_server.research.report import FAILURES, IMPROVEMENTS, LESSONS, Account
+
+KEEPS = 50
+"""So many keeps, the latest, are looked at for those that the best does not contain."""
+
+
+async def account_of(bench: Bench, branch: Branch, run: Run, since: float | None = None) -> Account:
+    """The account of a run, or of what came after `since` (seconds since the epoch)."""
+    store = bench.store
+    after = 0 if since is None else await store.periods.last_before(run.tag, since)
+    source = None
+    if run.task.train_script:
+        source = await bench.run(bench.repository.read_file, await branch.tip(run), run.task.train_script)
+    evidence = await gather(bench, run, source)
+    categories = await store.periods.categories(run.tag, after)
+    return Account(
+        run=run,
+        evidence=evidence,
+        counts=await store.periods.counts(run.tag, after),
+        now=time.time(),
+        categories=categories,
+        improvements=await store.periods.gains(run.tag, after, IMPROVEMENTS),
+        failures={
+            category: await store.periods.failures(run.tag, category, after, FAILURES) for category in categories
+        },
+        lessons=await store.periods.lessons(run.tag, after, LESSONS),
+        displaced=await displaced(bench, branch, run),
+        training_seconds=await store.history.training_seconds(run.tag),
+        since=since,
+        before=await store.periods.best_at(run.tag, after) if since is not None else None,
+        error=error_of(run, evidence.best, evidence.noise),
+        ended=await ended(bench, run),
+        imported=await store.periods.imported(run.tag),
+    )
+
+
+async def ended(bench: Bench, run: Run) -> str:
+    """Why a run is over, in a few words; empty while it goes on."""
+    task = run.task
+    best = await bench.store.experiments.best(run.tag)
+    if best and best.value is not None and task.reached(best.value):
+        return f"it has reached its target, {task.metric} {task.target:g}"
+    if task.max_experiments is None:
+        return ""
+    count = await bench.store.experiments.count(run.tag)
+    if count.total < task.max_experiments or await bench.store.history.open(run.tag, 1):
+        return ""
+    return f"it has its {task.max_experiments} experiments (max_experiments)"
+
+
+async def displaced(bench: Bench, branch: Branch, run: Run) -> list[Experiment]:
+    """The keeps whose change the present best does not have, the newest first: worth applying again."""
+    contained = {keep.id for keep in await branch.lineage(run)}
+    keeps = await bench.store.history.keeps(run.tag, KEEPS)
+    others = [keep for keep in keeps if keep.id not in contained and not keep.unchanged]
+    tip = await branch.tip(run)
+    return [keep for keep in others if not await bench.run(_has, bench, tip, keep)]
+
+
+def _has(bench: Bench, tip: str, keep: Experiment) -> bool:
+    """Whether a commit has all of the change of a keep already."""
+    repository = bench.repository
+    combined = combine(repository, tip, [(keep.base_commit, keep.commit)])
+    return combined.tree is not None and combined.tree == repository.tree_of(tip)
