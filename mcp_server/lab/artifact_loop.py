@@ -30,7 +30,7 @@ from mcp_server.machine.git import (
 from mcp_server.machine.git.links import link_inputs
 from mcp_server.machine.mutation import mutate
 from mcp_server.research.experiment import Experiment, Run
-from mcp_server.research.metrics import clean, parse_metrics
+from mcp_server.research.metrics import clean
 from mcp_server.research.task import CATEGORIES, Category
 from mcp_server.settings import Settings
 
