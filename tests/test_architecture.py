@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "lab": {"lab", "research", "machine", "errors", "settings"},
     "operations": {"lab"},
     "interfaces": {"interfaces", "operations", "errors", "settings", "lab.lab", "lab.doctor", "lab.tracking", "demo"}
+    | {"lab.artifact_loop"}
     | {"night"},
     "demo": {"demo", "night.follower", "interfaces", "errors", "settings", "lab.doctor", "machine.git"}
     | {"machine.starter"},

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from mcp_server.machine.git import (
     paths_of,
 )
 from mcp_server.machine.git.links import link_inputs
-from mcp_server.machine.mutation import mutate
+from mcp_server.machine.mutation import Mutator
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.metrics import clean
 from mcp_server.research.task import CATEGORIES, Category
@@ -38,11 +38,28 @@ WAIT_SECONDS = 3600.0
 MOST_RUNS = 50
 """Trainings of one experiment; a verdict asks for far fewer."""
 LONGEST_HYPOTHESIS = 300
+MUTATOR_LOG = "mutator.log"
+MOST_FAILURES = 5
+"""Of a mutator in a row, after which the loop ends: it has no ideas left, or is broken."""
 
 _SAID = re.compile(r"^\s*(hypothesis|category)\s*:\s*(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
 
 Tell = Callable[[Mapping[str, Any]], None]
 """Called with each line of the record when it is written."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the run of a loop stands; the values are None before the baseline is measured."""
+
+    tag: str
+    metric: str
+    baseline: float | None
+    best: float | None
+    experiments: int
+    accepted: int
+    results: str
+    branch: str
 
 
 class ArtifactLoop:
@@ -91,17 +108,22 @@ class ArtifactLoop:
         It ends early where the task's target or number of experiments is reached.
 
         Raises:
-            NotReady: the baseline fails.
+            NotReady: the baseline fails, or the mutator does again and again.
             WrongState: the folder was changed while an accepted change was on its way into it.
         """
         self._tell = tell
         await self._begin()
         await self._finish_open()
         await self._baseline()
+        failures = 0
         for _ in range(iterations):
             if await self._done():
                 return
-            await self._iterate()
+            failures = 0 if await self._iterate() else failures + 1
+            if failures == MOST_FAILURES:
+                raise NotReady(
+                    f"The mutator failed {failures} times in a row", f"Read {str(self._record.work / MUTATOR_LOG)!r}"
+                )
 
     async def _begin(self) -> None:
         """Continue the newest run, if the folder is as that left it; else begin one from the folder as it is."""
@@ -157,18 +179,21 @@ class ArtifactLoop:
         full = limit is not None and (await store.experiments.count(run.tag)).total >= limit
         return full or (best is not None and best.value is not None and run.task.reached(best.value))
 
-    async def _iterate(self) -> None:
-        """One candidate: written by the mutator in the sandbox, measured, judged, and brought home if accepted."""
+    async def _iterate(self) -> bool:
+        """One candidate: written by the mutator in the sandbox, measured, judged, and brought home if accepted.
+
+        Returns whether the mutator succeeded.
+        """
         started = time.monotonic()
-        run, workspace = self._present, await self._workspace()
-        output = self._record.work / "mutator.log"
-        end, text = await mutate(self._lab.bench.settings, run.task, workspace.path, output, await self._about())
+        run, bench, path = self._present, self._lab.bench, (await self._workspace()).path
+        mutator = Mutator(bench.settings, bench.repository, run.task, path, self._record.work / MUTATOR_LOG)
+        end, text = await mutator.run(await self._about())
         said = {name.casefold(): value for name, value in _SAID.findall(text)}
         hypothesis = clean(said.get("hypothesis") or "what the mutator proposes", LONGEST_HYPOTHESIS)
         if end.code != 0:
             last = clean(text, 500).strip().splitlines()[-1:] or ["it printed nothing"]
             await self._refuse("mutator_failed", hypothesis, f"Exit code {end.code}: {last[0]}", started)
-            return
+            return False
         try:
             category = said.get("category", "other").casefold()
             made = await self._lab.registering.register(
@@ -176,8 +201,9 @@ class ArtifactLoop:
             )
         except ResearchError as error:
             await self._refuse("refused", hypothesis, str(error), started)
-            return
-        await self._settle(await self._lab.bench.store.experiments.get(made.experiment_id), started)
+        else:
+            await self._settle(await bench.store.experiments.get(made.experiment_id), started)
+        return True
 
     async def _refuse(self, status: str, hypothesis: str, reason: str, started: float) -> None:
         """Note an iteration that came to no experiment, and clear the sandbox."""
@@ -210,7 +236,7 @@ class ArtifactLoop:
         store, run = self._lab.bench.store, self._present
         baseline = await store.history.baseline(run.tag)
         seconds = time.monotonic() - started if started is not None else None
-        for experiment in await store.history.decided_after(run.tag, 0, 1_000_000):
+        for experiment in await store.history.decided_after(run.tag, self._record.known(run.tag), 1_000_000):
             if line := self._record.add_verdict(run, experiment, baseline, seconds):
                 self._tell(line)
 
@@ -235,6 +261,22 @@ class ArtifactLoop:
             "AUTORESEARCH_BEST": "" if best is None or best.value is None else f"{best.value:g}",
             "AUTORESEARCH_RESULTS": str(self._record.file),
         }
+
+    async def outcome(self) -> "Outcome":
+        """How the run stands."""
+        run, store = self._present, self._lab.bench.store
+        best, baseline = await store.experiments.best(run.tag), await store.history.baseline(run.tag)
+        counts = await store.history.counts(run.tag)
+        return Outcome(
+            tag=run.tag,
+            metric=run.task.metric,
+            baseline=baseline.value if baseline else None,
+            best=best.value if best else None,
+            experiments=sum(counts.values()),
+            accepted=max(0, counts.get("keep", 0) - 1),
+            results=str(self._record.file),
+            branch=f"{run.branch} in {self._snapshots.repository.root!s}",
+        )
 
     @property
     def _present(self) -> Run:

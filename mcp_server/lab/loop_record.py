@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mcp_server.errors import NotReady
 from mcp_server.lab.views import when
 from mcp_server.research.experiment import Experiment, Run
 
@@ -26,11 +27,15 @@ class LoopRecord:
             whole, _, rest = self.file.read_bytes().rpartition(b"\n")
             if rest:
                 os.truncate(self.file, len(whole) + 1 if whole else 0)
-            self._lines = [json.loads(line) for line in whole.splitlines() if line.strip()]
+            self._lines = [_read(self.file, line) for line in whole.splitlines() if line.strip()]
 
     def iterations(self, tag: str) -> int:
         """How many iterations a run has had."""
         return max((line["iteration"] for line in self._lines if line["tag"] == tag), default=0)
+
+    def known(self, tag: str) -> int:
+        """The number of the last verdict of a run that has its line; verdicts are noted in their order."""
+        return max((line.get("verdict", 0) for line in self._lines if line["tag"] == tag), default=0)
 
     def add_verdict(
         self, run: Run, experiment: Experiment, baseline: Experiment | None, seconds: float | None
@@ -87,6 +92,16 @@ class LoopRecord:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._lines.append(line)
         return line
+
+
+def _read(file: Path, text: bytes) -> dict[str, Any]:
+    try:
+        line: dict[str, Any] = json.loads(text)
+        if isinstance(line["tag"], str) and isinstance(line["iteration"], int) and "experiment_id" in line:
+            return line
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise NotReady(f"{str(file)!r} has a line that is not of this loop: {text[:80]!r}", "Move it away; it is made anew")
 
 
 def _line(run: Run, iteration: int, status: str, hypothesis: str, reason: str, seconds: float | None) -> dict[str, Any]:

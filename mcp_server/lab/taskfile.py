@@ -50,10 +50,12 @@ class _Part(BaseModel):
 
 
 class Mutation(_Part):
-    """What one experiment may change at most; lines added and removed count together."""
+    """What one experiment may change at most, lines added and removed together; and what the mutator may besides."""
 
     max_files: int | None = Field(default=None, ge=1)
     max_lines: int | None = Field(default=None, ge=1)
+    network: bool = False
+    writable: Texts = []
 
 
 class Memory(_Part):
@@ -144,6 +146,8 @@ class TaskFile(_Part):
         found |= {
             "max_files": self.mutation.max_files,
             "max_lines": self.mutation.max_lines,
+            "mutator_network": self.mutation.network or None,
+            "mutator_writable": self.mutation.writable,
             "startup_seconds": run.startup_seconds,
             "end_at_budget": run.end_at_budget or None,
             "environment": list(run.environment.items()),
