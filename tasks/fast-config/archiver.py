@@ -3,7 +3,6 @@
 import bz2
 import hashlib
 import lzma
-import os
 import struct
 import tomllib
 import zlib
@@ -63,7 +62,8 @@ def stripped(lines: bytes) -> bytes:
     """Each line as a byte that counts what it shares with the line before, and the rest."""
     before, out = b"", bytearray()
     for line in lines.split(b"\n"):
-        shared = len(os.path.commonprefix([line[:200], before[:200]]))
+        pairs = enumerate(zip(line[:200], before[:200], strict=False))
+        shared = next((place for place, (one, other) in pairs if one != other), min(len(line), len(before), 200))
         out += bytes([shared]) + line[shared:] + b"\n"
         before = line
     return bytes(out)
