@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CODECS = ("zlib", "bz2", "lzma")
+LONGEST_SHARED = 200
 CHECKSUMS = ("crc32", "md5", "sha256", "sha512")
 
 
@@ -60,20 +61,22 @@ def checksum(config: Config, block: bytes) -> bytes:
 
 def stripped(lines: bytes) -> bytes:
     """Each line as a byte that counts what it shares with the line before, and the rest."""
-    before, out = b"", bytearray()
+    before, out = b"", []
     for line in lines.split(b"\n"):
-        pairs = enumerate(zip(line[:200], before[:200], strict=False))
-        shared = next((place for place, (one, other) in pairs if one != other), min(len(line), len(before), 200))
-        out += bytes([shared]) + line[shared:] + b"\n"
+        pairs = enumerate(zip(line[:LONGEST_SHARED], before, strict=False))
+        shared = next(
+            (place for place, (one, other) in pairs if one != other), min(len(line), len(before), LONGEST_SHARED)
+        )
+        out.append(bytes([32 + shared]) + line[shared:])  # no count is a newline
         before = line
-    return bytes(out)
+    return b"\n".join(out)
 
 
 def unstripped(text: bytes) -> bytes:
     """What `stripped` was given."""
     before, lines = b"", []
-    for line in text.split(b"\n")[:-1]:
-        before = before[: line[0]] + line[1:]
+    for line in text.split(b"\n"):
+        before = before[: line[0] - 32] + line[1:]
         lines.append(before)
     return b"\n".join(lines)
 
