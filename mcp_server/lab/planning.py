@@ -17,6 +17,7 @@ from mcp_server.lab.ledger import usable
 from mcp_server.lab.sources import BUILTIN, Decisions, gather
 from mcp_server.machine.git import Repository, check_path, expand_inputs, find_inputs
 from mcp_server.research.guard import check_pattern, matches
+from mcp_server.research.shrinking import find_memory_knobs
 from mcp_server.research.task import Direction, Task, check_task, split_command
 from mcp_server.settings import Settings
 
@@ -64,6 +65,7 @@ def plan(repository: Repository, commit: str, settings: Settings, tag: str, give
     _check_places(values)
     if not values.get("external"):
         _choose_script(repository, commit, found, notes)
+        _choose_memory(repository, commit, found)
     _choose_metric(found, notes)
     task = check_task(Task(**{**_defaults(repository, values), **values, "builtin": builtin}))
     task = _with_results_file(repository, commit, tag, task, "results_file" in values)
@@ -134,6 +136,16 @@ def _choose_script(repository: Repository, commit: str, found: Decisions, notes:
     values["train_script"] = script or ""
     words = os.path.relpath(values["train_script"] or ".", values.get("folder") or ".")
     found.decide("command", f"python {shlex.quote(words)}", "from the script")
+
+
+def _choose_memory(repository: Repository, commit: str, found: Decisions) -> None:
+    """Take the script's own names for batch and accumulation, where nobody has said what decides the memory."""
+    script = found.values.get("train_script")
+    if not script or not script.endswith(".py") or {"batch_knob", "checkpointing_knob"} & found.values.keys():
+        return
+    knobs = find_memory_knobs(repository.read_file(commit, script) or "")
+    for name, knob in zip(("batch_knob", "accumulation_knob"), knobs or (), strict=False):
+        found.decide(name, knob, "found in the script")
 
 
 def _named_files(command: str, folder: str, files: set[str], ending: str = "") -> list[str]:

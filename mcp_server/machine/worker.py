@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +28,9 @@ from mcp_server.machine.environment import launched, worker_environment
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.locks import DeviceLock, Holder
+from mcp_server.machine.retry import smaller
 from mcp_server.machine.store import Refused, Store
+from mcp_server.machine.store.trials import Smaller
 from mcp_server.machine.training import Order, Rig, discard, train
 from mcp_server.research.experiment import Ending, Trial
 from mcp_server.settings import Settings
@@ -162,9 +165,23 @@ class Worker:
         trials = self._store.trials
         if ending.status == "lost":
             await patiently(lambda: trials.lose(trial.id, ending.ended_at, ending.error))
-        else:
-            crashed = ending.status in ("failed", "timed_out")
-            await patiently(lambda: trials.finish(trial.id, ending, crashed))
+            return
+        smaller, said = await self._smaller(trial, ending)
+        if smaller is not None:
+            await patiently(lambda: trials.retry(trial.id, ending, smaller))
+            return
+        crashed = ending.status in ("failed", "timed_out")
+        told = replace(ending, error=f"{ending.error} {said}".strip())
+        await patiently(lambda: trials.finish(trial.id, told, crashed))
+
+    async def _smaller(self, trial: Trial, ending: Ending) -> tuple[Smaller | None, str]:
+        """What to train instead of what ran out of memory, and what to say of it; see `retry.smaller`."""
+        if not ending.out_of_memory:
+            return None, ""
+        experiment = await patiently(lambda: self._store.experiments.get(trial.experiment_id))
+        run = await patiently(lambda: self._store.runs.get(experiment.tag))
+        trials = await patiently(lambda: self._store.trials.of(experiment.id))
+        return smaller(self._rig.repository, run, experiment, trials, trial, ending)
 
     def _note(self, trial: Trial | None = None) -> None:
         repo = str(self._rig.repository.root)

@@ -1,15 +1,13 @@
 """Primes, as a list."""
 
-from itertools import compress
-
 
 def primes_below(n: int) -> list[int]:
     """All primes smaller than `n`, in order."""
-    if n < 3:
-        return []
-    flags = bytearray([1]) * (n // 2)
-    for number in range(3, int(n**0.5) + 1, 2):
-        if flags[number // 2]:
-            flags[number * number // 2 :: number] = bytes(len(range(number * number // 2, n // 2, number)))
-    flags[0] = 0
-    return [2, *compress(range(1, n, 2), flags)]
+    found: list[int] = []
+    for number in range(2, n):
+        for prime in found:
+            if number % prime == 0:
+                break
+        else:
+            found.append(number)
+    return found

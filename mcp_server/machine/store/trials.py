@@ -2,20 +2,36 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import aiosqlite
 
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.machine.store.connection import Database, fetch
-from mcp_server.machine.store.rows import dump, trial_of
-from mcp_server.research.experiment import MAX_LOST, Ending, Trial, fresh_seed
+from mcp_server.machine.store.lineage import leave
+from mcp_server.machine.store.rows import dump, experiment_of, trial_of
+from mcp_server.research.experiment import MAX_LOST, Ending, KnobValue, Trial, fresh_seed
 
 NEXT_DECISION = """(
     SELECT max(COALESCE(MAX(decided), 0), (SELECT listed FROM runs WHERE runs.tag = experiments.tag)) + 1
     FROM experiments AS other WHERE other.tag = experiments.tag
 )"""
 """The number of the next verdict in an experiment's run, as an SQL expression; one once listed is not given again."""
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """A child commit that needs less memory.
+
+    Attributes:
+        note: what is added to the experiment's description.
+        summary, changes: what was set, in a line and as `Experiment.changes`.
+    """
+
+    commit: str
+    note: str
+    summary: str
+    changes: Mapping[str, tuple[KnobValue, KnobValue]]
 
 
 class Trials:
@@ -112,6 +128,56 @@ class Trials:
             await _move(connection, row["experiment_id"], "trained")
             if crashed:
                 await crash_body(connection, row["experiment_id"], ending.error, ending.metrics)
+            return True
+
+        return await self._database.transaction(body)
+
+    async def retry(self, trial_id: str, ending: Ending, smaller: Smaller) -> bool:
+        """Record a training that ran out of memory, and queue its experiment again at a commit that needs less.
+
+        An experiment that has no change stays one: that commit is then its base too. False if it was recorded before.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> bool:
+            row = await fetch(
+                connection,
+                """
+                UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?
+                WHERE id = ? AND status = 'training' RETURNING *
+                """,
+                [ending.status, ending.ended_at, ending.exit_code, dump(ending.metrics), ending.error, trial_id],
+            )
+            if row is None:
+                return False
+            failed = trial_of(row)
+            found = await fetch(connection, "SELECT * FROM experiments WHERE id = ?", [failed.experiment_id])
+            assert found is not None
+            experiment = experiment_of(found)
+            await leave(connection, experiment)
+            unchanged = experiment.unchanged
+            await connection.execute(
+                """
+                UPDATE experiments SET commit_sha = ?, base_commit = ?, diff_summary = ?, changes = ?, description = ?
+                WHERE id = ?
+                """,
+                [
+                    smaller.commit,
+                    smaller.commit if unchanged else experiment.base_commit,
+                    experiment.diff_summary if unchanged else f"{experiment.diff_summary}, {smaller.summary}",
+                    dump({} if unchanged else {**experiment.changes, **smaller.changes}),
+                    f"{experiment.description}\n\n{smaller.note}".strip(),
+                    experiment.id,
+                ],
+            )
+            attempt = failed.attempt + 1
+            again = replace(
+                failed,
+                id=f"{experiment.id}.{attempt}",
+                attempt=attempt,
+                commit=smaller.commit,
+                queued_at=time.time(),
+            )
+            await _insert(connection, again)
             return True
 
         return await self._database.transaction(body)
