@@ -17,7 +17,8 @@ from typing import Literal
 from mcp_server import __version__
 from mcp_server.errors import ResearchError
 from mcp_server.lab.data import prepared_data
-from mcp_server.lab.planning import HARNESS_MARK, interpreter_of
+from mcp_server.lab.interpreters import interpreter_of
+from mcp_server.lab.planning import HARNESS_MARK
 from mcp_server.machine.devices import find_devices
 from mcp_server.machine.filesystem import NETWORK, file_system
 from mcp_server.machine.folders import Folders

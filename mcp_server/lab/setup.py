@@ -44,6 +44,10 @@ class Setup:
         time_budget_seconds: Annotated[float | None, "Training seconds of one experiment", Gt(0)] = None,
         train_script: Annotated[str | None, "The script to edit and run, e.g. train.py"] = None,
         command: Annotated[str | None, "Command that trains; default: python <train_script>; no shell"] = None,
+        folder: Annotated[str | None, "Folder of the repository that the command runs in; default: its top"] = None,
+        end_at_budget: Annotated[
+            bool | None, "True: the script knows no budget; end it at its budget, and its last printed metric counts"
+        ] = None,
         editable: Annotated[list[str] | None, "Globs an experiment may change; default: the script"] = None,
         readonly: Annotated[list[str] | None, "Globs never to change, whatever editable says"] = None,
         inputs: Annotated[list[str] | None, "Globs of untracked data to link; default: found by themselves"] = None,
@@ -212,6 +216,8 @@ CONFIG = (
     "time_budget_seconds",
     "train_script",
     "command",
+    "folder",
+    "end_at_budget",
     "editable",
     "readonly",
     "inputs",

@@ -71,6 +71,7 @@ class Runner(_Part):
 
     command: Command | None = None
     script: str | None = None
+    folder: str | None = None
     budget_seconds: float | None = Field(default=None, gt=0)
     startup_seconds: float | None = Field(default=None, ge=0)
     end_at_budget: bool = False
@@ -148,6 +149,7 @@ class TaskFile(_Part):
             "max_lines": self.mutation.max_lines,
             "mutator_network": self.mutation.network or None,
             "mutator_writable": self.mutation.writable,
+            "folder": run.folder,
             "startup_seconds": run.startup_seconds,
             "end_at_budget": run.end_at_budget or None,
             "environment": list(run.environment.items()),

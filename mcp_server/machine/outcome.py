@@ -110,7 +110,7 @@ def _status(
         return "timed_out", (
             f"Ended after {task.deadline_seconds:g} s: a training may take twice its budget of "
             f"{task.time_budget_seconds:g} s and {task.startup_seconds:g} s besides. Make it watch "
-            f"AUTORESEARCH_TIME_BUDGET. At its end {_quote(text)}"
+            f"AUTORESEARCH_TIME_BUDGET, or begin a run with end_at_budget. At its end {_quote(text)}"
         )
     if not ended_well(task, end):
         return "failed", _failure(end, text, hint)
@@ -118,13 +118,19 @@ def _status(
         return "failed", fault
     if task.metric not in metrics:
         return "failed", (
-            f'It printed no metric {task.metric}: print a line "{task.metric}: value" at the end. '
-            f"At its end {_quote(text)}"
+            f'It printed no metric {task.metric}: print a line "{task.metric}: value" at the end'
+            f"{_printed(metrics)}. At its end {_quote(text)}"
         )
     value = metrics[task.metric]
     if finite(value) is None:
         return "failed", f"Its {task.metric} is {value!r}, which is not a finite number: the training diverged."
     return "finished", ""
+
+
+def _printed(metrics: dict[str, Scalar]) -> str:
+    """The names that were printed instead of the metric."""
+    names = [name for name, value in metrics.items() if not isinstance(value, str)]
+    return f" (printed were {', '.join(names[-SHOWN:])})" if names else ""
 
 
 def _failure(end: Exit, text: str, hint: str | None) -> str:

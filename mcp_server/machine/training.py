@@ -95,7 +95,11 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         )
         bay = Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy])
         measured = None if changed else await _measure(rig, order, end, bay)
-        hint = missing_hint(rig.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
+        hint = (
+            missing_hint(rig.repository.root, checkout, text[-outcome.LOOKED_AT :], task.train_script)
+            if end.code
+            else None
+        )
         return outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
     except (ResearchError, OSError) as error:
         log.write(f"{error}\n".encode("utf-8", "replace"))

@@ -4,7 +4,8 @@ from mcp_server.machine.git.candidate import Edit, apply_edits, tree_with_files
 from mcp_server.machine.git.checkout import check_out, restore
 from mcp_server.machine.git.combine import Combined, Conflict, combine
 from mcp_server.machine.git.command import GitFailed
-from mcp_server.machine.git.inputs import Input, expand_inputs, find_inputs, missing_hint, state_of
+from mcp_server.machine.git.elsewhere import pointers, submodules
+from mcp_server.machine.git.inputs import Input, expand_inputs, find_inputs, is_data_file, missing_hint, state_of
 from mcp_server.machine.git.locks import Hold, locked
 from mcp_server.machine.git.private import Snapshots, link_environment, paths_of
 from mcp_server.machine.git.repository import Repository
@@ -31,11 +32,14 @@ __all__ = [
     "expand_inputs",
     "find_inputs",
     "hold_workspace",
+    "is_data_file",
     "link_environment",
     "locked",
     "missing_hint",
     "paths_of",
+    "pointers",
     "restore",
     "state_of",
+    "submodules",
     "tree_with_files",
 ]
