@@ -125,7 +125,7 @@ def _choose_script(repository: Repository, commit: str, found: Decisions, notes:
     if folder and not any(file.startswith(f"{folder}/") for file in files):
         raise InvalidInput(f"folder {folder!r} holds no committed file", "Give the folder that the command runs in")
     if script is None and values.get("command"):
-        script = next(iter(_named_files(values["command"], folder or "", files, ".py")), None)
+        script = _researched(_named_files(values["command"], folder or "", files, ".py"), files, values.get("editable"))
         if script is None and not values.get("editable"):
             raise InvalidInput(
                 f"command {values['command']!r} names no committed script",
@@ -163,6 +163,14 @@ def _choose_memory(repository: Repository, commit: str, found: Decisions) -> Non
         found.decide(name, knob, "found in the script")
 
 
+def _researched(named: list[str], files: set[str], editable: Sequence[str] | None) -> str | None:
+    """The script whose constants are to be researched: one that the command names, unless another alone may change."""
+    if not editable or any(matches(editable, path) for path in named):
+        return next((path for path in named if not editable or matches(editable, path)), None)
+    scripts = [path for path in files if path.endswith(".py") and matches(editable, path)]
+    return scripts[0] if len(scripts) == 1 else None
+
+
 def _named_files(command: str, folder: str, files: set[str], ending: str = "") -> list[str]:
     """The committed files that a command names, by path or as a module after `-m`."""
     words = split_command(command)
@@ -176,9 +184,9 @@ def _with_readonly(repository: Repository, commit: str, task: Task, found: Decis
     """The task with what decides and what scores made read-only, unless it is named as editable."""
     files = set(repository.files(commit))
     commands = [command for command in (task.score_command, task.mutator, *task.checks) if command]
-    if not task.score_command and not task.train_script:
-        commands.append(task.command)
     judging = [path for command in commands for path in _named_files(command, task.folder, files)]
+    running = _named_files(task.command, task.folder, files)
+    judging += [path for path in running if not matches(task.editable, path)]
     guarded = [path for path in (*judging, *found.protected) if path in files and path not in task.editable]
     added = tuple(path for path in dict.fromkeys(guarded) if path not in task.readonly)
     if not added:

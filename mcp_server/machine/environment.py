@@ -116,6 +116,7 @@ def training_environment(
         # `uv run` would install torch anew in every checkout, or repoint an editable install at it.
         "UV_PROJECT_ENVIRONMENT": str(Path(programs).parent),
         "UV_NO_SYNC": "1",
+        "UV_NO_CACHE": "1",  # its cache cannot be written from behind walls, and nothing is installed
     }
     if device.cores:
         threads = str(len(device.cores))

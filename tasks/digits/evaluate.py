@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 def main() -> None:
     """Print `accuracy: ...`; the seed decides on the split."""
     images, digits = load_digits(return_X_y=True)
-    seed = int(os.environ.get("AUTORESEARCH_SEED", "42"))
+    seed = int(os.environ.get("SEED", "42"))
     seen, unseen, seen_digits, unseen_digits = train_test_split(
         images, digits, test_size=0.2, stratify=digits, random_state=seed
     )

@@ -26,7 +26,7 @@ def main() -> None:
     text = CONFIG.read_text(encoding="utf-8")
     present = tomllib.loads(text)
     choices = [(name, value) for name, values in VALUES.items() for value in values if value != present[name]]
-    name, value = random.Random(int(os.environ.get("AUTORESEARCH_SEED", "1"))).choice(choices)
+    name, value = random.Random(f"candidate {os.environ.get('AUTORESEARCH_ITERATION', '1')}").choice(choices)
     CONFIG.write_text(re.sub(rf"^{name} = \S+", f"{name} = {written(value)}", text, flags=re.M), encoding="utf-8")
     print(f"hypothesis: {name} {present[name]} -> {value} archives faster")
     print("category: hyperparams")

@@ -10,10 +10,13 @@ def primes_below(n: int) -> list[int]:
     """All primes smaller than `n`, in order."""
 '''
 BODIES = {
-    "Divide by odd numbers alone": """\
-    found = [2] if n > 2 else []
-    for number in range(3, n, 2):
+    "Stop dividing at the square root": """\
+    found: list[int] = []
+    for number in range(2, n):
         for prime in found:
+            if prime * prime > number:
+                found.append(number)
+                break
             if number % prime == 0:
                 break
         else:
@@ -23,13 +26,10 @@ BODIES = {
     "Let Fermat's little theorem decide, for two bases": """\
     return [number for number in range(2, n) if all(pow(base, number, number) == base % number for base in (2, 3))]
 """,
-    "Stop dividing at the square root": """\
-    found: list[int] = []
-    for number in range(2, n):
+    "Divide by odd numbers alone": """\
+    found = [2] if n > 2 else []
+    for number in range(3, n, 2):
         for prime in found:
-            if prime * prime > number:
-                found.append(number)
-                break
             if number % prime == 0:
                 break
         else:
