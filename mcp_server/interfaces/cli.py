@@ -28,6 +28,10 @@ OWN = ("serve", "demo", "doctor", "night", "task", "--version")
 
 def main() -> None:
     """Run the command line of this process."""
+    if sys.platform == "win32":
+        sys.exit(
+            "autoresearch: Windows is served through WSL2. Run `wsl --install`, and install autoresearch in there."
+        )
     try:
         build(sys.argv[1:])(prog_name="autoresearch")
     except ResearchError as error:

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mcp_server.machine.devices import Device
+from mcp_server.machine.platforms import facts_of
 from mcp_server.research.experiment import Trial
+from mcp_server.research.platform import variables
 from mcp_server.research.task import Task, split_command
 from mcp_server.settings import Settings
 
@@ -96,6 +98,7 @@ def training_environment(
     seed = str(trial.seed if task.fixed_seed is None else task.fixed_seed)
     place = checkout / task.folder
     environment = kept | {
+        **variables(facts_of(device)),
         **dict(task.environment),
         **dict.fromkeys(task.seed_variables, seed),
         "AUTORESEARCH_TIME_BUDGET": f"{task.time_budget_seconds:g}",

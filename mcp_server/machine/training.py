@@ -144,9 +144,10 @@ def _view(rig: Rig, order: Order, checkout: Path, out: Path) -> View:
         Path(order.task.interpreter).parents[1],
         Path(order.task.interpreter).resolve().parents[1],
     ]
+    targets = [(rig.repository.root / path).resolve() for path in order.task.inputs]
     return View(
         temporary=temporary,
-        readable=[rig.repository.root, cache, *programs],
+        readable=[rig.repository.root, cache, *programs, *targets],
         writable=[checkout, out, *compiled],
         hidden=[rig.state, rig.settings.locks, cache / "downloads", *(cache / "data").glob("*/audit.bin")],
     )

@@ -192,7 +192,8 @@ print("letters:", len(text))
 
 
 def test_a_loop_that_is_killed_loses_nothing(tmp_path: Path) -> None:
-    gate = tmp_path / "home" / "gate"
+    gate = tmp_path / "cache" / "gate"  # which a training can see
+    gate.parent.mkdir()
     folder = make(tmp_path / "home", GROW.replace("turn % 2", "True"), **{"score.py": SLOW.format(gate=str(gate))})
     words = [sys.executable, "-m", "mcp_server", "task", "run", str(folder), "--iterations", "3", "--devices", "cpu:1"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as loop:
