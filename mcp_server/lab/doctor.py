@@ -4,6 +4,8 @@ import asyncio
 import difflib
 import importlib.metadata
 import os
+import platform
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -25,6 +27,7 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.git.command import check_installed, git
 from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.platforms import is_wsl2
 from mcp_server.machine.sandbox import TODO as MEND
 from mcp_server.machine.sandbox import find_sandbox, probe
 from mcp_server.machine.store.probe import OLDEST, journal_mode
@@ -46,7 +49,7 @@ VARIABLES: Mapping[str, str] = {
 
 FOR_TRAININGS = tuple(
     f"AUTORESEARCH_{name}" for name in ("TIME_BUDGET", "SEED", "DEVICE", "OUT", "THREADS", "DEVICE_KEY")
-)
+) + tuple(f"AUTORESEARCH_{name}" for name in ("COMPILE", "ATTENTION", "PRECISION", "OPTIMIZER_STATE"))
 """What the server tells a training; a user sets some of them to run a training script by hand."""
 
 GIGABYTE = 1e9
@@ -103,6 +106,7 @@ async def check_machine(settings: Settings) -> list[Check]:
 
 def _checks(settings: Settings) -> Iterator[Check]:
     yield Check("autoresearch", "ok", f"{__version__} on Python {sys.version.split()[0]} at {sys.executable}")
+    yield _system(Place(settings, None))
     yield _guarded("git", _git)
     place = Place(settings, None)
     try:
@@ -123,6 +127,16 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         return Check(name, "fail", error.what, error.todo)
     except OSError as error:
         return Check(name, "fail", f"{error.filename or name}: {error.strerror or error}", "Mend the permissions")
+
+
+def _system(place: Place) -> Check:
+    found = f"{platform.system()} {platform.release()}"
+    if not is_wsl2():
+        return Check("system", "ok", found)
+    if re.match(r"/mnt/[a-z]/", f"{place.settings.repo}/"):
+        todo = "Move the repository into the Linux file system, e.g. to ~/: files of Windows are slow from WSL2"
+        return Check("system", "warn", f"{found} (WSL2), with the repository on a drive of Windows", todo)
+    return Check("system", "ok", f"{found} (WSL2)")
 
 
 def _git() -> Check:
