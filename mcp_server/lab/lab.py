@@ -6,14 +6,15 @@ from contextlib import asynccontextmanager
 
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.lending import Lending
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
 from mcp_server.lab.reporting import Reporting
-from mcp_server.lab.safekeeping import backed_up
 from mcp_server.lab.setup import Setup
 from mcp_server.lab.tracking import Tracking
 from mcp_server.lab.training import Training
+from mcp_server.lab.upkeep import kept_up
 from mcp_server.lab.verdicts import Verdicts
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository, ensure_state_folder
@@ -26,13 +27,15 @@ class Lab:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        pool, branch = Pool(bench), Branch(bench)
+        self.pool = pool = Pool(bench)
+        branch = Branch(bench)
         self.setup = Setup(bench, pool, branch)
         self.registering = Registering(bench, branch)
         self.training = Training(bench, pool, branch)
         self.reporting = Reporting(bench, branch)
         self.verdicts = Verdicts(bench, branch, self.reporting)
         self.reading = Reading(bench, pool, branch)
+        self.lending = Lending(bench)
         self.tracking = Tracking(bench, pool, self.setup, self.verdicts)
 
     @classmethod
@@ -46,9 +49,11 @@ class Lab:
         repository = await asyncio.to_thread(Repository.discover, settings.repo)
         folders = Folders.of(settings, repository.root)
         ensure_state_folder(folders.state)
-        async with Store.open(folders.store) as store, backed_up(folders.store):
+        async with Store.open(folders.store) as store:
             bench = Bench(settings, repository, folders, store, shared)
             try:
-                yield cls(bench)
+                lab = cls(bench)
+                async with kept_up(folders.store, lab.pool):
+                    yield lab
             finally:
                 bench.close()

@@ -2,8 +2,9 @@
 
 from mcp_server.errors import InvalidInput, ResearchError
 from mcp_server.machine.git import Repository, tree_with_files
-from mcp_server.machine.store.trials import Smaller
+from mcp_server.machine.store.retries import Smaller
 from mcp_server.research.experiment import Ending, Experiment, Run, Trial
+from mcp_server.research.guard import matches
 from mcp_server.research.shrinking import files_of, shrink
 
 
@@ -24,6 +25,9 @@ def smaller(
     try:
         texts = {path: repository.read_file(trial.commit, path) for path in files_of(run.task)}
         shrunk = shrink(run.task, {path: text for path, text in texts.items() if text is not None})
+        for path in shrunk.texts:
+            if not matches(run.task.editable, path) or matches(run.task.readonly, path):
+                raise InvalidInput(f"{path}, where that is set, may not change in this run", "Make it editable")
     except InvalidInput as error:
         return None, f"It was not tried again with less: {error}"
     try:

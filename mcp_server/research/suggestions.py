@@ -90,7 +90,6 @@ def suggest(run: Run, evidence: Evidence) -> Suggestion:
     ranks = guidance.rank(run, evidence)
     chosen, remarks = _chosen(run, evidence, strategy, ranks)
     state = "" if task.policy == "greedy" else guidance.state(run, evidence, ranks)
-    waiting = sorted(evidence.pending, key=lambda e: -(e.numbers.z if e.numbers else 0.0))
     first = ranks[0].category if ranks else None
     lessons = sorted(evidence.lessons, key=lambda e: (e.category != first, -e.number))[:LESSONS_SHOWN]
     return Suggestion(
@@ -105,7 +104,7 @@ def suggest(run: Run, evidence: Evidence) -> Suggestion:
         near_miss_pairs=near_miss_pairs(task, evidence),
         trend=trend(task, evidence),
         suggestions=(*remarks, *(proposal.text for proposal in chosen)),
-        pending_confirmations=tuple(e.id for e in waiting),
+        pending_confirmations=tuple(e.id for e in guidance.to_confirm(evidence)),
         lessons=tuple(Lesson(e.id, e.status, e.lesson) for e in lessons),
         calls=tuple(_call(run, proposal) for proposal in chosen if proposal.tool),
     )
@@ -124,12 +123,12 @@ def _chosen(
     run: Run, evidence: Evidence, strategy: Strategy, ranks: Sequence[Rank]
 ) -> tuple[list[Proposal], list[str]]:
     """The proposals to show, and remarks: first what stands in the way, then the new ideas, at least three in all."""
-    chosen: list[Proposal] = list(guidance.owed(run, evidence)) if run.task.policy != "greedy" else []
     remarks: list[str] = []
+    chosen: list[Proposal] = []
     if evidence.best is None and not any(e.unchanged for e in (*evidence.pending, *evidence.in_flight)):
-        failed = f" ({evidence.finished} finished without a score)" if evidence.finished else ""
-        text = f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
-        chosen.append(Proposal("baseline", "other", text))
+        chosen.append(_baseline(run, evidence))
+    if run.task.policy != "greedy":
+        chosen += guidance.owed(run, evidence)
     scene = Scene(run.task, evidence)
     try:
         scene = Scene(run.task, evidence, effective(outline(evidence.source or ""), run.device_kind))
@@ -139,6 +138,7 @@ def _chosen(
     sampling = run.task.policy != "greedy" and run.manual_mode is None and not strategy.conservative
     found = guidance.ideas(run, scene, ranks) if sampling else _of_mode(scene, strategy)
     fitting = _distinct(p for p in found if p.category in allowed)
+    chosen += islice(proposals.reapplied(scene), 1)
     new = list(islice(fitting, max(1, AT_MOST - len(chosen))))
     others = _distinct(p for p in chain(_exploring(scene), _exploiting(scene)) if p.category in allowed)
     seen = {proposal.topic for proposal in new}
@@ -146,6 +146,19 @@ def _chosen(
     if not new:
         remarks += _in_general(scene)
     return [*chosen, *new], remarks
+
+
+def _baseline(run: Run, evidence: Evidence) -> Proposal:
+    """Measure what the run started from, whatever was edited in the workspace meanwhile.
+
+    There is no call where it crashed before, or came to nothing twice: it would again.
+    """
+    failed = f" ({evidence.finished} finished without a score)" if evidence.finished else ""
+    text = f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
+    before = [e.status for e in evidence.recent if e.unchanged]
+    if "crash" in before or len(before) > 1:
+        return Proposal("baseline", "other", text)
+    return Proposal("baseline", "other", text, "register", {"commit_sha": run.base_commit})
 
 
 def _of_mode(scene: Scene, strategy: Strategy) -> Iterator[Proposal]:

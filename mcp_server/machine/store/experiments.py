@@ -21,11 +21,13 @@ class Count:
     """What a run has.
 
     Attributes:
-        settled: kept experiments, and those without a change that did not crash.
+        settled: kept experiments, and those without a change that have no verdict yet.
+        same: the newest experiment that made the same change on the same base, if there is one.
     """
 
     total: int
     settled: int
+    same: Experiment | None = None
 
 
 NOTHING = Fingerprint("", (), ())
@@ -59,7 +61,8 @@ class Experiments:
             if admit is not None:
                 row = await fetch(connection, _COUNT, [experiment.tag])
                 assert row is not None
-                admit(Count(row["total"], row["settled"] or 0))
+                same = await fetch(connection, _SAME, [experiment.tag, change.digest, experiment.base_commit])
+                admit(Count(row["total"], row["settled"] or 0, experiment_of(same) if same else None))
             parent = experiment.parent_id
             left = await fetch(connection, MOVED_FROM, [experiment.tag, experiment.base_commit])
             if left is not None and left["experiment_id"] == parent:  # it moved after its commit was taken as a base
@@ -136,6 +139,11 @@ class Experiments:
         row = await self._database.one(MOVED_FROM, [tag, commit])
         return row["parent_id"] if row else None
 
+    async def moves(self, experiment_id: str) -> int:
+        """How often an experiment was put on another base."""
+        row = await self._database.one("SELECT count(*) AS moves FROM moves WHERE experiment_id = ?", [experiment_id])
+        return int(row["moves"]) if row else 0
+
     async def get(self, experiment_id: str) -> Experiment:
         """The experiment with this id; raises UnknownId."""
         row = await self._database.one("SELECT * FROM experiments WHERE id = ?", [experiment_id])
@@ -203,7 +211,12 @@ class Experiments:
 
 
 _COUNT = """
-    SELECT count(*) AS total, sum(status = 'keep' OR (commit_sha = base_commit AND status <> 'crash')) AS settled
+    SELECT count(*) AS total, sum(status = 'keep' OR (commit_sha = base_commit AND decided IS NULL)) AS settled
     FROM experiments WHERE tag = ?
+"""
+_SAME = """
+    SELECT * FROM experiments WHERE tag = ?1 AND base_commit = ?3 AND number IN (
+        SELECT number FROM fingerprints WHERE tag = ?1 AND digest = ?2
+    ) ORDER BY number DESC LIMIT 1
 """
 _OPEN_REQUEST = "SELECT * FROM experiments WHERE tag = ? AND request = ? AND decided IS NULL"
