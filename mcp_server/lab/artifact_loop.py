@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mcp_server.errors import InvalidInput, NotReady, ResearchError, WrongState
+from mcp_server.errors import InvalidInput, NotReady, ResearchError, Undecided, WrongState
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.loop_record import LoopRecord
 from mcp_server.lab.results import Completed, SetUp
@@ -38,6 +38,14 @@ WAIT_SECONDS = 3600.0
 MOST_RUNS = 50
 """Trainings of one experiment; a verdict asks for far fewer."""
 LONGEST_HYPOTHESIS = 300
+HOMES = {
+    "metric": "scorer.metric",
+    "direction": "scorer.direction",
+    "time_budget_seconds": "runner.budget_seconds",
+    "train_script": "runner.script",
+}
+"""Where a task file says what must be said."""
+
 MUTATOR_LOG = "mutator.log"
 MOST_FAILURES = 5
 """Of a mutator in a row, after which the loop ends: it has no ideas left, or is broken."""
@@ -142,7 +150,11 @@ class ArtifactLoop:
         commit = await bench.run(snapshots.commit, tree, f"The artifacts before run {number}\n", time.time())
         await bench.run(self._link_inputs)
         tag = f"{_name(self._file)}-{number}"
-        self._setup = await self._lab.setup.setup_run(tag=tag, task=self._file.name, base_ref=commit)
+        try:
+            self._setup = await self._lab.setup.setup_run(tag=tag, task=self._file.name, base_ref=commit)
+        except Undecided as error:
+            lacking = "; ".join(f"{question} ({HOMES.get(name, name)})" for name, question in error.questions.items())
+            raise InvalidInput(f"{self._file.name} does not say: {lacking}", "Write that into it") from None
         self._run = await bench.store.runs.get(tag)
         self._record.remember_home(tag, commit)
 

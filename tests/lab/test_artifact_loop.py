@@ -158,6 +158,9 @@ async def test_what_cannot_be_a_loop_is_refused(tmp_path: Path) -> None:
     folder = make(tmp_path / "task", task=TASK.replace("mutator: python mutate.py\n", ""))
     with pytest.raises(InvalidInput, match="names no mutator"):
         await go(folder, 1)
+    folder = make(tmp_path / "task", task=TASK.replace("runner: {budget_seconds: 10}\n", ""))
+    with pytest.raises(InvalidInput, match=r"how many seconds may one training take \(runner\.budget_seconds\)"):
+        await go(folder, 1)
     with pytest.raises(InvalidInput, match=r"absent/task\.yaml' cannot be read|absent' cannot be read"):
         await go(tmp_path / "absent", 1)
     folder = make(tmp_path / "other")
