@@ -9,7 +9,7 @@ import aiosqlite
 from mcp_server.machine.store.connection import Database, fetch
 from mcp_server.machine.store.lineage import leave
 from mcp_server.machine.store.rows import dump, experiment_of
-from mcp_server.machine.store.trials import end_trial
+from mcp_server.machine.store.trials import end_trial, insert
 from mcp_server.research.experiment import Ending, KnobValue
 
 
