@@ -204,7 +204,8 @@ class ArtifactLoop:
         hypothesis = clean(said.get("hypothesis") or "what the mutator proposes", LONGEST_HYPOTHESIS)
         if end.code != 0:
             last = clean(text, 500).strip().splitlines()[-1:] or ["it printed nothing"]
-            await self._refuse("mutator_failed", hypothesis, f"Exit code {end.code}: {last[0]}", started)
+            how = f"Ended after {end.seconds:.0f} s" if end.by == "deadline" else f"Exit code {end.code}"
+            await self._refuse("mutator_failed", hypothesis, f"{how}: {last[0]}", started)
             return False
         try:
             category = said.get("category", "other").casefold()
