@@ -65,13 +65,17 @@ def keep(folder: Path, trial: Trial, ending: Ending) -> None:
         discard(folder / name)
 
 
-async def record(store: Store, repository: Repository, trial: Trial, ending: Ending) -> None:
-    """Record how a trial ended; one that was lost, or that ran out of memory the first time, is queued again."""
+async def record(store: Store, trial: Trial, ending: Ending, repository: Repository | None = None) -> None:
+    """Record how a trial ended; one that was lost is queued again.
+
+    Args:
+        repository: where to commit what needs less, for one that ran out of memory the first time; None: no retry.
+    """
     trials = store.trials
     if ending.status == "lost":
         await patiently(lambda: trials.lose(trial.id, ending.ended_at, ending.error))
         return
-    less, said = await _smaller(store, repository, trial, ending)
+    less, said = await _smaller(store, repository, trial, ending) if repository else (None, "")
     if less is not None:
         await patiently(lambda: store.retries.retry(trial.id, ending, less))
         return
@@ -99,12 +103,12 @@ async def prune(store: Store, folders: Folders, trial: Trial) -> None:
         say(str(error))
 
 
-async def heal(store: Store, repository: Repository, folders: Folders, trial: Trial, why: str) -> None:
+async def heal(store: Store, folders: Folders, trial: Trial, why: str, repository: Repository | None = None) -> None:
     """Give a trial that was left in training the end that it had; without a result it was lost, and `why` says how."""
     folder = folders.trial(trial.id)
     ending = result.read(folder, trial) or Ending("lost", time.time(), error=why)
     discard(folder / "checkout")
-    await record(store, repository, trial, ending)
+    await record(store, trial, ending, repository)
 
 
 async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -120,7 +120,7 @@ class Worker:
     async def _heal(self) -> None:
         """Give every trial that an earlier worker left in training the end that it had."""
         for trial in await patiently(lambda: self._store.trials.training_on(self._rig.device.key)):
-            await heal(self._store, self._rig.repository, self._folders, trial, "Its worker was killed.")
+            await heal(self._store, self._folders, trial, "Its worker was killed.", self._rig.repository)
 
     async def _claim(self) -> Trial | None:
         device = self._rig.device
@@ -139,7 +139,7 @@ class Worker:
             raise
         ending = await run_trial(self._rig, order, busy, ask, lambda: look(self._store, trial))
         keep(order.folder, trial, ending)
-        await record(self._store, self._rig.repository, trial, ending)
+        await record(self._store, trial, ending, self._rig.repository)
         await prune(self._store, self._folders, trial)
 
     def _note(self, trial: Trial | None = None) -> None:
