@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,8 @@ from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.platforms import is_wsl2
 from mcp_server.machine.sandbox import TODO as MEND
 from mcp_server.machine.sandbox import find_sandbox, probe
-from mcp_server.machine.store.probe import OLDEST, journal_mode
+from mcp_server.machine.store.backups import backups, check_not_emptied, restore_advice
+from mcp_server.machine.store.probe import OLDEST, damage, journal_mode
 from mcp_server.settings import Settings
 
 VARIABLES: Mapping[str, str] = {
@@ -39,7 +41,7 @@ VARIABLES: Mapping[str, str] = {
     "AUTORESEARCH_LOCKS": "folder of the device locks, on this machine; default: /tmp/autoresearch-<user id>",
     "AUTORESEARCH_DEVICES": "what --devices says where it is not given",
     "AUTORESEARCH_KEEP_ENV": "names of further environment variables that trainings may see, separated by commas",
-    "AUTORESEARCH_SANDBOX": "trainings behind walls: auto (where bubblewrap works; default), off, or require",
+    "AUTORESEARCH_SANDBOX": "trainings and scorers behind walls: auto (where bubblewrap works; default), off, require",
     "AUTORESEARCH_TOKEN": "bearer token that HTTP callers must send",
     "AUTORESEARCH_TOKEN_FILE": "file that holds the bearer token, readable by its owner alone",
     "AUTORESEARCH_HOSTS": "further names of this machine, or of a proxy before it, under which HTTP callers reach it",
@@ -56,6 +58,9 @@ GIGABYTE = 1e9
 LEAST_FREE, SCARCE_FREE = 1 * GIGABYTE, 5 * GIGABYTE
 MOST_COUNTED = 200_000
 """Files of the state folder whose sizes are added up."""
+
+LONGEST_LOOK = 5.0
+"""Seconds for which the record is looked through."""
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -176,6 +181,22 @@ def _state(place: Place) -> Check:
     return Check("state folder", "ok", f"{place.state} on {kind or 'an unknown file system'}, WAL works")
 
 
+def _record(place: Place) -> Check:
+    """The store itself, and its backups."""
+    store = place.state / "research.db"
+    copies = backups(store)
+    check_not_emptied(store)
+    if not store.exists():
+        return Check("record", "ok", "none yet")
+    if fault := damage(store, LONGEST_LOOK):
+        return Check("record", "fail", f"{store} is damaged: {fault}", restore_advice(store))
+    state = "is too large to look through here" if fault is None else "is sound"
+    if not copies:
+        return Check("record", "ok", f"{store} {state}; no backup yet: servers make one within a minute")
+    minutes = (time.time() - copies[0].stat().st_mtime) / 60
+    return Check("record", "ok", f"{store} {state}; {len(copies)} backups, the newest of {minutes:.0f} min ago")
+
+
 def _locks(place: Place) -> Check:
     kind = file_system(place.settings.locks)
     if kind in NETWORK:
@@ -188,7 +209,9 @@ def _locks(place: Place) -> Check:
 def _sandbox(place: Place) -> Check:
     wanted = place.settings.sandbox
     if program := find_sandbox(wanted):
-        return Check("sandbox", "ok", f"trainings run behind walls, by {program} (AUTORESEARCH_SANDBOX={wanted})")
+        return Check(
+            "sandbox", "ok", f"trainings and scorers run behind walls, by {program} (AUTORESEARCH_SANDBOX={wanted})"
+        )
     if wanted == "off":
         return Check("sandbox", "warn", "none, by AUTORESEARCH_SANDBOX=off", "Set it to auto or require")
     return Check("sandbox", "warn", f"none: {probe()[1]}; trainings can reach all that you can", MEND)
@@ -276,6 +299,7 @@ CHECKS: Mapping[str, Callable[[Place], Check]] = {
     "sqlite": _sqlite,
     "state folder": _state,
     "state size": _sizes,
+    "record": _record,
     "device locks": _locks,
     "sandbox": _sandbox,
     "devices": _devices,

@@ -1,6 +1,7 @@
 """How trials come from the store and their endings into it, for whoever runs them."""
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from mcp_server.machine import result
 from mcp_server.machine.child import EndedBy
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
-from mcp_server.machine.rescoring import LEFT
+from mcp_server.machine.rescoring import HANDED_IN, LEFT
 from mcp_server.machine.retry import smaller
 from mcp_server.machine.rig import Order
 from mcp_server.machine.store import Refused, Store
@@ -63,6 +64,10 @@ def keep(folder: Path, trial: Trial, ending: Ending) -> None:
         say(f"{trial.id}: the result cannot be written: {error}")
     for name in ("checkout", "tmp", *LEFT):
         discard(folder / name)
+    if not (folder / "out").is_symlink():
+        for name in HANDED_IN:
+            with contextlib.suppress(OSError):
+                (folder / "out" / name).unlink()
 
 
 async def record(store: Store, trial: Trial, ending: Ending, repository: Repository | None = None) -> None:
@@ -94,6 +99,17 @@ async def _smaller(store: Store, repository: Repository, trial: Trial, ending: E
     return await asyncio.to_thread(smaller, repository, run, experiment, trials, trial, ending)
 
 
+async def disown(store: Store, folders: Folders, trial: Trial, what: str) -> None:
+    """Discard an experiment whose training wrote something into the record; `what` says what."""
+    told = (
+        f"rejected: {what} was written while {trial.id} trained, and not by its worker. Train behind walls "
+        "(bubblewrap), and compare the record with its backups."
+    )
+    say(told)
+    discard(folders.trial(trial.id) / "checkout")
+    await patiently(lambda: store.trials.disown(trial, time.time(), told))
+
+
 async def prune(store: Store, folders: Folders, trial: Trial) -> None:
     """Delete what the trainings of a trial's run left, but for the best and the latest; logs and results stay."""
     try:
@@ -103,10 +119,19 @@ async def prune(store: Store, folders: Folders, trial: Trial) -> None:
         say(str(error))
 
 
-async def heal(store: Store, folders: Folders, trial: Trial, why: str, repository: Repository | None = None) -> None:
-    """Give a trial that was left in training the end that it had; without a result it was lost, and `why` says how."""
+async def heal(
+    store: Store, folders: Folders, trial: Trial, why: str, walled: bool, repository: Repository | None = None
+) -> None:
+    """Give a trial that was left in training the end that it had; without a result it was lost, and `why` says how.
+
+    Args:
+        walled: trainings run behind walls, so that none can have written the result itself. Else its score counts as
+            the training's own word, which is never enough for a keep.
+    """
     folder = folders.trial(trial.id)
     ending = result.read(folder, trial) or Ending("lost", time.time(), error=why)
+    if not walled:
+        ending = replace(ending, verification="reported")
     discard(folder / "checkout")
     await record(store, trial, ending, repository)
 

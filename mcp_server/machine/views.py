@@ -71,7 +71,8 @@ def _inputs(rig: Rig, order: Order) -> list[Path]:
 
 def _programs(order: Order) -> list[Path]:
     interpreter = Path(order.task.interpreter)
-    return [Path(sys.prefix), interpreter.parents[1], interpreter.resolve().parents[1]]
+    own = Path(__file__).parent  # of this package, with what starts a command behind the walls
+    return [Path(sys.prefix), interpreter.parents[1], interpreter.resolve().parents[1], own]
 
 
 def _made(folders: Iterable[Path]) -> list[Path]:

@@ -27,10 +27,12 @@ from mcp_server.machine.foreign import Occupant, occupants
 from mcp_server.machine.git import Repository
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
-from mcp_server.machine.recording import heal, keep, look, order_of, patiently, prune, record, say, wanted
+from mcp_server.machine.recording import disown, heal, keep, look, order_of, patiently, prune, record, say, wanted
 from mcp_server.machine.rig import Rig
+from mcp_server.machine.sandbox import find_sandbox
 from mcp_server.machine.store import Store
 from mcp_server.research.experiment import Trial
+from mcp_server.research.integrity import meddled
 from mcp_server.settings import Settings
 
 LOG_LIMIT = 1024 * 1024
@@ -120,7 +122,8 @@ class Worker:
     async def _heal(self) -> None:
         """Give every trial that an earlier worker left in training the end that it had."""
         for trial in await patiently(lambda: self._store.trials.training_on(self._rig.device.key)):
-            await heal(self._store, self._folders, trial, "Its worker was killed.", self._rig.repository)
+            walled = find_sandbox(self._rig.settings.sandbox) is not None
+            await heal(self._store, self._folders, trial, "Its worker was killed.", walled, self._rig.repository)
 
     async def _claim(self) -> Trial | None:
         device = self._rig.device
@@ -134,10 +137,15 @@ class Worker:
 
         try:
             order = await order_of(self._store, self._folders, trial)
+            _, before = await look(self._store, trial)
         except BaseException:
             os.close(busy)
             raise
         ending = await run_trial(self._rig, order, busy, ask, lambda: look(self._store, trial))
+        _, after = await look(self._store, trial)
+        if what := meddled(trial, before, after):
+            await disown(self._store, self._folders, trial, what)
+            return
         keep(order.folder, trial, ending)
         await record(self._store, trial, ending, self._rig.repository)
         await prune(self._store, self._folders, trial)

@@ -46,6 +46,8 @@ MAX_LOST = 2
 """How often a trial that was lost with its worker is queued again by itself."""
 
 FIRST_SEED = 42
+UNVERIFIED = "unverified"
+"""The `source` of an experiment whose commit is not in this repository."""
 NO_CHANGE = "no change"
 """The `diff_summary` of an experiment whose commit has the files of its base."""
 
@@ -165,6 +167,11 @@ class Experiment:
     promising_after: int | None = None
     verification: Verification = "reported"
     sandboxed: bool = False
+
+    @property
+    def commit_known(self) -> bool:
+        """Whether its commit is in this repository. An agent that runs git by itself may name one that is not."""
+        return self.source != UNVERIFIED
 
     @property
     def imported(self) -> bool:

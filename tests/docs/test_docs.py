@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from docs.generate import PAGE, page
 from mcp_server.interfaces.arguments import arguments_model
+from mcp_server.interfaces.peer_rest import TRAILS, Trail
 from mcp_server.interfaces.verbs import flag
 from mcp_server.lab.doctor import VARIABLES
 from mcp_server.lab.taskfile import PARTS, TaskFile, read_task_file
@@ -30,6 +31,17 @@ def test_every_operation_and_argument_is_documented(operation: Operation) -> Non
     for name in arguments_model(operation).model_fields:
         assert f"| `{name}` |" in section
         assert flag(name) in section or name.upper() in section
+
+
+@pytest.mark.parametrize("trail", TRAILS, ids=lambda trail: trail.path)
+def test_every_route_of_the_tracker_is_documented_with_what_it_takes(trail: Trail) -> None:
+    rows = (ROOT / "docs" / "rest.md").read_text().splitlines()
+    (row,) = [row for row in rows if row.startswith(f"| `/api/{trail.path}` | {trail.method} |")]
+    takes = row.split("|")[3]
+    given = trail.body.model_fields.keys() - ({"gpu_id", "host"} if "{gpu_id}" in trail.path else set())
+    assert [name for name in given if f"`{name}`" not in takes] == []
+    answered = getattr(trail.shape, "__required_keys__", ())
+    assert [name for name in answered if f"`{name}`" not in row and name != "gpu_id"] == []
 
 
 def test_every_variable_is_documented() -> None:

@@ -20,8 +20,10 @@ def violations(scene: Scene) -> list[str]:
 
 
 def _devices(scene: Scene) -> Iterator[str]:
-    if scene.alarm.exists():
-        yield f"used twice: {scene.alarm.read_text().split()}"
+    for alarm in scene.alarms():
+        yield f"device used twice: {alarm}"
+    for trial in rows(scene, "SELECT id, error FROM trials WHERE error LIKE '%used twice%'"):
+        yield f"device used twice: {trial['id']}: {trial['error']}"
     for number in range(scene.devices):
         lock = DeviceLock(scene.locks, f"cpu:{number}")
         if lock.is_held() or lock.is_busy():

@@ -159,7 +159,7 @@ async def test_an_agent_that_remembers_nothing_is_told_where_things_stand(scene:
     assert "RATE = 0.3" in script.read_text()
 
 
-MOMENTS = [0.0, 0.003, 0.01, 0.02, 0.04, 0.07, 0.12, 0.2]
+MOMENTS = [0.0, 0.005, 0.015, 0.04, 0.08, 0.15]
 """Seconds after which a call is cancelled: from before its first step to after its last."""
 
 

@@ -52,9 +52,9 @@ async def test_a_lock_that_is_in_use_is_respected(scene: Scene) -> None:
     async with begun(scene) as lab:
         assert await try_out(lab) == "keep"
         fresh = scene.project.root / ".git" / f"refs/heads/autoresearch/{TAG}.lock"
-        fresh.touch()
         made = await register(lab, "better", knobs={"RATE": 0.2})
         await lab.training.train(made)
+        fresh.touch()
         with pytest.raises(Exception, match=r"(?s)cannot lock ref.*delete the lock file"):
             await lab.verdicts.complete(made)
         assert fresh.exists()

@@ -170,24 +170,16 @@ async def test_a_newer_schema(scene: Scene) -> None:
     assert store.read_bytes() == before
 
 
-def overwrite(store: Path) -> None:
-    store.write_bytes(b"no database at all" * 1000)
-
-
 def overwrite_pages(store: Path) -> None:
     content = store.read_bytes()
     store.write_bytes(content[:4096] + os.urandom(len(content) - 4096))
-
-
-def cut(store: Path) -> None:
-    os.truncate(store, store.stat().st_size // 2)
 
 
 def empty(store: Path) -> None:
     os.truncate(store, 0)
 
 
-@pytest.mark.parametrize("damage", [overwrite, overwrite_pages, cut, empty, Path.unlink])
+@pytest.mark.parametrize("damage", [overwrite_pages, empty, Path.unlink])
 async def test_a_damaged_record_is_kept_and_restored_from_its_backup(
     scene: Scene, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

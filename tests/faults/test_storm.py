@@ -8,8 +8,7 @@ from tests.faults.storm import Storm
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_short_storm(either: Scene) -> None:
-    figures = await Storm(either, seed=1).blow(kills=12, seconds=6.0)
+async def test_a_short_storm(scene: Scene) -> None:
+    figures = await Storm(scene, seed=1).blow(kills=8)
     assert figures.wrong == [], figures.text()
-    assert figures.kills
-    assert figures.told
+    assert figures.kills.total() >= 8

@@ -10,6 +10,7 @@ import aiosqlite
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.machine.store.connection import Database, fetch
 from mcp_server.machine.store.rows import dump, trial_of
+from mcp_server.machine.store.schema import GUARDS
 from mcp_server.research.experiment import MAX_LOST, Ending, Trial, fresh_seed
 
 NEXT_DECISION = """(
@@ -133,6 +134,37 @@ class Trials:
 
         return await self._database.transaction(body)
 
+    async def disown(self, trial: Trial, ended_at: float, why: str) -> None:
+        """Discard an experiment whose record was written by others while it trained, whatever it says now; one that was
+        kept before, and only measured again, stays.
+
+        The guards of the tables are put aside for it, and put back if others took them away.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> None:
+            for name in GUARDS:
+                await connection.execute(f"DROP TRIGGER IF EXISTS {name}")
+            await connection.execute(
+                """
+                UPDATE trials SET status = 'failed', ended_at = ?, metrics = '{}', error = ?, verification = 'reported'
+                WHERE id = ?
+                """,
+                [ended_at, why, trial.id],
+            )
+            await connection.execute(
+                f"""
+                UPDATE experiments SET status = 'discard', reason = ?, metrics = '{{}}', value = NULL, delta = NULL,
+                    near_miss = 0, decided_at = ?, decided = {NEXT_DECISION}, branch_commit = NULL, numbers = NULL,
+                    accepted_loss = 0, runs = 0, squares = 0, dof = 0, verification = 'reported'
+                WHERE id = ? AND ? <> 'keep'
+                """,  # noqa: S608 - the expression is a constant
+                [why, ended_at, trial.experiment_id, trial.came_from],
+            )
+            for guard in GUARDS.values():
+                await connection.execute(guard)
+
+        await self._database.transaction(body)
+
     async def lose(self, trial_id: str, ended_at: float, error: str) -> bool:
         """Record that a trial was lost with its worker, and queue it again at most `MAX_LOST` times.
 
@@ -196,9 +228,9 @@ class Trials:
         return await self._database.transaction(body)
 
     async def stop_requested(self, trial_id: str) -> bool:
-        """Whether someone asked to end this trial."""
-        row = await self._database.one("SELECT stop_requested FROM trials WHERE id = ?", [trial_id])
-        return bool(row and row["stop_requested"])
+        """Whether a trial in training is to end: someone asked for it, or wrote another status into its row."""
+        row = await self._database.one("SELECT stop_requested, status FROM trials WHERE id = ?", [trial_id])
+        return row is None or bool(row["stop_requested"]) or row["status"] != "training"
 
     async def training_on(self, device: str) -> list[Trial]:
         """The trials recorded as in training on a device: more than one only if something went wrong."""
