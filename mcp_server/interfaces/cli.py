@@ -15,20 +15,23 @@ import typer
 from mcp_server import __version__
 from mcp_server.errors import ResearchError
 from mcp_server.interfaces.options import DevicesOption, ExecutorOption, JsonOption, RayAddressOption, RepoOption
+from mcp_server.interfaces.task import task
+from mcp_server.interfaces.waiting import wait_for
 from mcp_server.settings import Settings
 
 if TYPE_CHECKING:
     from mcp_server.operations import Operation
 
-INTERRUPTED = 130
-"""What shells report for a program that Ctrl-C ended."""
-
-OWN = ("serve", "demo", "doctor", "night", "--version")
+OWN = ("serve", "demo", "doctor", "night", "task", "--version")
 """With these as the first word, the operations need not be loaded: agents start servers often."""
 
 
 def main() -> None:
     """Run the command line of this process."""
+    if sys.platform == "win32":
+        sys.exit(
+            "autoresearch: Windows is served through WSL2. Run `wsl --install`, and install autoresearch in there."
+        )
     try:
         build(sys.argv[1:])(prog_name="autoresearch")
     except ResearchError as error:
@@ -47,6 +50,7 @@ def build(words: Sequence[str] = ()) -> typer.Typer:
     app.callback()(_program)
     for command in (serve, demo, night, doctor):
         app.command()(command)
+    app.add_typer(task)
     if not words or words[0] not in OWN:
         from mcp_server.interfaces.verbs import add_verbs
 
@@ -204,12 +208,3 @@ async def _call(operation: "Operation", given: dict[str, Any], settings: Setting
 
         with live_line() as progress:
             return await entrance.call(operation, given, progress)
-
-
-def wait_for(work: Any, on_interrupt: str) -> Any:
-    """Run a coroutine; Ctrl-C ends it, says so and leaves with the exit code of an interrupted program."""
-    try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
-        typer.echo(on_interrupt, err=True)
-        raise typer.Exit(INTERRUPTED) from None

@@ -5,6 +5,8 @@ import difflib
 import importlib.metadata
 import json
 import os
+import platform
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -19,7 +21,8 @@ from typing import Literal
 from mcp_server import __version__
 from mcp_server.errors import ResearchError
 from mcp_server.lab.data import prepared_data
-from mcp_server.lab.planning import HARNESS_MARK, interpreter_of
+from mcp_server.lab.interpreters import interpreter_of
+from mcp_server.lab.planning import HARNESS_MARK
 from mcp_server.machine.devices import find_devices
 from mcp_server.machine.executor import executor_of
 from mcp_server.machine.filesystem import NETWORK, file_system
@@ -27,6 +30,7 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.git.command import check_installed, git
 from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.platforms import is_wsl2
 from mcp_server.machine.sandbox import TODO as MEND
 from mcp_server.machine.sandbox import find_sandbox, probe
 from mcp_server.machine.store.backups import backups, check_not_emptied, restore_advice
@@ -51,7 +55,7 @@ VARIABLES: Mapping[str, str] = {
 
 FOR_TRAININGS = tuple(
     f"AUTORESEARCH_{name}" for name in ("TIME_BUDGET", "SEED", "DEVICE", "OUT", "THREADS", "DEVICE_KEY")
-)
+) + tuple(f"AUTORESEARCH_{name}" for name in ("COMPILE", "ATTENTION", "PRECISION", "OPTIMIZER_STATE"))
 """What the server tells a training; a user sets some of them to run a training script by hand."""
 
 CLUSTER_SECONDS = 60.0
@@ -112,6 +116,7 @@ async def check_machine(settings: Settings) -> list[Check]:
 
 def _checks(settings: Settings) -> Iterator[Check]:
     yield Check("autoresearch", "ok", f"{__version__} on Python {sys.version.split()[0]} at {sys.executable}")
+    yield _system(Place(settings, None))
     yield _guarded("git", _git)
     place = Place(settings, None)
     try:
@@ -132,6 +137,16 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         return Check(name, "fail", error.what, error.todo)
     except OSError as error:
         return Check(name, "fail", f"{error.filename or name}: {error.strerror or error}", "Mend the permissions")
+
+
+def _system(place: Place) -> Check:
+    found = f"{platform.system()} {platform.release()}"
+    if not is_wsl2():
+        return Check("system", "ok", found)
+    if re.match(r"/mnt/[a-z]/", f"{place.settings.repo}/"):
+        todo = "Move the repository into the Linux file system, e.g. to ~/: files of Windows are slow from WSL2"
+        return Check("system", "warn", f"{found} (WSL2), with the repository on a drive of Windows", todo)
+    return Check("system", "ok", f"{found} (WSL2)")
 
 
 def _git() -> Check:

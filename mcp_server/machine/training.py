@@ -66,7 +66,8 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         if changed.packages and not sandbox:
             note_left(order.left, changed.packages)
         measured = None if changed else await _measure(rig, order, end, bay)
-        hint = missing_hint(rig.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
+        end_of_log = text[-outcome.LOOKED_AT :]
+        hint = missing_hint(rig.repository.root, checkout, end_of_log, task.train_script) if end.code else None
         ending = outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
         return replace(ending, sandboxed=bool(sandbox), wall_seconds=end.seconds)
     except (ResearchError, OSError) as error:

@@ -129,7 +129,7 @@ class Worker:
         """Give every trial that an earlier worker left in training the end that it had."""
         for trial in await patiently(lambda: self._store.trials.training_on(self._rig.device.key)):
             walled = find_sandbox(self._rig.settings.sandbox) is not None
-            await heal(self._store, self._folders, trial, "Its worker was killed.", walled)
+            await heal(self._store, self._folders, trial, "Its worker was killed.", walled, self._rig.repository)
 
     async def _claim(self) -> Trial | None:
         device = self._rig.device
@@ -153,7 +153,7 @@ class Worker:
             await disown(self._store, self._folders, trial, what)
             return
         keep(order.folder, trial, ending)
-        await record(self._store, trial, ending)
+        await record(self._store, trial, ending, self._rig.repository)
         await prune(self._store, self._folders, trial)
 
     def _note(self, trial: Trial | None = None) -> None:

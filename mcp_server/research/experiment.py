@@ -236,13 +236,18 @@ def fresh_seed(used: Collection[int]) -> int:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial ended, as its worker writes it to `result.json` and then to the store."""
+    """How a trial ended, as its worker writes it to `result.json` and then to the store.
+
+    Attributes:
+        out_of_memory: whether it failed for want of memory.
+    """
 
     status: TrialStatus
     ended_at: float
     exit_code: int | None = None
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
     error: str = ""
+    out_of_memory: bool = False
     verification: Verification = "reported"
     sandboxed: bool = False
     wall_seconds: float = 0.0

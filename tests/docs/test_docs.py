@@ -6,17 +6,19 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from docs.generate import PAGE, page
 from mcp_server.interfaces.arguments import arguments_model
 from mcp_server.interfaces.peer_rest import TRAILS, Trail
 from mcp_server.interfaces.verbs import flag
 from mcp_server.lab.doctor import VARIABLES
+from mcp_server.lab.taskfile import PARTS, TaskFile, read_task_file
 from mcp_server.operations import OPERATIONS, Operation
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-KNOWN_WORDS = {"serve", "demo", "night", "doctor", *(operation.name for operation in OPERATIONS)}
+KNOWN_WORDS = {"serve", "demo", "night", "task", "doctor", *(operation.name for operation in OPERATIONS)}
 
 
 def test_the_generated_parts_are_up_to_date() -> None:
@@ -75,3 +77,21 @@ def test_program_md_is_short_and_speaks_of_tools() -> None:
     tools = set(re.findall(r"`([a-z_]+)`", text)) & KNOWN_WORDS
     assert {"setup_run", "register", "train", "complete", "suggest", "crash", "near_misses", "diff", "logs"} <= tools
     assert not re.search(r"git (commit|reset|checkout|add)|python train\.py|uv run|```", text)
+
+
+def test_every_example_of_a_task_can_be_read(tmp_path: Path) -> None:
+    examples = 0
+    for page_path in (ROOT / "docs" / "tasks.md", ROOT / "USAGE.md"):
+        for kind, block in re.findall(r"```(yaml|toml)\n(.*?)```", page_path.read_text(), re.DOTALL):
+            file = tmp_path / f"example.{kind}"
+            file.write_text(block)
+            assert read_task_file(file)
+            examples += 1
+    assert examples == 4
+
+
+def test_every_field_of_a_task_is_documented() -> None:
+    text = (ROOT / "docs" / "tasks.md").read_text()
+    models: list[type[BaseModel]] = [TaskFile, *PARTS.values()]
+    fields = [name for model in models for name in model.model_fields]
+    assert [name for name in fields if not re.search(rf"\b{name}\b", text)] == []

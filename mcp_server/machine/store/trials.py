@@ -76,7 +76,7 @@ class Trials:
                 commit=found["commit_sha"],
                 came_from=found["status"],
             )
-            return await _insert(connection, trial)
+            return await insert(connection, trial)
 
         return await self._database.transaction(body)
 
@@ -123,32 +123,13 @@ class Trials:
         """
 
         async def body(connection: aiosqlite.Connection) -> bool:
-            row = await fetch(
-                connection,
-                """
-                UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?, verification = ?,
-                    sandboxed = ?, wall_seconds = ?, cpu_seconds = ?
-                WHERE id = ? AND status = 'training' RETURNING *
-                """,
-                [
-                    ending.status,
-                    ending.ended_at,
-                    ending.exit_code,
-                    dump(ending.metrics),
-                    ending.error,
-                    ending.verification,
-                    ending.sandboxed,
-                    ending.wall_seconds,
-                    ending.cpu_seconds,
-                    trial_id,
-                ],
-            )
-            if row is None:
+            trial = await end_trial(connection, trial_id, ending)
+            if trial is None:
                 return False
-            await _move(connection, row["experiment_id"], "trained")
-            await _give_back(connection, trial_of(row))
+            await _move(connection, trial.experiment_id, "trained")
+            await _give_back(connection, trial)
             if crashed:
-                await crash_body(connection, row["experiment_id"], ending.error, ending.metrics)
+                await crash_body(connection, trial.experiment_id, ending.error, ending.metrics)
             return True
 
         return await self._database.transaction(body)
@@ -214,7 +195,7 @@ class Trials:
                 return False
             lost_one = trial_of(row)
             attempt = lost_one.attempt + 1
-            await _insert(
+            await insert(
                 connection, replace(lost_one, id=f"{experiment_id}.{attempt}", attempt=attempt, queued_at=time.time())
             )
             return True
@@ -333,7 +314,32 @@ class Trials:
         return [trial_of(row) for row in rows]
 
 
-async def _insert(connection: aiosqlite.Connection, trial: Trial) -> Trial:
+async def end_trial(connection: aiosqlite.Connection, trial_id: str, ending: Ending) -> Trial | None:
+    """Record how a trial in training ended; None if that was recorded before."""
+    row = await fetch(
+        connection,
+        """
+        UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?, verification = ?,
+            sandboxed = ?, wall_seconds = ?, cpu_seconds = ?
+        WHERE id = ? AND status = 'training' RETURNING *
+        """,
+        [
+            ending.status,
+            ending.ended_at,
+            ending.exit_code,
+            dump(ending.metrics),
+            ending.error,
+            ending.verification,
+            ending.sandboxed,
+            ending.wall_seconds,
+            ending.cpu_seconds,
+            trial_id,
+        ],
+    )
+    return trial_of(row) if row else None
+
+
+async def insert(connection: aiosqlite.Connection, trial: Trial) -> Trial:
     """Insert a trial as queued and move its experiment to `queued`."""
     row = await fetch(
         connection,
