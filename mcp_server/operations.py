@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mcp_server.lab.finalizing import Finalizing
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
@@ -69,5 +70,6 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("training", Training.logs, reads=True),
     Operation("training", Training.stop),
     Operation("reporting", Reporting.report),
+    Operation("finalizing", Finalizing.finalize),
     Operation("reading", Reading.export),
 )

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.finalizing import Finalizing
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
@@ -29,6 +30,7 @@ class Lab:
         self.training = Training(bench, pool, branch)
         self.reporting = Reporting(bench, branch)
         self.verdicts = Verdicts(bench, branch, self.reporting)
+        self.finalizing = Finalizing(bench, branch)
         self.reading = Reading(bench, pool, branch)
 
     @classmethod
