@@ -1,7 +1,6 @@
 """The fixed half of every experiment: the data, the budget clock and the judge. Agents edit train.py, never this file.
 
     python prepare.py                     pick the profile that suits this machine, and prepare its data
-    python prepare.py --profile stdlib    the sources of Python's own standard library: needs no network
     python prepare.py --check             is there valid data? one line of JSON; exit code 0 or 1
 
 Prepared data lies under AUTORESEARCH_CACHE (default ~/.cache/autoresearch):
@@ -21,6 +20,7 @@ import copy
 import ctypes
 import fcntl
 import hashlib
+import importlib
 import itertools
 import json
 import math
@@ -351,9 +351,9 @@ FORMAT = 1  # of the prepared folder; raised when its content changes meaning
 
 
 def fingerprint(manifest: dict[str, Any]) -> str:
-    """SHA-256 over corpus, tokenizer, evaluation sizes and this very file: scores compare only where it is equal."""
+    """SHA-256 over corpus, tokenizer, evaluation sizes and the harness: scores compare only where it is equal."""
     parts = {key: manifest[key] for key in ("format", "corpus", "vocab_size", "seq_len", "eval_tokens", "files")}
-    parts["harness"] = sha256_file(Path(__file__))
+    parts["harness"] = [sha256_file(Path(__file__).with_name(name)) for name in ("prepare.py", "scoring.py")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -380,7 +380,6 @@ def build(profile: Profile, sources: list[Source], corpus: str, folder: Path) ->
     held = {split: list(read_split(sources, split, seen, room)) for split in ("audit", "val")}
     print(f"learning a tokenizer of {profile.vocab_size} entries", flush=True)
     tokens = train_tokenizer(read_split(sources, "train", seen.copy(), TOKENIZER_CHARS), profile.vocab_size)
-    print("writing tokens", flush=True)
     encoded = [base64.b64encode(token).decode() for token in tokens]
     write_atomically(folder / "tokenizer.json", json.dumps({"pattern": SPLIT_PATTERN, "tokens": encoded}))
     counts = {split: write_split(folder / f"{split}.bin", held[split], tokens, profile) for split in held}
@@ -473,7 +472,8 @@ def read_manifest(folder: Path, deep: bool = False) -> dict[str, Any]:
             raise HarnessError(f"{folder} is of an older format: run `python prepare.py` again")
         for name, file in manifest["files"].items():
             path = folder / name
-            if path.stat().st_size != file["bytes"] or (deep and sha256_file(path) != file["sha256"]):
+            unlike = name != "audit.bin" and path.stat().st_size != file["bytes"]  # trainings cannot read that one
+            if unlike or (deep and sha256_file(path) != file["sha256"]):
                 raise HarnessError(f"{path} was changed since it was prepared: run `python prepare.py` again")
     except (OSError, ValueError, KeyError) as error:
         raise HarnessError(f"no prepared data in {folder}: run `python prepare.py` first") from error
@@ -482,8 +482,7 @@ def read_manifest(folder: Path, deep: bool = False) -> dict[str, Any]:
 
 def open_data() -> Data:
     """Opens the current configuration; the folder may be read-only. Raises HarnessError if there is none."""
-    folder = current_folder()
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder := current_folder())
     train = np.memmap(folder / "train.bin", dtype=np.uint16, mode="r")
     sizes = {key: manifest[key] for key in ("profile", "vocab_size", "seq_len", "files")}
     return Data(folder=folder, fingerprint=fingerprint(manifest), train=train, **sizes)
@@ -554,7 +553,7 @@ def cpu_bf16_pays(threads: int) -> bool:
     if "amx_bf16" in cpuinfo:
         return True
     model = next((line.split(":")[1].strip() for line in cpuinfo.splitlines() if "model name" in line), "CPU")
-    key, cached = f"{model} / torch {torch.__version__} / {threads} threads", cache_folder() / "bf16.json"
+    key, cached = f"{model} / torch {torch.__version__} / {threads} threads", cache_folder() / "measured" / "bf16.json"
     with contextlib.suppress(OSError, ValueError, KeyError):
         return bool(json.loads(cached.read_text())[key])
     a, b = torch.ones(2048, 128), torch.ones(128, 512)  # not random: no seed may depend on whether this ran
@@ -684,17 +683,17 @@ def logits_of(model: Module, inputs: Tensor, vocab_size: int) -> Tensor:
     return logits.float()  # type: ignore[no-any-return]
 
 
-def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val") -> float:
+def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val", every: int = 1) -> float:
     """Mean bits the model needs for a byte of the split: nats of all targets / ln 2 / bytes of all targets.
 
-    All rows are evaluated, and the targets never reach the model. The mark that begins a document has no bytes and
-    is not counted. Raises HarnessError when a logit is not finite.
+    All rows (or one in `every`) are evaluated, and the targets never reach the model. The mark that begins a document
+    has no bytes and is not counted. Raises HarnessError when a logit is not finite.
     """
     device, rows = runtime.device, eval_rows(data, runtime)
     tokens = data.held_out(split)
     vocabulary = [base64.b64decode(token) for token in json.loads(data.pinned("tokenizer.json"))["tokens"]]
     sizes = torch.tensor([0 if i == BOS else len(token) for i, token in enumerate(vocabulary)], device=device)
-    inputs, targets = tokens[:-1].view(-1, data.seq_len), tokens[1:].view(-1, data.seq_len)
+    inputs, targets = (ids.view(-1, data.seq_len)[::every] for ids in (tokens[:-1], tokens[1:]))
     nats = torch.zeros((), dtype=torch.float32 if device == "mps" else torch.float64, device=device)
     count = torch.zeros((), dtype=torch.long, device=device)
     finite = torch.ones((), dtype=torch.bool, device=device)
@@ -734,11 +733,12 @@ def check_causality(model: Module, data: Data, runtime: Runtime) -> None:
 
 
 def evaluate(model: Module, data: Data, runtime: Runtime, split: str = "val") -> float:
-    """The score of `model(x) -> logits`: bits per byte, lower is better. Raises HarnessError if it looks ahead."""
+    """The score of `model(x) -> logits`, bits per byte; also hands the model in. HarnessError if it looks ahead."""
     model.eval()
     with torch.no_grad():
         check_causality(model, data, runtime)
         score = bits_per_byte(model, data, runtime, split)
+        importlib.import_module("scoring").hand_in(model, data, runtime)
     model.train()
     return score
 
@@ -761,8 +761,7 @@ def run(main: Callable[[], object]) -> None:
 def check() -> int:
     """Prints one line of JSON about the current configuration; 1 when there is none, or it is damaged, else 0."""
     try:
-        folder = current_folder()
-        manifest = read_manifest(folder, deep=True)
+        manifest = read_manifest(folder := current_folder(), deep=True)
     except HarnessError as error:
         print(json.dumps({"prepared": False, "problem": str(error)}))
         return 1
@@ -786,7 +785,7 @@ def main() -> None:
     given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
     if given.pop("check"):
         sys.exit(check())
-    name = given.get("name") or ("path" if "path" in given else default_profile())
+    name = given.get("name", "path" if "path" in given else default_profile())
     if not given.keys() & {"name", "path"}:
         print(f"profile {name}, which suits this machine ({PROFILES[name].about}); --profile chooses another")
     folder = prepare(replace(PROFILES[name], **given))

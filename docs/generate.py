@@ -27,7 +27,7 @@ def page(text: str) -> str:
 
 def commands() -> Iterator[str]:
     """The commands that are no operations, with their options."""
-    for command in (cli.serve, cli.demo, cli.doctor):
+    for command in (cli.serve, cli.demo, cli.night, cli.doctor):
         about = " ".join((command.__doc__ or "").split())
         yield from (f"### autoresearch {command.__name__}", "", about, "", "| option | meaning |", "|---|---|")
         for name, parameter in inspect.signature(command).parameters.items():

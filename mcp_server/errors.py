@@ -3,6 +3,11 @@
 Every door (MCP, REST, command line) catches `ResearchError` once and shows `str(error)`.
 """
 
+from collections.abc import Mapping
+
+LONGEST = 2000
+"""Characters of what is told; of more, which only an over-long value can cause, the middle is left out."""
+
 
 class ResearchError(Exception):
     """A refusal or failure that a person can act on.
@@ -13,13 +18,30 @@ class ResearchError(Exception):
     """
 
     def __init__(self, what: str, todo: str) -> None:
-        self.what = what.rstrip(".")
-        self.todo = todo.rstrip(".")
+        self.what = _shortened(what.rstrip("."))
+        self.todo = _shortened(todo.rstrip("."))
         super().__init__(f"{self.what}. {self.todo}.")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 4 :]}"
 
 
 class InvalidInput(ResearchError):  # noqa: N818 - these read as sentences: `raise InvalidInput(...)`
     """An argument has a value that cannot be used."""
+
+
+class Undecided(InvalidInput):
+    """Something that only the user can decide is nowhere to be found.
+
+    Args:
+        questions: what to ask, by the name of the argument that takes the answer.
+    """
+
+    def __init__(self, what: str, questions: Mapping[str, str], todo: str) -> None:
+        self.questions = dict(questions)
+        asked = "; ".join(f"{question} ({name})" for name, question in questions.items())
+        super().__init__(what, f"Ask the user: {asked}? {todo}")
 
 
 class UnknownId(ResearchError):  # noqa: N818

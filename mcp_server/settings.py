@@ -16,6 +16,7 @@ class Settings:
         locks: the machine-local folder of the device locks, shared by all repositories.
         devices: `auto`, a list such as `cuda:0,1`, or `cpu:N` for N simulated slots.
         data: prepared data to train on, by its folder or its name in the cache; None means what was prepared last.
+        sandbox: whether trainings run behind walls: `auto` where bubblewrap works, `off`, or `require`.
         keep_environment: names of further environment variables that trainings may see.
     """
 
@@ -26,6 +27,7 @@ class Settings:
     devices: str = "auto"
     data: str | None = None
     keep_environment: tuple[str, ...] = ()
+    sandbox: str = "auto"
 
     @classmethod
     def load(cls, repo: Path | None = None, devices: str | None = None) -> "Settings":
@@ -42,4 +44,5 @@ class Settings:
             devices=devices or environ.get("AUTORESEARCH_DEVICES") or "auto",
             data=environ.get("AUTORESEARCH_DATA") or None,
             keep_environment=tuple(environ.get("AUTORESEARCH_KEEP_ENV", "").replace(",", " ").split()),
+            sandbox=environ.get("AUTORESEARCH_SANDBOX") or "auto",
         )

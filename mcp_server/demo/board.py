@@ -18,6 +18,8 @@ from rich.text import Text
 from mcp_server.interfaces.tables import COLOURS
 
 WORDS = {"needs_confirmation": "confirm"}
+SCRIPT_LINES = re.compile(r", \S+ \+\d+ -\d+$")
+"""The end of a summary of a change that names the lines of the one script, which is always the same."""
 REFRESHES = 8
 """Times a second at which the live picture is drawn."""
 
@@ -69,10 +71,16 @@ class Board:
             self._plain(f"suggested: {thought}")
         self.thought = thought
 
-    def add(self, name: str, row: Row) -> None:
+    def add(self, name: str, category: str, idea: str, change: str) -> None:
         """A new experiment."""
-        self.rows[name] = row
-        self._plain(f"{len(self.rows)}. {row.category}: {row.idea} ({row.change})")
+        row = self.rows[name] = Row(category, idea, SCRIPT_LINES.sub("", change))
+        self._plain(f"{len(self.rows)}. {category}: {idea} ({row.change})")
+
+    def refuse(self, category: str, idea: str, why: str) -> None:
+        """An idea that does not fit the script as the user has it."""
+        name = f"refused {len(self.rows)}"
+        self.add(name, category, idea, "")
+        self.decided(name, "refused", None, None, why)
 
     def turn_to(self, name: str) -> None:
         """An experiment is trained, for the first time or again."""

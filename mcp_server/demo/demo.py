@@ -71,10 +71,11 @@ class Demo:
                 except BaseException:  # Ctrl-C arrives as a cancellation
                     await agent.leave()
                     raise
+                ask = agent.follower.ask
                 return {
-                    "summary": await agent.ask("summary", tag=TAG),
-                    "history": (await agent.ask("history", tag=TAG, limit=200))["experiments"],
-                    "table": (await agent.ask("export", tag=TAG, format="tsv"))["text"],
+                    "summary": await ask("summary", tag=TAG),
+                    "history": (await ask("history", tag=TAG, limit=200))["experiments"],
+                    "table": (await ask("export", tag=TAG, format="tsv"))["text"],
                 }
         except BaseExceptionGroup as group:  # the SDK's task groups wrap what is raised between them
             raise _innermost(group) from group

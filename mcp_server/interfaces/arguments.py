@@ -18,7 +18,11 @@ from mcp_server.operations import Operation
 INJECTED = ("self", "progress")
 """Parameters that the door fills in, not the caller."""
 
+DEEPEST = 32
+"""Lists and objects within each other in an argument."""
+
 _SHOWN = 80
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @cache
@@ -45,6 +49,9 @@ def check_arguments(operation: Operation, given: Mapping[str, Any]) -> dict[str,
     """Return the given arguments, checked, as `operation.call` takes them; raises InvalidInput."""
     model = arguments_model(operation)
     parsed = {name: _unpacked(model, name, value) for name, value in given.items()}
+    for name, value in parsed.items():
+        if fault := _fault(name) or _fault(value):
+            raise InvalidInput(f"{_brief(name)[1:-1]} {fault}", "Send plain JSON: UTF-8 text, and numbers of 64 bits")
     try:
         checked = model.model_validate(parsed)
     except ValidationError as error:
@@ -59,6 +66,27 @@ def read_texts(operation: Operation, texts: Mapping[str, str]) -> dict[str, Any]
         name: text if name not in fields or str in _kinds(fields[name].annotation) else _json_or_text(text)
         for name, text in texts.items()
     }
+
+
+def _fault(value: Any) -> str:
+    """Why nothing behind the doors could keep a value: git, SQLite and programs take no such text or number."""
+    waiting = [(value, 1)]
+    while waiting:
+        each, depth = waiting.pop()
+        if depth > DEEPEST:
+            return f"is nested more than {DEEPEST} deep"
+        match each:
+            case str() if "\0" in each:
+                return "contains a NUL character"
+            case str() if _LONE_SURROGATE.search(each):
+                return "contains half a character (a lone surrogate)"
+            case int() if not -(2**63) <= each < 2**63:
+                return "holds a number beyond 64 bits"
+            case dict():
+                waiting += [(part, depth + 1) for pair in each.items() for part in pair]
+            case list() | tuple():
+                waiting += [(part, depth + 1) for part in each]
+    return ""
 
 
 class _Terse(GenerateJsonSchema):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """What shells report for a program that Ctrl-C ended."""
 
-OWN = ("serve", "demo", "doctor", "--version")
+OWN = ("serve", "demo", "doctor", "night", "--version")
 """With these as the first word, the operations need not be loaded: agents start servers often."""
 
 
@@ -45,7 +45,7 @@ def build(words: Sequence[str] = ()) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_program)
-    for command in (serve, demo, doctor):
+    for command in (serve, demo, night, doctor):
         app.command()(command)
     if not words or words[0] not in OWN:
         from mcp_server.interfaces.verbs import add_verbs
@@ -74,6 +74,9 @@ def serve(
     allow_commands: Annotated[
         bool, typer.Option("--allow-commands", help="HTTP callers may set command, script and task")
     ] = False,
+    note_calls: Annotated[
+        Path | None, typer.Option(help="File to note the last tool called in, for a program that watches the agent")
+    ] = None,
     repo: RepoOption = None,
     devices: DevicesOption = None,
 ) -> None:
@@ -82,11 +85,13 @@ def serve(
 
     settings = Settings.load(repo, devices)
     if http:
+        if note_calls:
+            raise typer.BadParameter("it is for stdio, where one agent calls", param_hint="--note-calls")
         serve_http(settings, host or "127.0.0.1", 8765 if port is None else port, allow_commands)
     elif host is not None or port is not None or allow_commands:
         raise typer.BadParameter("these need --http", param_hint="--host, --port, --allow-commands")
     else:
-        serve_stdio(settings)
+        serve_stdio(settings, note_calls)
 
 
 def demo(
@@ -103,6 +108,41 @@ def demo(
 
     demonstration = Demo(folder, seconds, devices=devices or "cpu:1", picture=picture)
     wait_for(demonstration.run(console()), "autoresearch: stopped; no process is left")
+
+
+def night(
+    agent: Annotated[str, typer.Option(help="claude, codex, builtin, or a command to run")],
+    tag: Annotated[
+        str | None, typer.Option(help="The run; default: the newest, or a new one named after today")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Time of day to end at, e.g. 08:00")] = None,
+    experiments: Annotated[
+        int | None, typer.Option(help="Experiments to end after, with their verdicts", min=1)
+    ] = None,
+    gpu_hours: Annotated[
+        float | None, typer.Option(help="Hours of training to end after, summed over devices", min=0.0001)
+    ] = None,
+    goal: Annotated[str, typer.Option(help="What to find or improve, in your words")] = "",
+    patience: Annotated[
+        float, typer.Option(help="Minutes without output, call or training until the agent is started anew", min=0.01)
+    ] = 15.0,
+    repo: RepoOption = None,
+    devices: DevicesOption = None,
+) -> None:
+    """Keep an agent at work until a limit is reached: start it again when it stops, asks, fails or hangs."""
+    from datetime import datetime
+
+    from mcp_server.interfaces.tables import console
+    from mcp_server.night.agents import Agent
+    from mcp_server.night.command import Command
+    from mcp_server.night.limits import Limits, next_time
+
+    moment = None if until is None else next_time(until, datetime.now().astimezone())
+    limits = Limits(moment, experiments, None if gpu_hours is None else gpu_hours * 3600)
+    command = Command(Agent.named(agent), limits, tag, goal, patience * 60)
+    said = "autoresearch: left at once; `autoresearch night` with the same tag goes on"
+    if received := wait_for(command.run(Settings.load(repo, devices), console()), said):
+        raise typer.Exit(128 + received)
 
 
 def doctor(repo: RepoOption = None, devices: DevicesOption = None, as_json: JsonOption = False) -> None:

@@ -17,13 +17,7 @@ async def dashboard(request: Request) -> Response:
     policy = f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; " + (
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    headers = {
-        "Content-Security-Policy": policy,
-        "Cache-Control": "no-store",
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-    }
-    return HTMLResponse(_page().replace(NONCE, nonce), headers=headers)
+    return HTMLResponse(_page().replace(NONCE, nonce), headers={"Content-Security-Policy": policy})
 
 
 @cache

@@ -1,119 +1,175 @@
-"""Who may come in over HTTP: checks of Host, Origin, token and size before any route sees a request."""
+"""The guard in front of every route: it checks Host, Origin and token, and bounds rate, number and size of requests."""
 
-import base64
-import binascii
-import hmac
-from collections.abc import Mapping
-from pathlib import Path
-from urllib.parse import urlsplit
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from mcp.server.transport_security import RequestBodyLimitMiddleware
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcp_server.errors import NotReady
-from mcp_server.interfaces.rest import refusal
+from mcp_server.interfaces.access import Access, Place
+from mcp_server.interfaces.limits import Buckets, Limits
+from mcp_server.interfaces.refusals import refusal
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MAX_BODY_BYTES = 4 * 1024 * 1024
 OPEN_PATHS = ("/healthz",)
 """Paths that need no token."""
 
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""What every answer says to a browser, unless the route says otherwise."""
 
-def read_token(environ: Mapping[str, str]) -> str | None:
-    """The bearer token from AUTORESEARCH_TOKEN, or from the file that AUTORESEARCH_TOKEN_FILE names; None without."""
-    path = environ.get("AUTORESEARCH_TOKEN_FILE")
-    if not path:
-        return environ.get("AUTORESEARCH_TOKEN") or None
-    try:
-        token = Path(path).expanduser().read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotReady(f"AUTORESEARCH_TOKEN_FILE {path} cannot be read: {error}", "Name a readable text file") from None
-    if not token:
-        raise NotReady(f"AUTORESEARCH_TOKEN_FILE {path} is empty", "Write a token into it, e.g. openssl rand -hex 32")
-    return token
+BUSY_SECONDS = 5
+"""After this long a caller may try again where too many requests were under way."""
 
 
 class Guard:
-    """ASGI middleware in front of every route.
+    """ASGI middleware that lets a request through to the app, or answers it by itself.
 
-    On a loopback address the Host header must name this machine, so that a web site whose name was pointed at 127.0.0.1
-    gets nothing (DNS rebinding). An Origin header must be that of this server's own pages. With a token, every request
-    must carry it, as a bearer or as the password that a browser asks for.
+    The order matters. What a web page of somebody else's makes a browser send is refused first and costs nothing, so
+    that it cannot use up the rate of the user at the same address. Callers without the token have a rate of their own.
     """
 
-    def __init__(self, app: ASGIApp, loopback: bool, token: str | None) -> None:
-        self._app = RequestBodyLimitMiddleware(app, MAX_BODY_BYTES)
-        self._loopback = loopback
-        self._token = token
+    def __init__(self, app: ASGIApp, access: Access, limits: Limits) -> None:
+        self._app = app
+        self._access = access
+        self._limits = limits
+        self._buckets = Buckets()
+        self._in_flight: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, _with_headers(send))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        host = _Place.read(f"//{headers.get('host', '')}")
-        if self._loopback and host.name not in LOOPBACK:
-            answer = refusal(421, f"Host {headers.get('host', '')!r} is not this server. Use 127.0.0.1 or localhost.")
-        elif (origin := headers.get("origin")) is not None and not _Place.read(origin).same(host):
-            answer = refusal(403, f"Origin {origin!r} may not call this server. Call it from its own page.")
-        elif self._token and scope["path"] not in OPEN_PATHS and not _carries(headers, self._token):
-            scheme = "Bearer" if scope["path"].startswith(("/mcp", "/api")) else "Basic"
-            answer = refusal(
-                401,
-                "This server needs its token. Send the header 'Authorization: Bearer <token>'.",
-                {"WWW-Authenticate": f'{scheme} realm="autoresearch"'},
+        peer = scope["client"][0] if scope.get("client") else ""
+        refused = self._foreign(scope["path"], headers) or self._hasty_or_unknown(scope["path"], headers, peer)
+        if refused is None and not self._room_for(peer):
+            refused = refusal(
+                503,
+                f"{sum(self._in_flight.values())} requests are being answered, which is as many as this server takes",
+                f"Try again in {BUSY_SECONDS} s, with fewer connections",
+                {"Retry-After": str(BUSY_SECONDS)},
             )
-        else:
-            await self._app(scope, receive, _in_json(scope, receive, send))
+        if refused is not None:
+            await refused(scope, receive, send)
             return
-        await answer(scope, receive, send)
+        with self._counted(peer):
+            body = await self._body(headers, receive)
+            if isinstance(body, Response):
+                await body(scope, receive, send)
+            elif body is not None:
+                await self._app(scope, _replaying(body, receive), send)
+
+    def _foreign(self, path: str, headers: Headers) -> Response | None:
+        """The refusal of what was sent to another name, or by a page of another site."""
+        named = headers.get("host", "")
+        host = Place.of_host(named)
+        if host is None or not self._access.answers_to(host):
+            more = "" if self._access.token is None else ", or add the name to AUTORESEARCH_HOSTS"
+            return refusal(421, f"Host {named[:100]!r} is not this server", f"Use 127.0.0.1 or localhost{more}")
+        todo = "Call it from its own page, or from a program"
+        if (origin := headers.get("origin")) is not None:
+            place = Place.of_origin(origin)
+            if place is None or not place.same(host):
+                return refusal(403, f"Origin {origin[:100]!r} may not call this server", todo)
+        elif headers.get("sec-fetch-site") in ("cross-site", "same-site") and path != "/":
+            return refusal(403, "Pages of other sites may not call this server", todo)
+        return None
+
+    def _hasty_or_unknown(self, path: str, headers: Headers, peer: str) -> Response | None:
+        """The refusal of a caller who asks too often, or without the token."""
+        known = self._access.admits(headers.get("authorization", ""))
+        rate = self._limits.rate if known else self._limits.rate_of_strangers
+        if wait := self._buckets.take((peer, known), rate):
+            seconds = str(math.ceil(wait))
+            return refusal(
+                429,
+                f"More than {rate.per_second:g} requests a second came from {peer or 'this caller'}",
+                f"Wait {seconds} s and ask less often",
+                {"Retry-After": seconds},
+            )
+        if known or path in OPEN_PATHS:
+            return None
+        scheme = "Bearer" if path.startswith(("/mcp", "/api")) else "Basic"
+        return refusal(
+            401,
+            "This server needs its token",
+            "Send the header 'Authorization: Bearer <token>'; in a browser, give it as the password",
+            {"WWW-Authenticate": f'{scheme} realm="autoresearch"'},
+        )
+
+    def _room_for(self, peer: str) -> bool:
+        of_peer = self._in_flight[peer] < self._limits.in_flight_of_peer
+        return of_peer and sum(self._in_flight.values()) < self._limits.in_flight
+
+    @contextmanager
+    def _counted(self, peer: str) -> Iterator[None]:
+        self._in_flight[peer] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[peer] -= 1
+            self._in_flight += Counter()  # drops the peers that are at zero
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes | Response | None:
+        """The whole body, or a refusal where it is too large or comes too slowly; None if the client went away."""
+        most = self._limits.body_bytes
+        body = bytearray()
+        told = headers.get("content-length", "0")
+        too_large = int(told) > most if told.isdecimal() else False
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                while not too_large:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return None
+                    body += message.get("body", b"")
+                    too_large = len(body) > most
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            what = f"The request body did not arrive within {self._limits.body_seconds:g} s"
+            return refusal(408, what, "Send it at once", {"Connection": "close"})
+        if too_large:
+            what = f"The request body is larger than {most} bytes"
+            return refusal(413, what, "Send less, or give a file by its path", {"Connection": "close"})
+        return bytes(body)
 
 
-def _in_json(scope: Scope, receive: Receive, send: Send) -> Send:
-    """A `send` that turns the plain text by which a body is refused as too large into JSON."""
-    refused = False
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that hands out a body already read, and then whatever comes."""
+    handed_out = False
+
+    async def replay() -> Message:
+        nonlocal handed_out
+        if handed_out:
+            return await receive()
+        handed_out = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _with_headers(send: Send) -> Send:
+    """A `send` that adds to each answer what browsers should know."""
 
     async def pass_on(message: Message) -> None:
-        nonlocal refused
-        if message["type"] == "http.response.start" and message["status"] == 413:
-            refused = True
-            text = f"The request body is larger than {MAX_BODY_BYTES} bytes. Send less, or give a file by its path."
-            await refusal(413, text, {"Connection": "close"})(scope, receive, send)
-        elif not refused:
-            await send(message)
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
 
     return pass_on
-
-
-class _Place:
-    """A host and port as a header names them."""
-
-    def __init__(self, name: str | None, port: int | None) -> None:
-        self.name = name
-        self.port = port
-
-    @classmethod
-    def read(cls, url: str) -> "_Place":
-        try:
-            parts = urlsplit(url)
-            return cls(parts.hostname, parts.port)
-        except ValueError:
-            return cls(None, None)
-
-    def same(self, other: "_Place") -> bool:
-        """Whether both are one server; the names of this machine count as one."""
-        both_local = self.name in LOOPBACK and other.name in LOOPBACK
-        return self.name is not None and self.port == other.port and (both_local or self.name == other.name)
-
-
-def _carries(headers: Headers, token: str) -> bool:
-    scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "basic":
-        try:
-            credentials = base64.b64decode(credentials, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
-            return False
-    elif scheme.lower() != "bearer":
-        return False
-    return hmac.compare_digest(credentials.encode(), token.encode())

@@ -40,7 +40,7 @@ def handlers(entrance: Entrance) -> dict[str, Any]:
         if params.name != RESEARCH.name:
             raise MCPError(INVALID_PARAMS, f"There is no prompt {params.name!r}. Use {RESEARCH.name!r}.")
         given = params.arguments or {}
-        text = await _research(entrance, given.get("tag", "").strip(), given.get("goal", "").strip())
+        text = await opening(entrance, given.get("tag", "").strip(), given.get("goal", "").strip())
         message = PromptMessage(role="user", content=TextContent(type="text", text=text))
         return GetPromptResult(description=RESEARCH.description, messages=[message])
 
@@ -55,8 +55,8 @@ async def _list_prompts(context: ServerRequestContext, params: PaginatedRequestP
     return ListPromptsResult(prompts=[RESEARCH])
 
 
-async def _research(entrance: Entrance, tag: str, goal: str) -> str:
-    """The opening message: what to begin with, then program.md."""
+async def opening(entrance: Entrance, tag: str, goal: str) -> str:
+    """The text of the prompt `research`: what to begin with, the goal if there is one, then program.md."""
     known = tag in await _tags(entrance, tag) if tag else False
     argument = f"tag={tag!r}" if tag else "a tag of your choice"
     if known:

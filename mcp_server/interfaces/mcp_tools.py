@@ -12,6 +12,7 @@ from mcp.server import Server, ServerRequestContext
 from mcp_types import (
     CallToolRequestParams,
     CallToolResult,
+    InputRequiredResult,
     ListToolsResult,
     PaginatedRequestParams,
     TextContent,
@@ -24,6 +25,7 @@ from mcp_server.errors import ResearchError
 from mcp_server.interfaces import mcp_prompts, mcp_resources
 from mcp_server.interfaces.answers import output_schema, plain
 from mcp_server.interfaces.arguments import input_schema
+from mcp_server.interfaces.asking import call_and_ask
 from mcp_server.interfaces.entrance import Entrance
 from mcp_server.operations import OPERATIONS, Operation
 
@@ -80,12 +82,20 @@ def _tool(operation: Operation) -> Tool:
 def _tool_caller(entrance: Entrance) -> Any:
     operations = {operation.name: operation for operation in OPERATIONS}
 
-    async def call_tool(context: ServerRequestContext, params: CallToolRequestParams) -> CallToolResult:
+    async def call_tool(
+        context: ServerRequestContext, params: CallToolRequestParams
+    ) -> CallToolResult | InputRequiredResult:
         operation = operations.get(params.name)
         if operation is None:
             return _failed(_unknown_tool(params.name, list(operations)))  # a result, so that the agent itself reads it
         try:
-            answer = plain(await entrance.call(operation, params.arguments or {}, context.session.report_progress))
+            progress = context.session.report_progress
+            found = await call_and_ask(
+                context, params, operation, lambda given: entrance.call(operation, given, progress)
+            )
+            if isinstance(found, InputRequiredResult):
+                return found
+            answer = plain(found)
         except ResearchError as error:
             return _failed(str(error))
         text = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))

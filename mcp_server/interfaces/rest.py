@@ -12,19 +12,25 @@ from mcp_server.errors import InvalidInput, NotReady, ResearchError, UnknownId, 
 from mcp_server.interfaces.answers import plain
 from mcp_server.interfaces.arguments import read_texts
 from mcp_server.interfaces.entrance import Entrance
+from mcp_server.interfaces.refusals import described, refusal
 from mcp_server.operations import OPERATIONS, Operation
 
 STATUS_CODES: dict[type[ResearchError], int] = {InvalidInput: 400, UnknownId: 404, WrongState: 409, NotReady: 503}
 
 
-def routes(entrance: Entrance) -> list[Route]:
-    """A route for every operation; those that only read answer GET as well, with the arguments in the query."""
-    return [_route(entrance, operation) for operation in OPERATIONS]
+def routes(entrance: Entrance, secured: bool) -> list[Route]:
+    """A route for every operation; those that only read answer GET as well, with the arguments in the query.
 
+    Args:
+        secured: whether callers need a token, as the OpenAPI document at /api/openapi.json will say.
+    """
 
-def refusal(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error as every route answers it."""
-    return JSONResponse({"error": text}, status_code=status, headers=headers)
+    async def describe(request: Request) -> Response:
+        from mcp_server.interfaces.openapi import document
+
+        return JSONResponse(document(secured))
+
+    return [Route("/api/openapi.json", describe), *(_route(entrance, operation) for operation in OPERATIONS)]
 
 
 async def refuse_route(request: Request, error: Exception) -> Response:
@@ -33,10 +39,22 @@ async def refuse_route(request: Request, error: Exception) -> Response:
     path = request.url.path
     if error.status_code == 404:
         names = ", ".join(operation.name for operation in OPERATIONS)
-        return refusal(404, f"There is nothing at {path}. Use /, /mcp, /healthz or POST /api/ with one of {names}.")
-    allowed = (error.headers or {}).get("Allow", "another method")
+        return refusal(
+            404,
+            f"There is nothing at {path[:200]}",
+            f"Use /, /mcp, /healthz, /api/openapi.json or POST /api/ with one of {names}",
+        )
+    headers = dict(error.headers or {})
+    what = f"{path[:200]} does not answer {request.method}"
+    return refusal(error.status_code, what, f"Use {headers.get('Allow', 'another method')}", headers)
+
+
+async def refuse_surprise(request: Request, error: Exception) -> Response:
+    """Answer what nobody foresaw; its traceback stays in the log."""
     return refusal(
-        error.status_code, f"{path} does not answer {request.method}. Use {allowed}.", dict(error.headers or {})
+        500,
+        f"{request.url.path[:200]} failed inside the server with {type(error).__name__}",
+        "Send it again; if it stays, report it with the traceback in the log of the server",
     )
 
 
@@ -49,7 +67,7 @@ def _route(entrance: Entrance, operation: Operation) -> Route:
                 given = read_texts(operation, dict(request.query_params))
             return JSONResponse(plain(await entrance.call(operation, given)))
         except ResearchError as error:
-            return refusal(STATUS_CODES.get(type(error), 500), str(error))
+            return JSONResponse(described(error), status_code=STATUS_CODES.get(type(error), 500))
 
     return Route(f"/api/{operation.name}", answer, methods=["POST", "GET"] if operation.reads else ["POST"])
 

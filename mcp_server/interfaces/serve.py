@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_server.errors import NotReady
@@ -16,16 +18,20 @@ from mcp_server.interfaces.mcp_tools import build_server
 from mcp_server.settings import Settings
 
 if TYPE_CHECKING:
+    import uvicorn
     from mcp.server import Server
+
+    from mcp_server.interfaces.access import Access
+    from mcp_server.interfaces.limits import Limits
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CLOSING_SECONDS = 0.3
 
 
-def serve_stdio(settings: Settings) -> None:
-    """Serve MCP on stdin and stdout until stdin ends or a signal comes."""
+def serve_stdio(settings: Settings, calls: Path | None = None) -> None:
+    """Serve MCP on stdin and stdout until stdin ends or a signal comes; for `calls` see `Entrance`."""
     log_to_stderr()
-    asyncio.run(_serve_stdio(settings))
+    asyncio.run(_serve_stdio(settings, calls))
 
 
 def serve_http(settings: Settings, host: str = "127.0.0.1", port: int = 8765, allow_commands: bool = False) -> None:
@@ -34,26 +40,36 @@ def serve_http(settings: Settings, host: str = "127.0.0.1", port: int = 8765, al
     Raises:
         NotReady: the port is taken, or the address is reachable from elsewhere and no token is set.
     """
-    from mcp_server.interfaces.guard import LOOPBACK, read_token
+    from mcp_server.interfaces.access import Access
 
-    log_to_stderr()
-    token = read_token(os.environ)
-    if host not in LOOPBACK and token is None:
-        raise NotReady(
-            f"{host} can be reached from other machines, and no token is set",
-            "Set AUTORESEARCH_TOKEN or AUTORESEARCH_TOKEN_FILE, or serve on 127.0.0.1",
-        )
-    asyncio.run(_serve_http(settings, _bind(host, port), host, token, allow_commands))
+    access = Access.load(host, os.environ)
+    os.environ.pop("AUTORESEARCH_TOKEN", None)  # no program that this process starts needs it
+    log_to_stderr(access.token)
+    asyncio.run(_serve_http(settings, _bind(host, port), host, access, allow_commands))
 
 
-def log_to_stderr() -> None:
-    """Send warnings and errors to stderr: on stdio, stdout belongs to the protocol."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="autoresearch: %(levelname)s %(message)s")
+def log_to_stderr(secret: str | None = None) -> None:
+    """Send warnings and errors to stderr, but never `secret`: on stdio, stdout belongs to the protocol."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Discreet(secret))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
-async def _serve_stdio(settings: Settings) -> None:
+class _Discreet(logging.Formatter):
+    """Leaves a secret out, and control characters, by which what a caller sent could forge lines of the log."""
+
+    def __init__(self, secret: str | None) -> None:
+        super().__init__("autoresearch: %(levelname)s %(message)s")
+        self._secret = secret
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "?", super().format(record))
+        return text.replace(self._secret, "***") if self._secret else text
+
+
+async def _serve_stdio(settings: Settings, calls: Path | None) -> None:
     stopping = asyncio.Event()
-    async with Entrance(settings) as entrance:
+    async with Entrance(settings, calls=calls) as entrance:
         with _on_signals(stopping.set):
             serving = asyncio.create_task(_over_stdio(build_server(entrance)))
             stopped = asyncio.create_task(stopping.wait())
@@ -76,11 +92,9 @@ async def _over_stdio(server: "Server[Any]") -> None:
 
 
 async def _serve_http(
-    settings: Settings, listener: socket.socket, host: str, token: str | None, allow_commands: bool
+    settings: Settings, listener: socket.socket, host: str, access: "Access", allow_commands: bool
 ) -> None:
     import uvicorn
-
-    from mcp_server.interfaces.http import build_app
 
     class Server(uvicorn.Server):
         @contextmanager
@@ -88,14 +102,7 @@ async def _serve_http(
             yield  # the original raises a signal again once it has shut down, which ends in a traceback
 
     async with Entrance(settings, trusted=allow_commands, shared=True) as entrance:
-        config = uvicorn.Config(
-            build_app(entrance, host, token),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        server = Server(config)
+        server = Server(http_config(entrance, access))
 
         def stop() -> None:
             logging.getLogger("uvicorn.error").disabled = True  # a client cut off while it listens is no error now
@@ -107,6 +114,29 @@ async def _serve_http(
             url = f"http://{name}:{listener.getsockname()[1]}"
             print(f"autoresearch: dashboard {url}/, MCP {url}/mcp, REST {url}/api", file=sys.stderr, flush=True)  # noqa: T201
             await server.serve(sockets=[listener])
+
+
+def http_config(entrance: Entrance, access: "Access", limits: "Limits | None" = None) -> "uvicorn.Config":
+    """How uvicorn serves everything: without a log of requests, and within limits."""
+    import uvicorn
+
+    from mcp_server.interfaces.connection import connection_within
+    from mcp_server.interfaces.http import build_app
+    from mcp_server.interfaces.limits import Limits
+
+    limits = limits or Limits()
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a client's bad request is no news to the user
+    return uvicorn.Config(
+        build_app(entrance, access, limits),
+        http=connection_within(limits),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # anybody may write them
+        server_header=False,
+        timeout_keep_alive=limits.idle_seconds,
+        timeout_graceful_shutdown=1,
+    )
 
 
 def _bind(host: str, port: int) -> socket.socket:

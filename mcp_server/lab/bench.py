@@ -2,7 +2,8 @@
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -11,7 +12,7 @@ from mcp_server.errors import InvalidInput, WrongState
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Hold, Repository, Workspace, hold_workspace
 from mcp_server.machine.store import Store
-from mcp_server.research.experiment import Run
+from mcp_server.research.experiment import Experiment, Run
 from mcp_server.settings import Settings
 
 Parameters = ParamSpec("Parameters")
@@ -74,6 +75,19 @@ class Bench:
         outside = (run.task.results_file,)
         return await self.run(Workspace.open_or_create, self.repository, path, commit, run.task.inputs, outside)
 
+    async def catch_up(self, desk: Desk, experiments: Iterable[Experiment]) -> None:
+        """Base a workspace on the one of some experiments whose files it has, as the server that was killed between
+        recording it and this would have done; otherwise nothing happens. Its lock must be held."""
+        head = await self.run(desk.workspace.head)
+        candidates = [each for each in experiments if each.base_commit == head != each.commit]
+        if not candidates or await self.run(desk.workspace.is_clean):
+            return
+        tree = await self.run(desk.workspace.snapshot)
+        for experiment in candidates:
+            if await self.run(self.repository.tree_of, experiment.commit) == tree:
+                await self.run(desk.workspace.adopt, experiment.commit)
+                return
+
     async def author(self, run: Run, agent: str | None) -> str:
         """The agent that a call speaks for: the named one, or the only one there can be; else InvalidInput."""
         known = await self.store.runs.agents(run.tag)
@@ -92,12 +106,21 @@ class Bench:
             "Give agent=NAME, the name that setup_run answered",
         )
 
-    async def desk_of(self, run: Run, agent: str) -> Desk | None:
-        """The desk of an agent's existing workspace, or None if another process holds it."""
+    @asynccontextmanager
+    async def borrowed_desk(self, run: Run, agent: str) -> AsyncIterator[Desk | None]:
+        """An agent's existing workspace for a moment, given back unless it is held here anyway; None if another process
+        has it."""
+        if (run.tag, agent) in self.desks:
+            yield await self.desk(run, agent, run.base_commit)
+            return
+        path = self.folders.workspace(run.tag, agent)
         try:
-            return await self.desk(run, agent, run.base_commit)
+            hold = hold_workspace(path)
         except WrongState:
-            return None
+            yield None
+            return
+        with hold:
+            yield Desk(await self._open(run, path, run.base_commit), hold)
 
     def close(self) -> None:
         """Let go of every workspace."""

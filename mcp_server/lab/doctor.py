@@ -24,6 +24,8 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.git.command import check_installed, git
 from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.sandbox import TODO as MEND
+from mcp_server.machine.sandbox import find_sandbox, probe
 from mcp_server.machine.store.probe import OLDEST, journal_mode
 from mcp_server.settings import Settings
 
@@ -33,8 +35,10 @@ VARIABLES: Mapping[str, str] = {
     "AUTORESEARCH_LOCKS": "folder of the device locks, on this machine; default: /tmp/autoresearch-<user id>",
     "AUTORESEARCH_DEVICES": "what --devices says where it is not given",
     "AUTORESEARCH_KEEP_ENV": "names of further environment variables that trainings may see, separated by commas",
+    "AUTORESEARCH_SANDBOX": "trainings behind walls: auto (where bubblewrap works; default), off, or require",
     "AUTORESEARCH_TOKEN": "bearer token that HTTP callers must send",
-    "AUTORESEARCH_TOKEN_FILE": "file that holds the bearer token",
+    "AUTORESEARCH_TOKEN_FILE": "file that holds the bearer token, readable by its owner alone",
+    "AUTORESEARCH_HOSTS": "further names of this machine, or of a proxy before it, under which HTTP callers reach it",
     "AUTORESEARCH_DATA": "prepared data to use: a folder, or its name under the cache; default: the one last prepared",
 }
 """The environment variables that users may set."""
@@ -166,6 +170,15 @@ def _locks(place: Place) -> Check:
     return Check("device locks", "ok", str(place.settings.locks))
 
 
+def _sandbox(place: Place) -> Check:
+    wanted = place.settings.sandbox
+    if program := find_sandbox(wanted):
+        return Check("sandbox", "ok", f"trainings run behind walls, by {program} (AUTORESEARCH_SANDBOX={wanted})")
+    if wanted == "off":
+        return Check("sandbox", "warn", "none, by AUTORESEARCH_SANDBOX=off", "Set it to auto or require")
+    return Check("sandbox", "warn", f"none: {probe()[1]}; trainings can reach all that you can", MEND)
+
+
 def _devices(place: Place) -> Check:
     found = find_devices(place.settings.devices)
     listed = "; ".join(
@@ -249,6 +262,7 @@ CHECKS: Mapping[str, Callable[[Place], Check]] = {
     "state folder": _state,
     "state size": _sizes,
     "device locks": _locks,
+    "sandbox": _sandbox,
     "devices": _devices,
     "NVIDIA driver": _driver,
     "torch": _torch,

@@ -12,6 +12,7 @@ from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
 from mcp_server.lab.reporting import Reporting
 from mcp_server.lab.setup import Setup
+from mcp_server.lab.tracking import Tracking
 from mcp_server.lab.training import Training
 from mcp_server.lab.verdicts import Verdicts
 from mcp_server.machine.folders import Folders
@@ -32,6 +33,7 @@ class Lab:
         self.verdicts = Verdicts(bench, branch, self.reporting)
         self.finalizing = Finalizing(bench, branch)
         self.reading = Reading(bench, pool, branch)
+        self.tracking = Tracking(bench, pool, self.setup, self.verdicts)
 
     @classmethod
     @asynccontextmanager

@@ -1,139 +1,185 @@
 """From the arguments of `setup_run` and a commit to the task of a run."""
 
+import itertools
 import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mcp_server.errors import InvalidInput
+from mcp_server.errors import InvalidInput, Undecided
 from mcp_server.lab.data import prepared_data
 from mcp_server.lab.ledger import usable
+from mcp_server.lab.sources import BUILTIN, Decisions, gather
 from mcp_server.machine.git import Repository, check_path, expand_inputs, find_inputs
-from mcp_server.research.guard import matches
+from mcp_server.research.guard import check_pattern, matches
 from mcp_server.research.task import Direction, Task, check_task, split_command
 from mcp_server.settings import Settings
 
 HARNESS_MARK = re.compile(r"^HARNESS = \"autoresearch-mcp\"", re.MULTILINE)
 """The line by which our prepare.py is known."""
 
-GPT: Mapping[str, Any] = {
-    "metric": "val_bpb",
-    "direction": "minimize",
-    "time_budget_seconds": 300.0,
-    "train_script": "train.py",
-    "readonly": ("prepare.py",),
-}
-"""The built-in task: pretraining a small GPT under the fixed harness."""
-
 _LOWER_IS_BETTER = re.compile(r"loss|error|bpb|perplexity|ppl|rmse|mae|mse|latency|seconds", re.IGNORECASE)
 _HIGHER_IS_BETTER = re.compile(r"acc|accuracy|f1|auc|reward|r2|bleu|precision|recall|throughput", re.IGNORECASE)
 
 
+MOST_PATTERNS = 100
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A task, and what was decided on the way that the user should know."""
+    """A task, and what was decided on the way that the user should know.
+
+    Attributes:
+        rows: the research config as a table, see `Decisions.rows`.
+    """
 
     task: Task
     adjustments: tuple[str, ...]
+    rows: tuple[dict[str, str], ...] = ()
 
 
 def plan(repository: Repository, commit: str, settings: Settings, tag: str, given: Mapping[str, Any]) -> Plan:
-    """Make the task from the given arguments, the built-in task and the repository.
+    """Make the task from the given arguments, task file, autoresearch.toml, the built-in task and the repository.
 
     Raises:
-        InvalidInput: an argument has a bad value, or the metric or budget is nowhere; the text is the question to ask.
+        InvalidInput: a value is bad; or, as Undecided, the metric or budget is nowhere: the text is the question.
         NotReady: the built-in task has no prepared data.
     """
     notes: list[str] = []
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    builtin = _is_builtin(repository, commit, values)
+    found = gather(repository, given)
+    builtin = _is_builtin(repository, commit, given, found)
     if builtin:
-        values = {**GPT, **values}
-        if not values.get("external"):
+        for name, value in gather(repository, {"task": BUILTIN}).values.items():
+            found.decide(name, value, "built-in task gpt")
+        if not found.values.get("external"):
             prepared_data(settings)
-    elif values.pop("task", None) is not None:
-        raise InvalidInput(f"task {given['task']!r} is not known here", "Use 'gpt' in a repository with our prepare.py")
-    values.pop("task", None)
+    elif found.values.get("name") == BUILTIN:
+        raise InvalidInput("task 'gpt' is not known here", "Use it in a repository with our prepare.py and train.py")
+    values = found.values
+    _check_places(values)
     if not values.get("external"):
-        _choose_script(repository, commit, values, notes)
-    _choose_metric(values, notes)
-    for name in ("results_file", "train_script"):
-        if values.get(name):
-            values[name] = check_path(str(values[name]).removeprefix("./"))
+        _choose_script(repository, commit, found, notes)
+    _choose_metric(found, notes)
     task = check_task(Task(**{**_defaults(repository, values), **values, "builtin": builtin}))
-    task = _with_results_file(repository, commit, tag, task, "results_file" in given)
+    task = _with_results_file(repository, commit, tag, task, "results_file" in values)
     if not task.external:
+        task = _with_readonly(repository, commit, task, found)
         _check_globs(repository, commit, task, notes)
-        task = _with_inputs(repository, task, given.get("inputs"), notes)
-    return Plan(task, tuple(notes))
+        task = _with_inputs(repository, task, values.get("inputs"), notes)
+    return Plan(task, tuple(notes), tuple(found.rows(task)))
 
 
-def _is_builtin(repository: Repository, commit: str, values: Mapping[str, Any]) -> bool:
-    """Whether the run is of the built-in task: our harness is there, and no other script or command was named."""
-    if values.get("task") not in (None, "gpt"):
+def _check_places(values: dict[str, Any]) -> None:
+    """Raise InvalidInput unless every path and glob stays within the repository."""
+    for name in ("results_file", "train_script"):
+        if values.get(name) is not None:
+            values[name] = check_path(str(values[name]).removeprefix("./"))
+    for name in ("editable", "readonly", "inputs"):
+        patterns = values.get(name) or ()
+        if len(patterns) > MOST_PATTERNS:
+            raise InvalidInput(
+                f"{name} has {len(patterns)} patterns", f"Give at most {MOST_PATTERNS}, such as 'src/**'"
+            )
+        for pattern in patterns:
+            check_pattern(name, pattern)
+
+
+def _is_builtin(repository: Repository, commit: str, given: Mapping[str, Any], found: Decisions) -> bool:
+    """Whether the run is of the built-in task: our harness is there, and no other task, script or command was named."""
+    values = found.values
+    if given.get("task") not in (None, BUILTIN) or (values.get("name", BUILTIN) != BUILTIN):
         return False
-    if values.get("command") or values.get("train_script", "train.py") != "train.py":
+    if values.get("command", "python train.py") != "python train.py" or "command" in given:
+        return False
+    if values.get("train_script", "train.py") != "train.py":
         return False
     harness = repository.read_file(commit, "prepare.py") if "prepare.py" in repository.files(commit) else None
     ours = harness is not None and HARNESS_MARK.search(harness) is not None
     return ours and repository.read_file(commit, "train.py") is not None
 
 
-def _choose_script(repository: Repository, commit: str, values: dict[str, Any], notes: list[str]) -> None:
+def _choose_script(repository: Repository, commit: str, found: Decisions, notes: list[str]) -> None:
     """Settle `train_script` and `command`, each from the other where only one is given."""
-    files = set(repository.files(commit))
+    values, files = found.values, set(repository.files(commit))
     script = values.get("train_script")
     if script is None and values.get("command"):
-        named = [word.removeprefix("./") for word in split_command(values["command"]) if word.endswith(".py")]
-        script = next((word for word in named if word in files), None)
+        script = next(iter(_named_files(values["command"], values.get("folder", ""), files, ".py")), None)
         if script is None and not values.get("editable"):
             raise InvalidInput(
                 f"command {values['command']!r} names no committed script",
                 "Give train_script, or the globs that may be edited as editable",
             )
+        found.decide("train_script", script or "", "named in the command")
     if script is None and not values.get("command"):
         if "train.py" not in files:
-            raise InvalidInput(
+            raise Undecided(
                 "It is not said which script trains",
-                "Ask the user: which script should be researched? Then call setup_run(train_script=..., metric=..., "
-                "direction=..., time_budget_seconds=...)",
+                {"train_script": "which script should be researched"},
+                "Then call setup_run(train_script=..., metric=..., direction=..., time_budget_seconds=...)",
             )
         script = "train.py"
         notes.append("The training script is train.py.")
-    if script is not None and script.removeprefix("./") not in files:
+        found.decide("train_script", script, "found in the repository")
+    if script is not None and script not in files:
         exists = (repository.root / script).exists()
         raise InvalidInput(
             f"train_script {script!r} is not in the commit that the run starts from",
             "Commit it first: runs start from the committed state" if exists else _instead(script, files),
         )
-    values["train_script"] = (script or "").removeprefix("./")
-    values.setdefault("command", f"python {shlex.quote(values['train_script'])}")
+    values["train_script"] = script or ""
+    words = os.path.relpath(values["train_script"] or ".", values.get("folder") or ".")
+    found.decide("command", f"python {shlex.quote(words)}", "from the script")
 
 
-def _choose_metric(values: dict[str, Any], notes: list[str]) -> None:
+def _named_files(command: str, folder: str, files: set[str], ending: str = "") -> list[str]:
+    """The committed files that a command names, by path or as a module after `-m`."""
+    words = split_command(command)
+    modules = [word.replace(".", "/") + ".py" for before, word in itertools.pairwise(words) if before == "-m"]
+    paths = [os.path.normpath(os.path.join(folder, word)) for word in (*words, *modules)]  # noqa: PTH118 - no real path
+    return [path for path in paths if path in files and path.endswith(ending)]
+
+
+def _with_readonly(repository: Repository, commit: str, task: Task, found: Decisions) -> Task:
+    """The task with what decides and what scores made read-only, unless it is named as editable."""
+    files = set(repository.files(commit))
+    commands = [command for command in (task.score_command, task.mutator, *task.checks) if command]
+    if not task.score_command and not task.train_script:
+        commands.append(task.command)
+    judging = [path for command in commands for path in _named_files(command, task.folder, files)]
+    guarded = [path for path in (*judging, *found.protected) if path in files and path not in task.editable]
+    added = tuple(path for path in dict.fromkeys(guarded) if path not in task.readonly)
+    if not added:
+        return task
+    source = found.sources.get("readonly")
+    found.sources["readonly"] = f"{source}, and what scores" if source else "what scores and decides"
+    return replace(task, readonly=(*task.readonly, *added))
+
+
+def _choose_metric(found: Decisions, notes: list[str]) -> None:
     """Settle metric, direction and budget; never assume the metric or the budget."""
-    questions = []
+    values, questions = found.values, dict[str, str]()
     if "metric" not in values:
-        questions.append("which metric does the training print, as 'name: value' (metric)")
+        questions["metric"] = "which metric does the training print, as 'name: value'"
     if "direction" not in values and "metric" in values and (guess := _direction(values["metric"])):
-        values["direction"] = guess
+        found.decide("direction", guess, "guessed from the metric's name")
         notes.append(f"{values['metric']} is taken as a metric to {guess}.")
     if "direction" not in values:
-        questions.append("is lower or higher better (direction)")
+        questions["direction"] = "is lower or higher better"
     if "time_budget_seconds" not in values:
         if values.get("external"):
             values["time_budget_seconds"] = 300.0
         else:
-            questions.append("how many seconds may one training take (time_budget_seconds)")
+            questions["time_budget_seconds"] = "how many seconds may one training take"
     if questions:
-        raise InvalidInput(
+        raise Undecided(
             "The metric and the budget of a run are never assumed",
-            f"Ask the user: {'; '.join(questions)}? Then call setup_run again with the answers",
+            questions,
+            "Then call setup_run again with the answers",
         )
 
 
@@ -185,6 +231,8 @@ def _check_globs(repository: Repository, commit: str, task: Task, notes: list[st
 def _with_results_file(repository: Repository, commit: str, tag: str, task: Task, chosen: bool) -> Task:
     """The task with a results file that can be appended to: another by default, where the usual one is taken."""
     reason = usable(repository.root / task.results_file, task)
+    if not (repository.root / task.results_file).resolve().is_relative_to(repository.root.resolve()):
+        reason = reason or "leads out of the repository"
     if task.results_file in repository.files(commit):
         reason = "is a committed file"
     if not reason:
@@ -194,7 +242,7 @@ def _with_results_file(repository: Repository, commit: str, tag: str, task: Task
     return _with_results_file(repository, commit, tag, replace(task, results_file=f"results-{tag}.tsv"), True)
 
 
-def _with_inputs(repository: Repository, task: Task, declared: list[str] | None, notes: list[str]) -> Task:
+def _with_inputs(repository: Repository, task: Task, declared: Sequence[str] | None, notes: list[str]) -> Task:
     """The task with the inputs that were declared, or else with what looks like data in the repository."""
     inputs = find_inputs(repository) if declared is None else expand_inputs(repository, declared)
     notes.extend(

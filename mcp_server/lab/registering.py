@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from annotated_types import MinLen
 
-from mcp_server.errors import InvalidInput, UnknownId, WrongState
+from mcp_server.errors import InvalidInput, ResearchError, UnknownId, WrongState
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.candidates import (
@@ -194,12 +194,13 @@ class Registering:
             lines_removed=committed.removed,
             changes=committed.changes,
         )
-        recorded: Experiment | None = None
         try:
             recorded = await bench.store.experiments.add(experiment, found.change, found.knobs, admit)
-        finally:
-            if recorded is None or recorded.id != experiment_id:  # refused, or an equal call was faster
-                await bench.run(bench.repository.drop_ref, run.tag, experiment_id)
+        except ResearchError:  # refused; one who was cancelled does not know, and leaves the ref
+            await bench.run(bench.repository.drop_ref, run.tag, experiment_id)
+            raise
+        if recorded.id != experiment_id:  # an equal call was faster
+            await bench.run(bench.repository.drop_ref, run.tag, experiment_id)
         return recorded
 
     async def _check_target(self, run: Run) -> None:

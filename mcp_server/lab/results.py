@@ -57,7 +57,7 @@ class DeviceView:
 
 @dataclass(frozen=True)
 class SetUp:
-    """A run, and the workspace that its caller may edit in."""
+    """A run, and the workspace that its caller may edit in. `research_config` says of each value where it came from."""
 
     tag: str
     branch: str
@@ -71,6 +71,7 @@ class SetUp:
     counts: dict[str, int]
     open_experiments: list[ExperimentView]
     next_action: str
+    research_config: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

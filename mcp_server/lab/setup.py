@@ -1,7 +1,7 @@
 """Setting a run up, or taking it up again."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -17,6 +17,7 @@ from mcp_server.lab.planning import Plan, plan
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.reporting import SUMMARY
 from mcp_server.lab.results import SetUp
+from mcp_server.lab.sources import Decisions
 from mcp_server.lab.views import plain, view
 from mcp_server.machine.devices import Device
 from mcp_server.research.experiment import Experiment, Run
@@ -65,7 +66,7 @@ class Setup:
         """
         arguments = {key: value for key, value in locals().items() if key != "self" and value is not None}
         chosen = {key: value for key, value in arguments.items() if key in CONFIG or (key == "external" and value)}
-        name = check_name("tag", _today() if tag is None else tag)
+        name = check_name("tag", today() if tag is None else tag)
         if agent is not None:
             check_name("agent name", agent)
         if resume:
@@ -76,22 +77,23 @@ class Setup:
                 f"Continue it with setup_run(tag={taken.tag!r}, resume=true), or choose another tag",
             )
         repository = self._bench.repository
-        commit = await self._bench.run(repository.resolve, base_ref or "HEAD")
+        commit = await self._bench.run(repository.resolve, "HEAD" if base_ref is None else base_ref)
         planned = await self._bench.run(plan, repository, commit, self._bench.settings, name, chosen)
         devices = await self._pool.devices()
         run = _new_run(name, commit, planned, devices)
         notes = [*planned.adjustments, *_device_notes(devices), *await self._left_out(run)]
+        rows = planned.rows
         if preview:
-            return await self._answer(run, None, None, notes, f"Call setup_run(tag={name!r}) to begin, without preview")
+            return await self._answer(run, None, None, notes, _CONFIRM.format(tag=name), rows)
         if not external:
             await self._bench.run(repository.create_branch, run.branch, commit)
         await self._bench.store.runs.add(run)
         if external:
             await self._bench.store.runs.add_agent(name, agent or "agent-1")
-            return await self._answer(run, agent or "agent-1", None, notes, _FIRST_EXTERNAL)
+            return await self._answer(run, agent or "agent-1", None, notes, _FIRST_EXTERNAL, rows)
         name_of_agent = agent or "agent-1"
         desk = await self._bench.desk(run, name_of_agent, commit)
-        return await self._answer(run, name_of_agent, desk, notes, _FIRST.format(tag=name))
+        return await self._answer(run, name_of_agent, desk, notes, _FIRST.format(tag=name), rows)
 
     async def _resume(
         self, tag: str, given: Mapping[str, Any], base_ref: str | None, agent: str | None, preview: bool
@@ -112,13 +114,23 @@ class Setup:
         notes += await self._branch.settle(run)
         tip = await self._branch.tip(run)
         name, desk = await self._take_desk(run, agent, tip)
-        head = await self._bench.run(desk.workspace.head)
-        if not await self._bench.run(desk.workspace.is_clean):
-            notes.append("The workspace holds edits that are not registered yet.")
-        elif head != tip and not await self._bench.store.experiments.open_at(run.tag, head):
-            await self._bench.run(desk.workspace.move_to, tip)
+        async with desk.lock:
+            notes += await self._bring_up(run, desk, tip)
         await self._pool.wake(run.device_type)
         return await self._answer(run, name, desk, notes, await self._next(run))
+
+    async def _bring_up(self, run: Run, desk: Desk, tip: str) -> list[str]:
+        """Move a workspace to the best where nothing would be lost; returns what the agent should know of it."""
+        try:
+            await self._bench.catch_up(desk, await self._bench.store.history.open(run.tag, OPEN_SHOWN))
+        except WrongState as error:  # it holds files that are too large to be registered
+            return [str(error)]
+        head = await self._bench.run(desk.workspace.head)
+        if not await self._bench.run(desk.workspace.is_clean):
+            return ["The workspace holds edits that are not registered yet."]
+        if head != tip and not await self._bench.store.experiments.open_at(run.tag, head):
+            await self._bench.run(desk.workspace.move_to, tip)
+        return []
 
     async def _take_desk(self, run: Run, agent: str | None, tip: str) -> tuple[str, Desk]:
         """The named agent's desk; else the one held already, the first that is free, or a new one."""
@@ -166,7 +178,13 @@ class Setup:
         return f"Call suggest(tag={run.tag!r}), then register the next idea"
 
     async def _answer(
-        self, run: Run, agent: str | None, desk: Desk | None, notes: list[str], next_action: str
+        self,
+        run: Run,
+        agent: str | None,
+        desk: Desk | None,
+        notes: list[str],
+        next_action: str,
+        rows: Sequence[dict[str, str]] = (),
     ) -> SetUp:
         store = self._bench.store
         best = await store.experiments.best(run.tag)
@@ -184,6 +202,7 @@ class Setup:
             counts=plain(await store.history.counts(run.tag)),
             open_experiments=[view(experiment) for experiment in waiting],
             next_action=next_action,
+            research_config=list(rows) or Decisions.made(run.task).rows(run.task),
         )
 
 
@@ -210,6 +229,10 @@ _FIRST = (
     "Call register(tag={tag!r}, hypothesis='baseline', category='other') without any change, then train and "
     "complete it: everything later is measured against this baseline"
 )
+_CONFIRM = (
+    "Show research_config to the user as a table and ask whether it is right; then call setup_run(tag={tag!r}) with "
+    "the same arguments and without preview"
+)
 _FIRST_EXTERNAL = "Measure the unchanged code, then register and complete it with its metrics: it is the baseline"
 
 
@@ -218,9 +241,10 @@ def _is_ours(path: str) -> bool:
     return path.startswith(".autoresearch") or PurePosixPath(path).name.startswith(SUMMARY)
 
 
-def _today() -> str:
-    today = datetime.now(UTC).astimezone()
-    return f"{MONTHS[today.month - 1]}{today.day}"
+def today() -> str:
+    """The tag of a run that is given none, such as `mar8`."""
+    now = datetime.now(UTC).astimezone()
+    return f"{MONTHS[now.month - 1]}{now.day}"
 
 
 def _new_run(tag: str, commit: str, planned: Plan, devices: list[Device]) -> Run:
@@ -256,6 +280,10 @@ def _check_same(run: Run, given: Mapping[str, Any]) -> None:
     """Raise InvalidInput, naming them, where arguments differ from the run's config."""
     for name, value in given.items():
         if name == "task":
+            if value != ("gpt" if run.task.builtin else None):
+                raise InvalidInput(
+                    f"run {run.tag!r} is not of the task {value!r}", "Leave task out to resume the run as it is"
+                )
             continue
         wanted = tuple(value) if isinstance(value, list) else value
         present = getattr(run.task, name)

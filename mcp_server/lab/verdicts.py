@@ -185,16 +185,17 @@ class Verdicts:
         if run.task.external:
             return False, ""
         try:
-            desk = await self._bench.desk_of(run, experiment.agent)
-            if desk is None:
-                return False, f"Workspace {experiment.agent} is in use by another server and was not touched."
-            return await self._move_desk(run, experiment, desk)
+            async with self._bench.borrowed_desk(run, experiment.agent) as desk:
+                if desk is None:
+                    return False, f"Workspace {experiment.agent} is in use by another server and was not touched."
+                return await self._move_desk(run, experiment, desk)
         except ResearchError as error:  # the verdict stands, whatever became of the workspace
             return False, f"The workspace was not moved: {error}"
 
     async def _move_desk(self, run: Run, experiment: Experiment, desk: Desk) -> tuple[bool, str]:
         tip = await self._branch.tip(run)
         async with desk.lock:
+            await self._bench.catch_up(desk, [experiment])
             head = await self._bench.run(desk.workspace.head)
             if not await self._bench.run(desk.workspace.is_clean):
                 return False, f"The workspace holds newer edits, on top of {head[:7]}; they stay."

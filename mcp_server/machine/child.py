@@ -45,6 +45,7 @@ async def run(
     deadline: float,
     ask: Callable[[], Awaitable[EndedBy | None]],
     inherited: Sequence[int] = (),
+    given: Path = Path(os.devnull),
 ) -> Exit:
     """Run a command until it ends, and then end whatever it left behind.
 
@@ -54,6 +55,7 @@ async def run(
         deadline: seconds that it may run.
         ask: called several times a second; another answer than None ends the command.
         inherited: descriptors that it inherits.
+        given: a file that it reads as its input.
     """
     started = time.monotonic()
     mark = environment[MARK]
@@ -62,16 +64,17 @@ async def run(
     loop = asyncio.get_running_loop()
     try:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *launched("attached", str(os.getpid()), *words),
-                cwd=folder,
-                env=environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-                pass_fds=inherited,
-                start_new_session=True,
-            )
+            with given.open("rb") as source_of_input:
+                process = await asyncio.create_subprocess_exec(
+                    *launched("attached", str(os.getpid()), *words),
+                    cwd=folder,
+                    env=environment,
+                    stdin=source_of_input,
+                    stdout=sink,
+                    stderr=sink,
+                    pass_fds=inherited,
+                    start_new_session=True,
+                )
         finally:
             os.close(sink)
         loop.add_reader(source, _pump, loop, source, log)

@@ -39,22 +39,32 @@ KEPT = (
 """Variables that trainings see as the user set them; AUTORESEARCH_KEEP_ENV adds others."""
 
 KEPT_BEGINNINGS = ("LC_", "CUDA_", "CUDNN_", "NCCL_", "NVIDIA_")
-"""Variables whose names begin so are kept too, unless the name looks like that of a secret."""
+"""Variables whose names begin so are kept too, unless the name or the value looks like that of a secret."""
 
 MARK = "AUTORESEARCH_DEVICE_KEY"
 """The variable by which the processes of a training are known."""
 
-_SECRET = re.compile(r"token|key|secret|credential|passw|auth(?!or)", re.IGNORECASE)
+_SECRET = re.compile(
+    r"token|key|secret|credential|passw|pwd|auth(?!or)|cookie|session|signature|license|(?:^|_)(?:pass|pat|pin|dsn)(?:_|$)",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(
+    r"://[^/\s@]*:[^/\s@]+@"  # a password in an address
+    r"|-----BEGIN "
+    r"|\b(?:gh[opsur]_|github_pat_|glpat-|hf_|nvapi-|npm_|pypi-|sk-|sk_live_|xox[a-z]-|AKIA|ASIA|AIza|eyJ)[\w-]{12,}"
+)
+"""What the tokens of well-known services and keys in a file begin with."""
 
 
 def scrubbed(source: Mapping[str, str], keep: Iterable[str] = ()) -> dict[str, str]:
     """The variables of `source` that trainings may see; `keep` names further ones, which are taken as they are."""
-    wanted = {*KEPT, *keep}
-    return {
-        name: value
-        for name, value in source.items()
-        if name in wanted or (name.startswith(KEPT_BEGINNINGS) and not _SECRET.search(name))
-    }
+    named = set(keep)
+    return {name: value for name, value in source.items() if name in named or _harmless(name, value)}
+
+
+def _harmless(name: str, value: str) -> bool:
+    known = name in KEPT or (name.startswith(KEPT_BEGINNINGS) and not _SECRET.search(name))
+    return known and not _SECRET_VALUE.search(value)
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
@@ -65,6 +75,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
         "AUTORESEARCH_LOCKS": str(settings.locks),
         "AUTORESEARCH_DEVICES": settings.devices,
         "AUTORESEARCH_KEEP_ENV": " ".join(settings.keep_environment),
+        "AUTORESEARCH_SANDBOX": settings.sandbox,
     }
     if settings.state:
         environment["AUTORESEARCH_STATE"] = str(settings.state)
@@ -82,9 +93,13 @@ def training_environment(
     """
     kept = scrubbed(os.environ, settings.keep_environment)
     programs = str(Path(task.interpreter).parent)
+    seed = str(trial.seed if task.fixed_seed is None else task.fixed_seed)
+    place = checkout / task.folder
     environment = kept | {
+        **dict(task.environment),
+        **dict.fromkeys(task.seed_variables, seed),
         "AUTORESEARCH_TIME_BUDGET": f"{task.time_budget_seconds:g}",
-        "AUTORESEARCH_SEED": str(trial.seed),
+        "AUTORESEARCH_SEED": seed,
         "AUTORESEARCH_DEVICE": device.kind,
         "AUTORESEARCH_OUT": str(out),
         "AUTORESEARCH_CACHE": str(settings.cache),
@@ -95,7 +110,7 @@ def training_environment(
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         # An editable install of the user's repository would be imported in place of the checkout's own packages.
-        "PYTHONPATH": os.pathsep.join([str(checkout), str(checkout / "src"), *filter(None, [kept.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join([str(place), str(place / "src"), *filter(None, [kept.get("PYTHONPATH")])]),
         # So that `torchrun` and scripts find the task's interpreter too.
         "PATH": os.pathsep.join([programs, kept.get("PATH", os.defpath)]),
         # `uv run` would install torch anew in every checkout, or repoint an editable install at it.
@@ -110,7 +125,12 @@ def training_environment(
 
 def training_words(task: Task) -> list[str]:
     """The words of the task's command, with the task's interpreter where it says `python`."""
-    first, *rest = split_command(task.command)
+    return command_words(task, task.command)
+
+
+def command_words(task: Task, command: str) -> list[str]:
+    """The words of a command, with the task's interpreter where it says `python`."""
+    first, *rest = split_command(command)
     return [task.interpreter if first in ("python", "python3") else first, *rest]
 
 

@@ -22,9 +22,17 @@ class Folders:
         """The SQLite file."""
         return self.state / "research.db"
 
+    def workspaces(self, tag: str) -> Path:
+        """Where the agents of a run edit."""
+        return self.state / "workspaces" / tag
+
     def workspace(self, tag: str, agent: str) -> Path:
         """Where an agent of a run edits."""
-        return self.state / "workspaces" / tag / agent
+        return self.workspaces(tag) / agent
+
+    def night(self, tag: str) -> Path:
+        """What nights on a run have and leave: `agent.log`, `prompt.md`, `mcp.json` and reports."""
+        return self.state / "nights" / tag
 
     def trial(self, trial_id: str) -> Path:
         """All that one trial has and leaves: `log.txt`, `out/`, `result.json` and, while it runs, `checkout/`."""

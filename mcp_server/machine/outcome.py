@@ -5,15 +5,20 @@ An error is a sentence of ours: what it has from the log stands in it as a quota
 
 import re
 import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mcp_server.machine.child import Exit
+from mcp_server.machine.measuring import Measured, read_metrics
 from mcp_server.research.experiment import Ending, Scalar, TrialStatus
-from mcp_server.research.metrics import clean, parse_metrics, quoted
+from mcp_server.research.metrics import clean, quoted
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite
 
 LONGEST_ERROR = 2500
+SHOWN = 5
+"""Paths that an error names."""
 LONGEST_QUOTE = 1000
 LOOKED_AT = 64 * 1024
 """Characters at the end of a log in which the reason of a failure is looked for."""
@@ -25,8 +30,34 @@ _OUT_OF_MEMORY = re.compile(
 _TRACEBACK = "Traceback (most recent call last):"
 
 
+@dataclass(frozen=True)
+class Changed:
+    """What a training changed that it had to leave alone: inputs, fixed files of its checkout, installed packages."""
+
+    inputs: Sequence[str] = ()
+    fixed: Sequence[str] = ()
+    packages: Sequence[str] = ()
+
+    def fault(self) -> str:
+        """Why that makes the trial worth nothing; empty where nothing was changed."""
+        told = {"the inputs": self.inputs, "the read-only files": self.fixed, "the installed packages": self.packages}
+        for what, names in told.items():
+            if names:
+                more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+                todo = "Write only new files, and below AUTORESEARCH_OUT."
+                return f"Invalid: {what} {', '.join(names[:SHOWN])}{more} changed while it trained. {todo}"
+        return ""
+
+
 def ending(
-    task: Task, end: Exit, text: str, ended_at: float, checkout: Path, changed: list[str], hint: str | None
+    task: Task,
+    end: Exit,
+    text: str,
+    ended_at: float,
+    checkout: Path,
+    changed: Changed,
+    hint: str | None,
+    measured: Measured | None = None,
 ) -> Ending:
     """The ending of a trial.
 
@@ -34,37 +65,50 @@ def ending(
         text: all that is kept of its log.
         ended_at: seconds since the epoch.
         checkout: the folder that it ran in.
-        changed: the inputs that were changed while it ran.
+        changed: what it changed although it had to leave it alone.
         hint: what to do about a file that it missed, see `git.missing_hint`.
+        measured: what checks and scorer said, where they were run.
     """
-    metrics = parse_metrics(text)
+    metrics = read_metrics(task, text)
+    if task.score_command:
+        metrics = {**metrics, **(measured.metrics if measured else {})}
+        if measured is None or task.metric not in measured.metrics:
+            metrics.pop(task.metric, None)  # the training's own word on its score
+    if measured and measured.by != "itself":
+        end = Exit(measured.by, None, end.seconds)
     for folder in (checkout, checkout.resolve()):
         text = text.replace(f"{folder}/", "")
     status, error = _status(task, end, text, metrics, changed, hint)
+    if measured and not changed and ended_well(task, end) and (measured.rejection or measured.failure):
+        metrics.pop(task.metric, None)
+        status, error = ("finished", measured.rejection) if measured.rejection else ("failed", measured.failure)
     error = clean(error, len(error) + 1).strip()
     return Ending(status, ended_at, end.code, metrics, error[:LONGEST_ERROR])
 
 
+def ended_well(task: Task, end: Exit) -> bool:
+    """Whether what a training printed counts: it ended by itself with success, or at its budget as the task says."""
+    return end.code == 0 if end.by == "itself" else end.by == "deadline" and task.end_at_budget
+
+
 def _status(
-    task: Task, end: Exit, text: str, metrics: dict[str, Scalar], changed: list[str], hint: str | None
+    task: Task, end: Exit, text: str, metrics: dict[str, Scalar], changed: Changed, hint: str | None
 ) -> tuple[TrialStatus, str]:
     """The status and, for all but a good end, why."""
     if end.by == "stop":
         return "stopped", f"Stopped on request after {end.seconds:.0f} s."
     if end.by == "shutdown":
         return "lost", f"Its worker was told to end after {end.seconds:.0f} s."
-    if end.by == "deadline":
+    if end.by == "deadline" and not task.end_at_budget:
         return "timed_out", (
             f"Ended after {task.deadline_seconds:g} s: a training may take twice its budget of "
             f"{task.time_budget_seconds:g} s and {task.startup_seconds:g} s besides. Make it watch "
             f"AUTORESEARCH_TIME_BUDGET. At its end {_quote(text)}"
         )
-    if end.code != 0:
+    if not ended_well(task, end):
         return "failed", _failure(end.code, text, hint)
-    if changed:
-        return "failed", (
-            f"Invalid: the inputs {', '.join(changed)} changed while it trained. Write only below AUTORESEARCH_OUT."
-        )
+    if fault := changed.fault():
+        return "failed", fault
     if task.metric not in metrics:
         return "failed", (
             f'It printed no metric {task.metric}: print a line "{task.metric}: value" at the end. '

@@ -9,6 +9,7 @@ import time
 import psutil
 
 from mcp_server.machine.environment import MARK
+from mcp_server.machine.sandbox import PROGRAM
 
 PATIENCE = 5.0
 """Seconds for which processes are killed before those that remain are given up as unkillable."""
@@ -37,7 +38,8 @@ async def end(mark: str, below: int | None = None, grace: float = 0.0) -> list[i
     if grace:
         for process in family:
             with contextlib.suppress(psutil.Error):
-                process.terminate()
+                if process.name() != PROGRAM:  # with the walls all that is behind them would be killed at once
+                    process.terminate()
         await _gone(family, grace)
     deadline = time.monotonic() + PATIENCE
     while family and time.monotonic() < deadline:

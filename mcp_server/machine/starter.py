@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-NAMES = ("prepare.py", "train.py", "program.md")
+NAMES = ("prepare.py", "scoring.py", "train.py", "program.md")
+
+
+def task_files() -> dict[str, Path]:
+    """The built-in tasks by name."""
+    folder = Path(__file__).resolve().parents[1] / "tasks"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def starter_files() -> dict[str, Path]:

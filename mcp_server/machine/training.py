@@ -3,34 +3,48 @@
 import contextlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child, outcome, result
 from mcp_server.machine.devices import Device
-from mcp_server.machine.environment import training_environment, training_words
-from mcp_server.machine.git import Repository, check_out, missing_hint, state_of
+from mcp_server.machine.environment import launched, training_environment, training_words
+from mcp_server.machine.folders import Folders
+from mcp_server.machine.git import Repository, check_out, missing_hint, restore, state_of
 from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.logfile import BoundedLog
-from mcp_server.machine.watch import check_inputs
+from mcp_server.machine.measuring import Bay, Measured, measure
+from mcp_server.machine.outcome import Changed
+from mcp_server.machine.sandbox import View, exit_code, find_sandbox, walled
+from mcp_server.machine.watch import check_inputs, installed, state_of_files
 from mcp_server.research.experiment import Ending, Trial
+from mcp_server.research.guard import matches
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
+
+COMPILED = ("inductor", "triton", "measured")
+"""Folders of the cache that trainings write: compiled kernels, and what was measured of the machine."""
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
 
 @dataclass(frozen=True)
 class Rig:
-    """Where trials run: a device with its lock, for a repository."""
+    """Where trials run: a device with its lock, for a repository and its state folder."""
 
     settings: Settings
     repository: Repository
     device: Device
     lock: DeviceLock
+
+    @property
+    def state(self) -> Path:
+        """The folder with the record and all trials."""
+        return Folders.of(self.settings, self.repository.root).state
 
 
 @dataclass(frozen=True)
@@ -69,12 +83,21 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         check_out(rig.repository, order.trial.commit, checkout, task.inputs)
         before = state_of(rig.repository.root, task.inputs)
         check_inputs(order.inputs, before)
+        fixed = [path for path in rig.repository.files(order.trial.commit) if not matches(task.editable, path)]
+        written, packages = state_of_files(checkout, fixed), installed(task.interpreter)
         end = await _run(rig, order, checkout, log, busy, ask)
-        after = state_of(rig.repository.root, task.inputs)
-        changed = [path for path in task.inputs if after[path] != before[path]]
         text = log.text()
+        measured = await _measure(
+            rig, order, end, Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy])
+        )
+        after = state_of(rig.repository.root, task.inputs)
+        changed = Changed(
+            inputs=[path for path in task.inputs if after[path] != before[path]],
+            fixed=[path for path, state in written.items() if state_of_files(checkout, [path]) != {path: state}],
+            packages=sorted(installed(task.interpreter) ^ packages),
+        )
         hint = missing_hint(rig.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
-        return outcome.ending(task, end, text, time.time(), checkout, changed, hint)
+        return outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
     except (ResearchError, OSError) as error:
         log.write(f"{error}\n".encode("utf-8", "replace"))
         return _not_started(str(error))
@@ -83,9 +106,47 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
 
 
 async def _run(rig: Rig, order: Order, checkout: Path, log: BoundedLog, busy: int, ask: Ask) -> child.Exit:
-    task, mark, out = order.task, rig.lock.mark, checkout.with_name("out")
-    environment = training_environment(rig.settings, task, order.trial, rig.device, mark, checkout, out)
-    return await child.run(training_words(task), checkout, environment, log, task.deadline_seconds, ask, [busy])
+    task, place = order.task, checkout / order.task.folder
+    words, environment = training_words(task), _environment(rig, order)
+    sandbox = find_sandbox(rig.settings.sandbox)
+    if sandbox:
+        view = _view(rig, order, checkout, order.folder / "out")
+        words = walled(sandbox, view, place, launched("attached", "1", *words))
+    end = await child.run(words, place, environment, log, task.deadline_seconds, ask, [busy])
+    return replace(end, code=exit_code(end.code)) if sandbox else end
+
+
+def _environment(rig: Rig, order: Order) -> dict[str, str]:
+    checkout, out = order.folder / "checkout", order.folder / "out"
+    return training_environment(rig.settings, order.task, order.trial, rig.device, rig.lock.mark, checkout, out)
+
+
+async def _measure(rig: Rig, order: Order, end: child.Exit, bay: Bay) -> Measured | None:
+    """Run checks and scorer, where the task has them, after a training that ended well, on files as committed."""
+    task = order.task
+    if not (task.checks or task.score_command) or not outcome.ended_well(task, end):
+        return None
+    restore(rig.repository, order.trial.commit, order.folder / "checkout")
+    return await measure(task, bay, order.folder)
+
+
+def _view(rig: Rig, order: Order, checkout: Path, out: Path) -> View:
+    """What a training sees: neither the record and what other trials left, nor the data that audits it."""
+    cache, temporary = rig.settings.cache, order.folder / "tmp"
+    compiled = [cache / name for name in COMPILED]
+    for folder in (temporary, *compiled):
+        folder.mkdir(exist_ok=True)
+    programs = [
+        Path(sys.prefix),
+        Path(order.task.interpreter).parents[1],
+        Path(order.task.interpreter).resolve().parents[1],
+    ]
+    return View(
+        temporary=temporary,
+        readable=[rig.repository.root, cache, *programs],
+        writable=[checkout, out, *compiled],
+        hidden=[rig.state, rig.settings.locks, cache / "downloads", *(cache / "data").glob("*/audit.bin")],
+    )
 
 
 def discard(folder: Path) -> None:

@@ -1,9 +1,9 @@
-"""Whether the inputs of a run are still those of its first training: results on other data cannot be compared."""
+"""What must stay as it is: a run's inputs from training to training, and fixed files and programs while one runs."""
 
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mcp_server.errors import NotReady, WrongState
@@ -38,6 +38,32 @@ def check_inputs(record: Path, states: Mapping[str, str]) -> None:
             "could be compared with earlier ones",
             "Restore them with their modification times, or begin a new run: setup_run with another tag",
         )
+
+
+def state_of_files(folder: Path, files: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """What tells whether any of these files is written, replaced or deleted later, even where that is undone.
+
+    Files that are not there are left out.
+    """
+    states: dict[str, tuple[int, ...]] = {}
+    for name in files:
+        try:
+            status = (folder / name).lstat()
+        except OSError:
+            continue
+        states[name] = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return states
+
+
+def installed(interpreter: str) -> frozenset[str]:
+    """The names of what is installed for a Python, versions included: what `pip install` changes."""
+    prefix = Path(interpreter).parents[1]
+    places = [
+        place
+        for pattern in ("lib/python*/site-packages", "lib64/python*/site-packages")
+        for place in prefix.glob(pattern)
+    ]
+    return frozenset(path.name for place in places for path in place.iterdir() if path.name != "__pycache__")
 
 
 def _create(record: Path, states: Mapping[str, str]) -> None:

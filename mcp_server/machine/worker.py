@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ from mcp_server.machine.environment import launched, worker_environment
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.locks import DeviceLock, Holder
-from mcp_server.machine.store import Store
+from mcp_server.machine.store import Refused, Store
 from mcp_server.machine.training import Order, Rig, discard, train
 from mcp_server.research.experiment import Ending, Trial
 from mcp_server.settings import Settings
@@ -120,8 +119,8 @@ class Worker:
         for trial in await patiently(lambda: self._store.trials.training_on(self._rig.device.key)):
             folder = self._folders.trial(trial.id)
             ending = result.read(folder, trial) or Ending("lost", time.time(), error="Its worker was killed.")
-            await self._record(trial, ending)
             discard(folder / "checkout")
+            await self._record(trial, ending)
 
     async def _claim(self) -> Trial | None:
         device = self._rig.device
@@ -136,8 +135,11 @@ class Worker:
                 return "shutdown"
             try:
                 return "stop" if await self._store.trials.stop_requested(trial.id) else None
-            except sqlite3.OperationalError:
+            except Refused:
                 return None
+            except NotReady as error:  # the store is gone, and with it the place for a result
+                say(str(error))
+                return "shutdown"
 
         try:
             experiment = await self._store.experiments.get(trial.experiment_id)
@@ -152,8 +154,9 @@ class Worker:
             result.write(folder, trial, ending)
         except OSError as error:
             say(f"{trial.id}: the result cannot be written: {error}")
+        for name in ("checkout", "tmp"):  # before the record, after which no worker would come back to them
+            discard(folder / name)
         await self._record(trial, ending)
-        discard(folder / "checkout")
 
     async def _record(self, trial: Trial, ending: Ending) -> None:
         trials = self._store.trials
@@ -173,7 +176,7 @@ async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
     for number in range(TRIES):
         try:
             return await attempt()
-        except sqlite3.OperationalError as error:
+        except Refused as error:
             if number == TRIES - 1:
                 raise
             say(f"trying again: {error}")

@@ -103,6 +103,9 @@ def weigh(run: Run, record: Record) -> Noise:
 def decide(run: Run, case: Case) -> Verdict:
     """Judge the subject of a case by the policy of its run, from the trials that this server measured."""
     subject, incumbent = case.subject, case.incumbent
+    if reason := _rejected(case):
+        baseline = incumbent is None and subject.experiment.unchanged  # without one, nothing else could be judged
+        return Verdict("crash" if baseline else "discard", None, False, False, reason, "git_reset")
     if reason := _incomparable(case):
         return Verdict("discard", None, False, False, reason, "git_reset")
     values = [trial.metrics.get(run.task.metric) for trial in subject.finished]
@@ -147,6 +150,11 @@ def _replicate(run: Run, case: Case, trial: Trial) -> Replicate:
         return Replicate(metric, "", 0.0, 1)
     incumbent = stand(run, base)
     return Replicate(metric, incumbent.name, incumbent.mean, incumbent.runs)
+
+
+def _rejected(case: Case) -> str:
+    """Why the score of the subject does not count: a finished trial with an error failed its checks."""
+    return next((trial.error for trial in reversed(case.subject.finished) if trial.error), "")
 
 
 def _incomparable(case: Case) -> str:

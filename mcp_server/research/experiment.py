@@ -78,7 +78,8 @@ class Run:
     Attributes:
         base_commit: the committed state that the run started from.
         device_kind: `cuda`, `mps` or `cpu`; results of other kinds are never compared with this run's.
-        manual_mode: the strategy mode set by hand, or None for `auto`.
+        manual_mode: the strategy mode set by hand, or None for `auto`; `manual_ratio` and `manual_temperature` replace
+            the mode's own where they were given.
         created_at: seconds since the epoch.
     """
 
@@ -91,6 +92,8 @@ class Run:
     created_at: float
     manual_mode: str | None = None
     manual_reason: str = ""
+    manual_ratio: float | None = None
+    manual_temperature: float | None = None
 
     @property
     def device_type(self) -> str:

@@ -13,7 +13,8 @@ SYMLINK, SUBMODULE, FOLDER = "120000", "160000", "040000"
 """Git's modes of the tree entries that are not plain files."""
 
 _ABSENT = "000000"
-_HARNESS = "prepare.py"
+_HARNESS = ("prepare.py", "scoring.py")
+_STAR = "[^/]*"
 _WILDCARD = re.compile(r"[*?\[]")
 _PART = re.compile(r"(?:(?<=/)|^)\*\*/|(?<=/)\*\*$|^\*\*$|\*+|\?|\[!?\]?[^\]/]*\]|[\s\S]")
 
@@ -55,17 +56,35 @@ def _compile(pattern: str) -> re.Pattern[str]:
     anywhere = wild and "/" not in body and not pattern.startswith("/") and body != "**"
     covers = pattern.endswith("/") or not _WILDCARD.search(body.rpartition("/")[2])
     regex = "(?:.*/)?" if anywhere else ""
-    regex += "".join(_translate(part.group(), part.end() == len(body)) for part in _PART.finditer(body))
-    return re.compile(regex + ("(?:/.*)?" if covers else ""), re.DOTALL)
+    name: list[str] = []  # the pieces of a name between two slashes
+    for part in _PART.finditer(body):
+        if part.group() in ("/", "**/") or (part.group() == "**" and part.end() == len(body)):
+            regex += _name(name) + {"/": "/", "**/": "(?:.*/)?", "**": ".+"}[part.group()]
+            name = []
+        else:
+            name.append(_translate(part.group()))
+    return re.compile(regex + _name(name) + ("(?:/.*)?" if covers else ""), re.DOTALL)
 
 
-def _translate(part: str, last: bool) -> str:
-    if part == "**" and last:
-        return ".+"
-    if part == "**/":
-        return "(?:.*/)?"
+def _name(pieces: Sequence[str]) -> str:
+    """The expression for one name. Each star but the last takes the first place that fits, for good: nothing that it
+    could take instead fits better, and going through all ways to share a long name between stars takes for ever.
+    """
+    fixed = [""]
+    for piece in pieces:
+        if piece == _STAR:
+            fixed.append("")
+        else:
+            fixed[-1] += piece
+    first, *rest = fixed
+    if not rest:
+        return first
+    return first + "".join(f"(?>{_STAR}?{each})" for each in rest[:-1] if each) + _STAR + rest[-1]
+
+
+def _translate(part: str) -> str:
     if part[0] == "*":
-        return "[^/]*"
+        return _STAR
     if part == "?":
         return "[^/]"
     if len(part) > 1:  # a class
@@ -73,6 +92,23 @@ def _translate(part: str, last: bool) -> str:
         inside = re.sub(r"([\\^\[\]&~|])", r"\\\1", part[2 if negated else 1 : -1])
         return f"[^/{inside}]" if negated else f"[{inside}]"
     return re.escape(part)
+
+
+def check_pattern(name: str, pattern: str) -> str:
+    """Return `pattern` if it is a glob that can name files of the repository; else raise InvalidInput.
+
+    Args:
+        name: the argument that it belongs to.
+    """
+    body = pattern.strip("/").removeprefix("./")
+    reason = _path_fault(body) or ("contains '**' more than twice" if body.count("**") > 2 else "")
+    try:
+        _compile(pattern)
+    except re.error:
+        reason = reason or "has a range of characters that ends before it begins"
+    if reason:
+        raise InvalidInput(f"{name} pattern {pattern[:200]!r} {reason}", "Give globs such as 'train.py' or 'src/**'")
+    return pattern
 
 
 def check_path(path: str) -> str:
@@ -91,7 +127,7 @@ def check_path(path: str) -> str:
 def _path_fault(path: str) -> str:
     if not path:
         return "is empty"
-    if path.startswith(("/", "~")):
+    if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path):
         return "is not relative"
     if "\\" in path:
         return "contains a backslash"
@@ -122,6 +158,12 @@ def check_changes(task: Task, changes: Sequence[Change]) -> None:
             raise InvalidInput(
                 f"{change.path[:200]!r} {reason}", f"Undo that change; editable in this run: {', '.join(task.editable)}"
             )
+    lines = sum(change.added + change.removed for change in changes)
+    for what, number, limit in (("files", len(changes), task.max_files), ("lines", lines, task.max_lines)):
+        if limit is not None and number > limit:
+            raise InvalidInput(
+                f"the change touches {number} {what}, and this task allows {limit}", "Make a smaller change"
+            )
 
 
 def _change_fault(task: Task, change: Change) -> str:
@@ -134,7 +176,7 @@ def _change_fault(task: Task, change: Change) -> str:
         return _path_fault(change.path)
     if is_dependency_file(change.path):
         return "declares dependencies, which stay as they are during a run"
-    if task.builtin and change.path.rpartition("/")[2].casefold() == _HARNESS:
+    if task.builtin and change.path.rpartition("/")[2].casefold() in _HARNESS:
         return "is the fixed harness, which is never edited"
     if matches(task.readonly, change.path):
         return f"is read-only in this run (readonly: {', '.join(task.readonly)})"

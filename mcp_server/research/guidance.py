@@ -13,11 +13,13 @@ from mcp_server.research.proposals import Proposal, Scene
 from mcp_server.research.strategy import Rank
 from mcp_server.research.task import Category
 from mcp_server.research.thompson import ranked
-from mcp_server.research.tuning import tune
+from mcp_server.research.tuning import Search, search
 from mcp_server.research.verdict import show
 
 VALUES_OF_FIRST, VALUES_OF_OTHERS = 2, 1
 """How many values of knobs are proposed in the category that comes first, and in each of the others."""
+WITHOUT_VALUES = 0.3
+"""What a category without knobs promises."""
 
 
 def rank(run: Run, evidence: Evidence) -> tuple[Rank, ...]:
@@ -48,38 +50,45 @@ def owed(run: Run, evidence: Evidence) -> Iterator[Proposal]:
 
 
 def ideas(run: Run, scene: Scene, ranks: Sequence[Rank]) -> Iterator[Proposal]:
-    """New experiments: a combination where the run is stuck, then values and code by category."""
+    """New experiments: a combination where the run is stuck, then values and code by category.
+
+    The categories come in the order of their draw, each weighed with what the best value for its knobs promises: a draw
+    knows nothing of the knobs, and one that was seen to pay is not left for one that shows nothing.
+    """
     evidence = scene.evidence
     stuck = on_plateau(evidence.discards)
     if stuck:
         yield from _combination(run, scene)
-    for place, each in enumerate(ranks):
-        values = _values(run, scene, each.category, VALUES_OF_OTHERS if place else VALUES_OF_FIRST)
+    knobs = search(
+        evidence.source or "",
+        evidence.points,
+        run.task.direction,
+        _lot(evidence),
+        device_kind=run.device_kind,
+        sigma=evidence.noise.sigma or 0.0,
+    )
+    for place, each in enumerate(sorted(ranks, key=lambda each: -_weight(each, knobs))):
         code = chain(
             proposals.code_in(scene, each.category),
             proposals.simplified(scene) if each.category == "simplification" else (),
             proposals.ablated(scene) if each.category == "ablation" else (),
         )
-        yield from values
+        yield from _values(scene, knobs, each.category, VALUES_OF_OTHERS if place else VALUES_OF_FIRST)
         yield from [proposal for _, proposal in zip(range(1), code, strict=False)]
         if place == 0 or stuck:
             yield from [proposal for _, proposal in zip(range(1), proposals.rescued(scene), strict=False)]
 
 
-def _values(run: Run, scene: Scene, category: Category, count: int) -> Iterator[Proposal]:
+def _weight(rank: Rank, knobs: Search) -> float:
+    """A draw and what the knobs promise, in one number; half of it stays whatever was drawn."""
+    promise = knobs.promise(rank.category)
+    return (WITHOUT_VALUES if promise is None else promise) * (0.5 + rank.score)
+
+
+def _values(scene: Scene, knobs: Search, category: Category, count: int) -> Iterator[Proposal]:
     """Values for the knobs of a category, none of which is under way already."""
-    evidence = scene.evidence
-    under_way = [{name: repr(new) for name, (_, new) in e.changes.items()} for e in evidence.in_flight]
-    tuned = tune(
-        evidence.source or "",
-        evidence.points,
-        run.task.direction,
-        _lot(evidence),
-        count=count,
-        categories=(category,),
-        device_kind=run.device_kind,
-    )
-    for each in tuned:
+    under_way = [{name: repr(new) for name, (_, new) in e.changes.items()} for e in scene.evidence.in_flight]
+    for each in knobs.tunings(count, (category,)):
         if {name: repr(value) for name, value in each.values.items()} not in under_way:
             text = f"{each.reason} C{proposals.compare(scene)[1:]}."
             yield proposals.knob_proposal(" ".join(each.values), each.category, text, each.values)

@@ -11,6 +11,8 @@ from mcp_server.research.script import Setting, words_of
 
 REACH = 5
 """Rungs on either side of the present value, at most."""
+CLEAR_FACTOR, CLEAR_RUNGS = 2.0, 2
+"""A clear step changes a number about so much, for less does not show above the noise; or it goes so many rungs."""
 
 _ROUND = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """The digits that a person chooses when a number spans scales; each is 1.25 to 1.5 times the one before."""
@@ -25,6 +27,10 @@ _TOO_NEAR = 1.12
 _LARGEST = 1e300
 _LARGEST_WHOLE = 2**63 - 2048
 
+_ALWAYS_NEAR_ONE = r"betas?|momentum|ema|gamma"
+_NEAR_ONE = rf"{_ALWAYS_NEAR_ONE}|lr_decay|decay"
+_CHANCES = r"dropout|drop|prob|smoothing"
+_PARTS = r"ratio|frac|fraction|warm\w*|cool\w*|final|share"
 _SIZES = (
     r"batch|tokens|seq|vocab|len|length|channels?|dim|rank|context|block_size|size|width|n?embd|hidden|heads?|d_model"
 )
@@ -39,6 +45,8 @@ class Ladder:
         name: the knob.
         element: which element of the knob's tuple; None where the knob is no tuple.
         rungs: the values, the present one among them; ascending if `ordered`.
+        bounded: whether they run from one fixed bound to another, as shares and momenta do, so that ratios of them say
+            little.
     """
 
     name: str
@@ -46,6 +54,7 @@ class Ladder:
     present: KnobValue
     rungs: tuple[KnobValue, ...]
     ordered: bool = True
+    bounded: bool = False
 
     @property
     def place(self) -> int:
@@ -69,6 +78,19 @@ class Ladder:
         rungs = [_as_number(rung) or 0.0 for rung in self.rungs]
         return min(range(len(rungs)), key=lambda i: _distance(rungs[i], number))
 
+    def clear_step(self, way: int) -> int | None:
+        """The rung that a clear step up (1) or down (-1) leads to, None where there is none that way.
+
+        It changes the present value about twofold, or by two rungs where ratios say little.
+        """
+        beyond = range(self.place + way, len(self.rungs) if way > 0 else -1, way)
+        if not beyond:
+            return None
+        present = 0.0 if self.bounded else _as_number(self.present) or 0.0
+        ratios = {rung: _ratio(_as_number(self.rungs[rung]) or 0.0, present) for rung in beyond}
+        nearest = min(beyond, key=lambda rung: abs(ratios[rung] - CLEAR_FACTOR))
+        return nearest if math.isfinite(ratios[nearest]) else beyond[min(CLEAR_RUNGS, len(beyond)) - 1]
+
     def put(self, knob: KnobValue, rung: int) -> KnobValue:
         """The knob's whole value with this rung in its place."""
         if self.element is None or not isinstance(knob, tuple):
@@ -87,12 +109,16 @@ def ladders(setting: Setting, others: Mapping[str, KnobValue]) -> tuple[Ladder, 
         return ()  # it decides speed and memory, not what is learned
     if isinstance(value, tuple):
         parts = [(i, element, _rungs(element, setting, others)) for i, element in enumerate(value)]
-        return tuple(Ladder(name, i, element, rungs) for i, element, rungs in parts if len(rungs) > 1)
+        return tuple(
+            Ladder(name, i, element, rungs, bounded=_is_bounded(element, words_of(name)))
+            for i, element, rungs in parts
+            if len(rungs) > 1
+        )
     if isinstance(value, bool | str):
         options = (value, *(move.value for move in moves(setting, others)))
         return (Ladder(name, None, value, options, ordered=False),) if len(options) > 1 else ()
     rungs = _rungs(value, setting, others)
-    return (Ladder(name, None, value, rungs),) if len(rungs) > 1 else ()
+    return (Ladder(name, None, value, rungs, bounded=_is_bounded(value, words_of(name))),) if len(rungs) > 1 else ()
 
 
 def _rungs(value: KnobValue, setting: Setting, others: Mapping[str, KnobValue]) -> tuple[KnobValue, ...]:
@@ -132,7 +158,7 @@ def _whole(value: int, words: str, others: Mapping[str, KnobValue]) -> Sequence[
         head = _named(others, "head_dim")
         unit = head if head and value % head == 0 else 1
         if unit == 1 or _is_power(value):
-            return [size for size in _doublings(value) if size % unit == 0]
+            return [size for size in _widths(value) if size % unit == 0]
         return range(max(unit, value - REACH * unit), value + REACH * unit + 1, unit)
     if (_says(words, _SIZES) and value > 2) or (_is_power(value) and value >= 32):
         return _doublings(value)
@@ -142,13 +168,10 @@ def _whole(value: int, words: str, others: Mapping[str, KnobValue]) -> Sequence[
 
 
 def _real(value: float, words: str) -> Sequence[float]:
-    if _says(words, r"betas?|momentum|ema|gamma") and 0.5 <= value < 1:
-        return _MOMENTA
-    if _says(words, r"lr_decay|decay") and not _says(words, "weight") and 0.5 <= value < 1:
-        return _MOMENTA
-    chances = r"dropout|drop|prob|smoothing"
-    if _says(words, rf"{chances}|ratio|frac|fraction|warm\w*|cool\w*|final|share") and 0 <= value <= 1:
-        return _SHARES[:-2] if _says(words, chances) else _SHARES
+    if _is_bounded(value, words):
+        if value >= 0.5 and _says(words, _NEAR_ONE):
+            return _MOMENTA
+        return _SHARES[:-2] if _says(words, _CHANCES) else _SHARES
     if value == 0:
         return _NO_RATE
     if value < 0:
@@ -156,6 +179,15 @@ def _real(value: float, words: str) -> Sequence[float]:
     if _says(words, r"eps|epsilon"):
         return _series(value, _DECADES)
     return _series(value, _THIRDS if _says(words, "base|theta") else _ROUND)
+
+
+def _is_bounded(value: KnobValue, words: str) -> bool:
+    """Whether a number is a momentum or a share by its name and value."""
+    if not isinstance(value, float):
+        return False
+    if 0.5 <= value < 1 and _says(words, _NEAR_ONE):
+        return not _says(words, "weight") or _says(words, _ALWAYS_NEAR_ONE)
+    return 0 <= value <= 1 and _says(words, rf"{_CHANCES}|{_PARTS}")
 
 
 def _series(value: float, digits: Sequence[float]) -> list[float]:
@@ -170,6 +202,15 @@ def _doublings(value: int) -> list[int]:
     """The value doubled up to three times, and halved as often as it stays whole."""
     halves = [value >> n for n in (3, 2, 1) if value % (1 << n) == 0]
     return [*halves, value, *(value << n for n in (1, 2, 3) if value << n < 2**62)]
+
+
+def _widths(value: int) -> list[int]:
+    """The doublings of a value, and between them sizes as round: of 96 also 64 and 128, of 64 also 48 and 96."""
+    doublings = _doublings(value)
+    between = [
+        size * 2 // 3 if value % 3 == 0 else size * 3 // 4 for size in doublings if value % 3 == 0 or size % 4 == 0
+    ]
+    return sorted({*doublings, *between})
 
 
 def _limits(comment: str) -> tuple[float, float]:

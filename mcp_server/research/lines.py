@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean
 
 from mcp_server.research.experiment import KnobValue
 from mcp_server.research.knobs import written
@@ -96,6 +97,7 @@ class Past:
         wins: those of them that beat everything before them on their line.
         regrets: values, each with how far its loss is from the best of its line; None where it failed. Where nothing
             changed it alone, the losses of all trials.
+        gaps: rungs, each with how far the mean loss of its trials is from that of the present value on the same lines.
         latest: the least loss of each value, as Python writes it, on the newest line with more than one.
         failed: the values that failed where another value did not.
         closed: rungs that failed so, and those beyond; a later success at or beyond a value opens it again.
@@ -104,6 +106,7 @@ class Past:
     tries: int = 0
     wins: int = 0
     regrets: Sequence[tuple[KnobValue, float | None]] = ()
+    gaps: Mapping[int, float] = field(default_factory=dict)
     latest: Mapping[str, float] = field(default_factory=dict)
     failed: frozenset[str] = frozenset()
     closed: frozenset[int] = frozenset()
@@ -132,6 +135,7 @@ def past_of(ladder: Ladder, points: Points) -> Past:
         tries=sum(tries for tries, _ in counts),
         wins=sum(wins for _, wins in counts),
         regrets=regrets,
+        gaps=_gaps(ladder, scored),
         latest=_least(scored[-1]) if scored else {},
         failed=frozenset(map(written, blamed)),
         closed=frozenset(closed),
@@ -154,6 +158,21 @@ def _count(line: Line) -> tuple[int, int]:
 def _regrets(line: Line) -> Sequence[tuple[KnobValue, float | None]]:
     best = min(loss for _, loss in line if loss is not None)
     return [(value, None if loss is None else loss - best) for value, loss in line]
+
+
+def _gaps(ladder: Ladder, lines: Sequence[Line]) -> Mapping[int, float]:
+    found: dict[int, list[float]] = defaultdict(list)
+    for line in lines:
+        losses: dict[int, list[float]] = defaultdict(list)
+        for value, loss in line:
+            place = ladder.nearest(value)
+            if place is not None and loss is not None:
+                losses[place].append(loss)
+        if ladder.place in losses:
+            present = fmean(losses[ladder.place])
+            for place, each in losses.items():
+                found[place] += [loss - present for loss in each]
+    return {place: fmean(each) for place, each in found.items()}
 
 
 def _least(line: Line) -> Mapping[str, float]:

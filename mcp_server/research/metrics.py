@@ -81,6 +81,18 @@ def parse_metrics(text: str) -> dict[str, Scalar]:
     return metrics
 
 
+def find_metric(pattern: str, text: str) -> Scalar | None:
+    """The first group of the last match of a regular expression in a log, as a number; None without a match.
+
+    The pattern is searched in each line by itself, carriage returns counting as line ends.
+    """
+    found = None
+    for line in _lines(text):
+        for match in re.finditer(pattern, line):
+            found = match[1]
+    return None if found is None else _scalar(found.strip())
+
+
 def parse_progress(text: str) -> Progress | None:
     """Read the last line of a log that names a step (or iteration, epoch, batch) together with a loss or a total."""
     for line in reversed(list(_lines(text))):

@@ -192,10 +192,10 @@ def together(scene: Scene, a: Experiment, b: Experiment) -> Proposal:
 
 
 def ablated(scene: Scene) -> Iterator[Proposal]:
-    """Take back a kept change that is still in place, the smallest gain first."""
+    """Take back a kept change that is still in place: under noise the weakest z first, else the smallest gain."""
     evidence = scene.evidence
     keeps = [e for e in evidence.keeps if e != evidence.baseline and e.delta is not None]
-    for e in sorted(keeps, key=lambda e: e.delta or 0.0):
+    for e in sorted(keeps, key=lambda e: e.numbers.z if e.numbers else e.delta or 0.0):
         present = {name: old for name, (old, new) in e.changes.items() if repr(scene.values.get(name)) == repr(new)}
         if (e.changes and not present) or _was_ablated(scene, e, present):
             continue

@@ -93,7 +93,10 @@ def choose(run: Run, evidence: Evidence) -> Strategy:
     mode = check_mode(run.manual_mode)
     temperature = {"explore": 0.8, "exploit": 0.5, "combine": 0.5, "ablation": 0.3}[mode]
     reason = run.manual_reason or "set by hand"
-    return Strategy(mode, _explore_ratio(mode), temperature, f"{reason} (held until set to auto)", manual=True)
+    ratio = _explore_ratio(mode) if run.manual_ratio is None else run.manual_ratio
+    if run.manual_temperature is not None:
+        temperature = run.manual_temperature
+    return Strategy(mode, ratio, temperature, f"{reason} (held until set to auto)", manual=True)
 
 
 def classic(finished: int, window: Sequence[Status], near_misses: int) -> Strategy:

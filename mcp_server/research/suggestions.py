@@ -1,5 +1,6 @@
 """What to try next: the strategy, the categories, and a few concrete proposals about this very script."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
@@ -32,6 +33,8 @@ AT_LEAST, AT_MOST = 3, 5
 LESSONS_SHOWN = 10
 HYPOTHESIS = 300
 """Characters of a suggestion that become the hypothesis of its call."""
+_ASIDE = re.compile(r"\.? Compare with|\. Never changed|\. Before: |: register with|; the estimator")
+"""Where a suggestion goes on with what is not part of the idea."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ def suggest(run: Run, evidence: Evidence) -> Suggestion:
 def _call(run: Run, proposal: Proposal) -> Call:
     arguments = dict(proposal.arguments)
     if proposal.tool == "register":
-        hypothesis = proposal.text.removeprefix(f"{proposal.category}: ")[:HYPOTHESIS]
+        told = proposal.text.removeprefix(f"{proposal.category}: ")
+        hypothesis = _ASIDE.split(told, maxsplit=1)[0].rstrip(".")[:HYPOTHESIS]
         arguments = {"tag": run.tag, "category": proposal.category, "hypothesis": hypothesis} | arguments
     return Call(proposal.tool, arguments, proposal.text)
 

@@ -49,7 +49,12 @@ DEPENDENCY_FILES = (
 )
 """Read-only whatever `editable` says: a changed dependency changes what every other experiment meant."""
 
+LONGEST_COMMAND = 4000
+"""Characters."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+"""Names that Windows, and so a repository that is shared with it, cannot give to a file."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,19 @@ class Task:
         interpreter: absolute path of the Python that runs the command where it says `python`.
         inputs: paths of untracked data, relative to the repository, linked into every checkout.
         startup_seconds: allowance on top of twice the budget before a training is ended.
+        name: what the task file calls the task; empty where there is none.
+        folder: where in the repository the commands run, empty for its top. Globs and paths count from the top.
+        end_at_budget: the command knows nothing of budgets: it is ended at its budget, and what it printed counts.
+        max_files, max_lines: what one experiment may change at most, lines added and removed together.
+        mutator: a command that writes a candidate, for the artifact loop.
+        metric_pattern: a regular expression; the first group of its last match in the output is the metric.
+        score_command: a command that prints the metric, run after the training; then no other line counts as it.
+        secondary: further metrics to show beside the first.
+        checks: commands that must succeed after the training, or else its score does not count.
+        environment: names and values of further variables that the commands see.
+        seed_variables: further variables in which the commands find their seed.
+        fixed_seed: the seed that every training sees; None gives each trial its own.
+        batch_knob, accumulation_knob, checkpointing_knob: constants of the script that decide how much memory it takes.
     """
 
     metric: str
@@ -81,10 +99,28 @@ class Task:
     startup_seconds: float = STARTUP_SECONDS
     builtin: bool = False
     external: bool = False
+    name: str = ""
+    folder: str = ""
+    end_at_budget: bool = False
+    max_files: int | None = None
+    max_lines: int | None = None
+    mutator: str = ""
+    metric_pattern: str = ""
+    score_command: str = ""
+    secondary: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    seed_variables: tuple[str, ...] = ()
+    fixed_seed: int | None = None
+    batch_knob: str = ""
+    accumulation_knob: str = ""
+    checkpointing_knob: str = ""
 
     @property
     def deadline_seconds(self) -> float:
         """Wall seconds after which a training is ended: twice the budget plus the start-up allowance."""
+        if self.end_at_budget:
+            return self.time_budget_seconds
         return 2 * self.time_budget_seconds + self.startup_seconds
 
     def improvement(self, value: float, reference: float) -> float:
@@ -98,9 +134,10 @@ class Task:
 
 def check_name(kind: str, name: str) -> str:
     """Return `name` if it can be a tag or an agent's name (and so part of a git ref); else raise InvalidInput."""
-    if not _NAME.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
+    faulty = not _NAME.fullmatch(name) or ".." in name or name.lower().endswith((".", ".lock"))
+    if faulty or _DEVICE.fullmatch(name):
         raise InvalidInput(
-            f"{name!r} cannot be a {kind}",
+            f"{name[:200]!r} cannot be a {kind}",
             "Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit, "
             "without '..' and not ending in '.' or '.lock', for example 'mar8'",
         )
@@ -109,9 +146,9 @@ def check_name(kind: str, name: str) -> str:
 
 def check_task(task: Task) -> Task:
     """Return `task` if its values make sense together; else raise InvalidInput naming the argument."""
-    if not re.fullmatch(r"[A-Za-z_][\w./@-]*", task.metric):
+    if not re.fullmatch(r"[A-Za-z_][\w./@-]{0,63}", task.metric, re.ASCII):
         raise InvalidInput(
-            f"metric {task.metric!r} is not a name", "Give the key that the script prints, e.g. val_loss"
+            f"metric {task.metric[:200]!r} is not a name", "Give the key that the script prints, e.g. val_loss"
         )
     if not math.isfinite(task.time_budget_seconds) or not 0 < task.time_budget_seconds <= 7 * 86400:
         raise InvalidInput(
@@ -128,6 +165,7 @@ def check_task(task: Task) -> Task:
     if not task.scope:
         raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}")
     split_command(task.command)
+    _check_scoring(task)
     if task.policy not in POLICIES:
         raise InvalidInput(f"policy {task.policy!r} is unknown", f"Choose from {', '.join(POLICIES)}")
     if task.external and task.policy != "greedy":
@@ -137,8 +175,34 @@ def check_task(task: Task) -> Task:
     return task
 
 
+def _check_scoring(task: Task) -> None:
+    """Raise InvalidInput where a limit or the way to the score makes no sense."""
+    for command in filter(None, (task.score_command, task.mutator, *task.checks)):
+        split_command(command)
+    for name, limit in (("max_files", task.max_files), ("max_lines", task.max_lines)):
+        if limit is not None and limit < 1:
+            raise InvalidInput(f"{name} is {limit}", "Give at least 1, or leave it out")
+    if not math.isfinite(task.startup_seconds) or not 0 <= task.startup_seconds <= 86400:
+        raise InvalidInput(f"startup_seconds is {task.startup_seconds}", "Give seconds, e.g. 120")
+    if not task.metric_pattern:
+        return
+    try:
+        groups = re.compile(task.metric_pattern).groups
+    except re.error as error:
+        raise InvalidInput(f"pattern {task.metric_pattern!r} is no regular expression: {error}", "Mend it") from None
+    if groups < 1:
+        raise InvalidInput(
+            f"pattern {task.metric_pattern!r} has no group", "Put the number in parentheses, e.g. 'loss = ([0-9.]+)'"
+        )
+
+
 def split_command(command: str) -> list[str]:
     """Split a command as a shell would, without running one; raises InvalidInput where quotes do not close."""
+    if len(command) > LONGEST_COMMAND or any(char in command for char in "\0\r\n"):
+        said = f"has {len(command)} characters" if len(command) > LONGEST_COMMAND else f"{command!r} has several lines"
+        raise InvalidInput(
+            f"command {said}", "Put it into a script of the repository, and give the command that runs that"
+        )
     try:
         words = shlex.split(command)
     except ValueError as error:

@@ -15,7 +15,7 @@ from mcp_server.operations import OPERATIONS, Operation
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-KNOWN_WORDS = {"serve", "demo", "doctor", *(operation.name for operation in OPERATIONS)}
+KNOWN_WORDS = {"serve", "demo", "night", "doctor", *(operation.name for operation in OPERATIONS)}
 
 
 def test_the_generated_parts_are_up_to_date() -> None:

@@ -4,9 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +13,7 @@ from mcp_server.interfaces import cli
 from mcp_server.interfaces.arguments import arguments_model
 from mcp_server.interfaces.verbs import flag, positional
 from mcp_server.operations import OPERATIONS, Operation
+from tests.interfaces.shell import Done, Shell
 from tests.project import Project
 
 PROGRAM = (sys.executable, "-m", "mcp_server")
@@ -23,46 +22,6 @@ SETUP = (
     *("--time-budget-seconds", "5", "--policy", "greedy"),
 )
 BASELINE = ("register", "--tag", "mar5", "--hypothesis", "baseline", "--category", "other")
-
-
-@dataclass(frozen=True)
-class Done:
-    """What came of a command line."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Shell:
-    """Runs command lines in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-        monkeypatch.setenv("COLUMNS", "160")
-
-    def run(self, *words: str, cwd: Path | None = None) -> Done:
-        """Run the console script."""
-        self._monkeypatch.setattr(sys, "argv", ["autoresearch", *words])
-        if cwd:
-            self._monkeypatch.chdir(cwd)
-        self._capsys.readouterr()
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            code = leaving.code
-        out, err = self._capsys.readouterr()
-        if isinstance(code, str):  # what the interpreter would print, and the exit code that it would have
-            return Done(1, out, f"{err}{code}\n")
-        return Done(int(str(code or 0)), out, err)
-
-    def ask(self, project: Project, *words: str) -> dict[str, Any]:
-        """The structured result of a verb that must succeed."""
-        done = self.run(*words, "--repo", str(project.root), "--devices", "cpu:1", "--json")
-        assert done.code == 0, done.err
-        answer: dict[str, Any] = json.loads(done.out)
-        return answer
 
 
 @pytest.fixture
@@ -160,7 +119,7 @@ def test_wrong_usage(shell: Shell, words: Sequence[str], said: str) -> None:
 def test_version_and_help(shell: Shell) -> None:
     assert shell.run("--version").out == f"autoresearch {__version__}\n"
     listed = shell.run("--help").out
-    for name in ("serve", "demo", "doctor", *(operation.name for operation in OPERATIONS)):
+    for name in ("serve", "demo", "night", "doctor", *(operation.name for operation in OPERATIONS)):
         assert f" {name} " in listed
     assert shell.run().code == 2
 

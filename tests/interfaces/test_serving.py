@@ -140,8 +140,8 @@ def test_other_machines_need_a_token(project: Project, monkeypatch: pytest.Monke
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 1
     assert "can be reached from other machines, and no token is set" in done.stderr
-    monkeypatch.setenv("AUTORESEARCH_TOKEN", "s3cret")
+    monkeypatch.setenv("AUTORESEARCH_TOKEN", "s3cret-s3cret-s3cret")
     with serving(project, "--host", "0.0.0.0") as (_, address):
         local = address.replace("0.0.0.0", "127.0.0.1")
         assert httpx2.get(f"{local}/api/list_runs").status_code == 401
-        assert httpx2.get(f"{local}/api/list_runs", headers={"authorization": "Bearer s3cret"}).is_success
+        assert httpx2.get(f"{local}/api/list_runs", headers={"authorization": "Bearer s3cret-s3cret-s3cret"}).is_success

@@ -56,12 +56,30 @@ SETUPS: list[tuple[dict[str, Any], str]] = [
     ({"time_budget_seconds": None}, "Ask the user: how many seconds"),
     ({"time_budget_seconds": float("nan")}, "time_budget_seconds is nan"),
     ({"train_script": "absent.py"}, "not in the commit"),
-    ({"train_script": "../train.py"}, "not in the commit"),
+    ({"train_script": "../train.py"}, "'..'"),
+    ({"train_script": "/etc/passwd"}, "not relative"),
+    ({"train_script": "x" * 5000}, "too long"),
+    ({"command": "python train.py\npython train.py"}, "several lines"),
+    ({"command": "python train.py " + "x" * 5000}, "has 5016 characters"),
+    ({"metric": "x" * 100}, "not a name"),
     ({"command": "python 'train.py"}, "cannot be split"),
     ({"command": "make train"}, "names no committed script"),
     ({"editable": ["*.rs"]}, "matches no committed file"),
     ({"inputs": ["data/*"]}, "matches nothing"),
     ({"inputs": ["/etc"]}, "not relative"),
+    ({"inputs": ["../data"]}, "'..'"),
+    ({"inputs": ["C:/data"]}, "not relative"),
+    ({"inputs": ["link/*"]}, "through a symbolic link out of the repository"),
+    ({"inputs": ["**/**/**/*"]}, "more than twice"),
+    ({"inputs": ["x"] * 101}, "has 101 patterns"),
+    ({"editable": ["../*.py"]}, "'..'"),
+    ({"editable": [".git/hooks/*"]}, "lies in .git"),
+    ({"editable": ["[z-a].py"]}, "ends before it begins"),
+    ({"readonly": ["a\nb"]}, "control characters"),
+    ({"readonly": ["**/a/**/b/**"]}, "more than twice"),
+    ({"results_file": "link/results.tsv"}, "leads out of the repository"),
+    ({"results_file": "/tmp/results.tsv"}, "not relative"),
+    ({"results_file": ".git/results.tsv"}, "lies in .git"),
     ({"results_file": "../results.tsv"}, "'..'"),
     ({"results_file": "README.md"}, "committed file"),
     ({"scope": []}, "scope is empty"),
@@ -73,11 +91,23 @@ SETUPS: list[tuple[dict[str, Any], str]] = [
     ({"task": "poetry"}, "task 'poetry' is not known"),
     ({"base_ref": "nowhere"}, "not a commit"),
     ({"base_ref": "--all"}, "not a commit"),
+    ({"base_ref": "--output=/tmp/x"}, "not a commit"),
+    ({"base_ref": ":/Start"}, "not a commit"),
+    ({"base_ref": "HEAD:train.py"}, "not a commit"),
+    ({"base_ref": "HEAD\nmain"}, "not a commit"),
+    ({"base_ref": "main "}, "not a commit"),
+    ({"base_ref": ""}, "not a commit"),
+    ({"base_ref": "main" * 1000}, "not a commit"),
 ]
 
 
 @pytest.mark.parametrize(("wrong", "says"), SETUPS)
-async def test_a_run_that_cannot_be(project: Project, settings: Settings, wrong: dict[str, Any], says: str) -> None:
+async def test_a_run_that_cannot_be(
+    project: Project, settings: Settings, tmp_path: Path, wrong: dict[str, Any], says: str
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "data.bin").touch()
+    (project.root / "link").symlink_to(tmp_path / "elsewhere")
     async with Lab.open(settings) as lab:
         before = trace(project)
         with pytest.raises(InvalidInput, match=says.replace("..", r"\.\.")):

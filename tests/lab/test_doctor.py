@@ -1,12 +1,14 @@
 """The doctor, on machines that are fit and on some that are not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mcp_server.lab import doctor
 from mcp_server.lab.doctor import Check, check_machine
+from mcp_server.machine import sandbox
 from mcp_server.settings import Settings
 from tests.project import Project
 
@@ -103,3 +105,23 @@ async def test_what_the_state_folder_holds(settings: Settings) -> None:
     (settings.repo / ".autoresearch" / "trials").mkdir(parents=True)
     (settings.repo / ".autoresearch" / "trials" / "log.txt").write_bytes(b"x" * 5000)
     assert (await examined(settings))["state size"].found.startswith("5 kB in 1 files (trials 5 kB")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fault", "status", "found"),
+    [
+        ("auto", "", "ok", "trainings run behind walls, by /usr/bin/bwrap"),
+        ("auto", "bwrap fails here", "warn", "none: bwrap fails here"),
+        ("off", "", "warn", "by AUTORESEARCH_SANDBOX=off"),
+        ("require", "bwrap fails here", "fail", "there is no sandbox: bwrap fails here"),
+        ("yes", "", "fail", "AUTORESEARCH_SANDBOX is 'yes'"),
+    ],
+)
+async def test_it_says_whether_trainings_run_behind_walls(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, wanted: str, fault: str, status: str, found: str
+) -> None:
+    for module in (sandbox, doctor):
+        monkeypatch.setattr(module, "probe", lambda: ("/usr/bin/bwrap", fault))
+    check = (await examined(replace(settings, sandbox=wanted)))["sandbox"]
+    assert (check.status, found in check.found) == (status, True), check
+    assert bool(check.remedy) == (status != "ok")

@@ -8,16 +8,19 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import pytest
 
 from mcp_server.machine.devices import find_devices
 from mcp_server.machine.folders import Folders
+from mcp_server.machine.git import Repository
 from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.sandbox import probe
 from mcp_server.machine.store import Store
-from mcp_server.research.experiment import Experiment, Run, Trial
+from mcp_server.machine.training import Order, Rig, train
+from mcp_server.research.experiment import Ending, Experiment, Run, Trial
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
 
@@ -49,13 +52,15 @@ class Yard:
     until = staticmethod(until)
     alive = staticmethod(alive)
 
-    def __init__(self, folder: Path, devices: str = "cpu:2") -> None:
+    def __init__(self, folder: Path, devices: str = "cpu:2", sandbox: str = "off") -> None:
         self.folder = folder
         self.repo = folder / "repo"
         self.repo.mkdir()
         self.git("init", "--quiet")
         (self.repo / ".gitignore").write_text("data/\n")
-        self.settings = Settings(self.repo, folder / "state", folder / "cache", folder / "locks", devices)
+        self.settings = Settings(
+            self.repo, folder / "state", folder / "cache", folder / "locks", devices, sandbox=sandbox
+        )
         self.devices = find_devices(devices)
         self.folders = Folders.of(self.settings, self.repo)
         self._numbers = itertools.count(1)
@@ -124,6 +129,7 @@ class Yard:
             "AUTORESEARCH_CACHE": str(settings.cache),
             "AUTORESEARCH_LOCKS": str(settings.locks),
             "AUTORESEARCH_DEVICES": settings.devices,
+            "AUTORESEARCH_SANDBOX": settings.sandbox,
         }
         words = [sys.executable, "-m", "mcp_server.machine.worker", "--repo", str(self.repo), "--device", device]
         self._workers.append(subprocess.Popen(words, env=environment))
@@ -132,6 +138,29 @@ class Yard:
     def work(self, device: str = "cpu:0") -> None:
         """Let a worker do all there is to do."""
         assert self.start(device).wait(30) == 0
+
+    def ending(self, script: str, task: Task | None = None, by: str | None = None) -> Ending:
+        """Train a script on the first device, and say how it ended.
+
+        Args:
+            by: who asks the training to end as soon as it runs.
+        """
+        trial = Trial("mar8-7.1", "mar8-7", 1, 43, "cpu", "training", 0.0, started_at=1.0, commit=self.commit(script))
+        with self.lock() as lock:
+            assert lock.take()
+            busy = lock.mark_busy()
+            assert busy is not None
+
+            async def ask() -> Any:
+                return by
+
+            rig = Rig(self.settings, Repository.discover(self.repo), self.devices[0], lock)
+            try:
+                order = Order(task or self.task(), trial, self.folders.trial(trial.id), self.folders.inputs("mar8"))
+                return asyncio.run(train(rig, order, busy, ask))
+            finally:
+                os.close(busy)
+                assert not lock.is_busy()
 
     def noted(self, name: str = "pid") -> int:
         """The number that a script wrote to a file of this name in the place; waits for it."""
@@ -148,5 +177,15 @@ class Yard:
 def yard(tmp_path: Path):  # type: ignore[no-untyped-def]
     """A place to train in, with two simulated devices."""
     place = Yard(tmp_path)
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def walled_yard(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """A place to train in whose trainings run behind walls."""
+    if fault := probe()[1]:
+        pytest.skip(f"there is no sandbox: {fault}")
+    place = Yard(tmp_path, sandbox="require")
     yield place
     place.close()

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from mcp_server.machine import result
+from mcp_server.machine.store import Refused
 from mcp_server.machine.worker import patiently, start_worker
 from mcp_server.research.experiment import Ending
 
@@ -39,7 +39,7 @@ from mcp_server.machine.worker import start_worker
 from mcp_server.settings import Settings
 {before}
 folder = Path({folder!r})
-settings = Settings(folder / "repo", folder / "state", folder / "cache", folder / "locks", "cpu:2")
+settings = Settings(folder / "repo", folder / "state", folder / "cache", folder / "locks", "cpu:2", sandbox="off")
 start_worker(settings, find_devices("cpu:2")[0])
 """
 
@@ -251,7 +251,7 @@ def test_a_lock_file_deleted_under_a_worker_does_not_stop_the_next(yard: Any) ->
 
 
 def test_refused_writes_are_tried_again() -> None:
-    refusals = [sqlite3.OperationalError("disk is full"), sqlite3.OperationalError("database is locked")]
+    refusals = [Refused("The disk is full", "Free some space"), Refused("The store is locked", "Call again")]
 
     async def attempt() -> int:
         if refusals:

@@ -37,11 +37,22 @@ TASK = Task("loss", "minimize", 60, "train.py", "python train.py", "/usr/bin/pyt
         ("a+(b).py", ["a+(b).py"], ["aab.py"]),
         ("ü *.py", ["ü x.py"], ["u x.py"]),
         ("*", ["a.py", "x/a\nb.py"], []),
+        ("a*b*c", ["abc", "aXbXbXc", "x/abcbc"], ["acb", "ab/c", "abcd"]),
+        ("*a*ab", ["aab", "xaxab", "aaab"], ["ab", "aba"]),
+        ("*?.py", ["a.py", "ab.py"], [".py"]),
+        ("a**b", ["ab", "axb"], ["a/b"]),
+        ("*/*", ["a/b"], ["a", "a/b/c"]),
     ],
 )
 def test_globs(pattern: str, yes: list[str], no: list[str]) -> None:
     assert [path for path in yes if not matches([pattern], path)] == []
     assert [path for path in no if matches([pattern], path)] == []
+
+
+def test_a_glob_full_of_stars_takes_no_longer() -> None:
+    """By going through all the ways to share the name between the stars it would take for years."""
+    assert not matches(["*a" * 40 + "b"], "a" * 250)
+    assert not matches(["**/*a*/**/" + "*a" * 40 + "b"], "a/" * 250 + "a" * 250)
 
 
 @pytest.mark.parametrize("path", ["train.py", "src/ü é.py", "a/b/c", ".github/x.yml", ".gitignore", "...", "git/x"])

@@ -46,7 +46,9 @@ def test_sizes_fit_each_other() -> None:
     assert ladder("N_HEAD", 4, WIDTH=96).rungs == (2, 4, 6, 8, 12, 16, 24)[: REACH + 2]
     assert ladder("HEAD_DIM", 64, WIDTH=384).rungs == (8, 16, 32, 64, 128)
     assert ladder("WIDTH", 384, HEAD_DIM=128).rungs == (128, 256, 384, 512, 640, 768, 896, 1024)
-    assert ladder("WIDTH", 256, HEAD_DIM=128).rungs == (128, 256, 512, 1024, 2048)
+    assert ladder("WIDTH", 256, HEAD_DIM=128).rungs == (128, 256, 384, 512, 768, 1024, 1536)
+    assert ladder("WIDTH", 96, HEAD_DIM=128).rungs == (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+    assert ladder("WIDTH", 64).rungs == (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 
 
 def test_comments_bound_a_ladder_and_say_what_zero_means() -> None:
@@ -73,6 +75,30 @@ def test_switches_words_and_tuples() -> None:
 )
 def test_some_knobs_have_no_ladder(name: str, value: KnobValue) -> None:
     assert ladders(Setting(Knob(name, value, 1), "other"), {name: value}) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "down", "up"),
+    [
+        ("LR", 0.04, 0.02, 0.08),
+        ("LR", 0.6, 0.3, 1.0),  # 1.0 / 0.6 is nearer to 2 than 1.5 / 0.6
+        ("BATCH_SIZE", 48, 24, 96),
+        ("DEPTH", 2, 1, 4),
+        ("DEPTH", 1, None, 2),
+        ("ADAM_EPS", 1e-8, 1e-9, 1e-7),
+        ("BIAS", -1.0, -2.0, -0.6),
+        ("MOMENTUM", 0.9, 0.8, 0.95),
+        ("WARMDOWN", 0.5, 0.3, 0.7),
+        ("WARMUP", 0.0, None, 0.05),
+        ("WEIGHT_DECAY", 0.2, 0.1, 0.4),
+    ],
+)
+def test_a_clear_step_is_about_a_factor_of_two(
+    name: str, value: KnobValue, down: KnobValue | None, up: KnobValue | None
+) -> None:
+    found = ladder(name, value)
+    steps = [found.clear_step(way) for way in (-1, 1)]
+    assert [None if step is None else found.rungs[step] for step in steps] == [down, up]
 
 
 def test_the_nearest_rung() -> None:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +13,8 @@ from mcp_server.research.knobs import read_knobs, write_knobs
 from mcp_server.research.ladders import ladders
 from mcp_server.research.lines import Point, Points, past_of
 from mcp_server.research.script import outline
-from mcp_server.research.task import Direction
-from mcp_server.research.tuning import Tuning, tune
+from mcp_server.research.task import Category, Direction
+from mcp_server.research.tuning import Tuning, search
 
 SCRIPT = """\
 SEED = 42
@@ -31,6 +31,18 @@ KNOBS = {name: knob.value for name, knob in read_knobs(SCRIPT).items()}
 
 def point(value: float | None, failed: bool = False, **knobs: KnobValue) -> Point:
     return Point({**KNOBS, **knobs}, value, failed)
+
+
+def tune(
+    source: str,
+    points: Sequence[Point],
+    direction: Direction,
+    seed: int,
+    *,
+    count: int = 3,
+    categories: tuple[Category, ...] | None = None,
+) -> tuple[Tuning, ...]:
+    return search(source, points, direction, seed).tunings(count, categories)
 
 
 def proposed(

@@ -1,7 +1,7 @@
 """All git: the user's repository, agents' workspaces, trial checkouts, and the inputs that git does not track."""
 
 from mcp_server.machine.git.candidate import Edit, apply_edits, tree_with_files
-from mcp_server.machine.git.checkout import check_out
+from mcp_server.machine.git.checkout import check_out, restore
 from mcp_server.machine.git.combine import Combined, Conflict, combine
 from mcp_server.machine.git.command import GitFailed
 from mcp_server.machine.git.inputs import Input, expand_inputs, find_inputs, missing_hint, state_of
@@ -31,6 +31,7 @@ __all__ = [
     "hold_workspace",
     "locked",
     "missing_hint",
+    "restore",
     "state_of",
     "tree_with_files",
 ]

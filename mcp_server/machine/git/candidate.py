@@ -1,16 +1,18 @@
 """Trees made from a commit and some new texts, without touching any work tree."""
 
-import re
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
 from mcp_server.errors import InvalidInput
 from mcp_server.machine.git.command import temporary_index
 from mcp_server.machine.git.repository import Entry, Repository
 from mcp_server.research.guard import FOLDER, SUBMODULE, SYMLINK, check_path
+
+MOST_PLACES = 100
+"""Of an old text that occurs more often, no more are counted."""
 
 _PLAIN = "100644"
 _KINDS = {SYMLINK: "a symbolic link", SUBMODULE: "a submodule", FOLDER: "a folder"}
@@ -50,7 +52,7 @@ def _apply(edit: Edit, text: str | None) -> str:
         return edit.new
     if text is None:
         raise InvalidInput(f"file {edit.path!r} does not exist", "Name an existing file, or make one with an empty old")
-    places = [found.start() for found in re.finditer(f"(?={re.escape(edit.old)})", text)]
+    places = list(islice(_places(edit.old, text), MOST_PLACES))
     if not places:
         shown = edit.old if len(edit.old) <= 200 else f"{edit.old[:200]}..."
         crlf = "\r\n" in text and "\r\n" not in edit.old and edit.old.replace("\n", "\r\n") in text
@@ -60,11 +62,20 @@ def _apply(edit: Edit, text: str | None) -> str:
         )
     if len(places) > 1:
         lines = ", ".join(str(text.count("\n", 0, place) + 1) for place in places[:10])
+        count = f"{len(places)}{' or more' if len(places) == MOST_PLACES else ''}"
         raise InvalidInput(
-            f"the old text occurs {len(places)} times in {edit.path!r}, on lines {lines}",
+            f"the old text occurs {count} times in {edit.path!r}, on lines {lines}",
             "Give more of the text around the one that you mean",
         )
     return text[: places[0]] + edit.new + text[places[0] + len(edit.old) :]
+
+
+def _places(old: str, text: str) -> Iterator[int]:
+    """Where a text begins in another, overlaps included."""
+    place = text.find(old)
+    while place >= 0:
+        yield place
+        place = text.find(old, place + 1)
 
 
 def tree_with_files(repository: Repository, base_commit: str, files: Mapping[str, str | None]) -> str:

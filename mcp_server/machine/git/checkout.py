@@ -10,6 +10,18 @@ from mcp_server.machine.git.links import link_inputs
 from mcp_server.machine.git.repository import Repository
 
 
+def restore(repository: Repository, commit: str, folder: Path) -> None:
+    """Write a commit's files into `folder` again, over what became of them; what else lies there stays.
+
+    Raises:
+        NotReady: the disk is full, or a filter of .gitattributes fails.
+    """
+    with temporary_index() as index:
+        tree = WorkTree(folder, repository.common_dir)
+        tree.git("read-tree", commit, index=index)
+        tree.git("checkout-index", "--all", "--force", "--quiet", index=index, timeout=LONG_TIMEOUT)
+
+
 def check_out(repository: Repository, commit: str, folder: Path, inputs: Sequence[str] = ()) -> None:
     """Write a commit's files into `folder`, which must be empty or absent, and link the inputs into it.
 

@@ -70,6 +70,11 @@ def expand_inputs(repository: Repository, patterns: Sequence[str]) -> list[Input
         clean = check_path(pattern.removeprefix("./").rstrip("/"))
         matched = (path.relative_to(repository.root) for path in repository.root.glob(clean))
         usable = {str(path) for path in matched if path.parts and not {".git", ".autoresearch"} & set(path.parts)}
+        if outside := next((path for path in sorted(usable) if not _lies_within(repository.root, path)), None):
+            raise InvalidInput(
+                f"inputs pattern {pattern!r} leads through a symbolic link out of the repository, to {outside!r}",
+                "Name the link itself, if all that it leads to is data for the trainings",
+            )
         if usable and usable <= tracked:
             raise InvalidInput(
                 f"inputs pattern {pattern!r} matches only committed files", "Leave them out: every checkout has them"
@@ -83,6 +88,11 @@ def expand_inputs(repository: Repository, patterns: Sequence[str]) -> list[Input
         found |= usable
     outermost = [path for path in found if not found.intersection(map(str, PurePosixPath(path).parents))]
     return [_measure(repository.root, path)[0] for path in sorted(outermost)]
+
+
+def _lies_within(root: Path, path: str) -> bool:
+    """Whether the entry itself, which may be the user's own link to data elsewhere, is in the repository."""
+    return (root / path).parent.resolve().is_relative_to(root.resolve())
 
 
 def state_of(root: Path, inputs: Iterable[str]) -> dict[str, str]:

@@ -12,6 +12,9 @@ from mcp_server.research.guard import FOLDER, SUBMODULE, Change
 MARKER = "autoresearch"
 """A file in the git directory of each of our workspaces; it holds the root of the repository that made it."""
 
+_REVISION = re.compile(r"[^-:\x00-\x20\x7f\ud800-\udfff][^:\x00-\x20\x7f\ud800-\udfff]{0,254}")
+"""What is given to git as the name of a commit: no option, no search through messages, and nothing over-long."""
+
 UNCOMMITTED_SHOWN = 100
 DIFF_LIMIT = 60_000
 """Characters of a diff."""
@@ -71,7 +74,7 @@ class Repository:
             InvalidInput: it names no commit.
             NotReady: the repository has no commit yet.
         """
-        if rev and not rev.startswith("-") and not re.search(r"[\x00-\x1f\x7f]", rev):
+        if _REVISION.fullmatch(rev):
             try:
                 return self.here.git("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}").strip()
             except GitFailed as error:

@@ -40,6 +40,8 @@ def run_of(row: Row) -> Run:
         created_at=row["created_at"],
         manual_mode=row["manual_mode"],
         manual_reason=row["manual_reason"],
+        manual_ratio=row["manual_ratio"],
+        manual_temperature=row["manual_temperature"],
     )
 
 

@@ -71,12 +71,21 @@ class Runs:
         )
         return [row["tag"] for row in rows]
 
-    async def set_mode(self, tag: str, mode: str | None, reason: str) -> None:
+    async def set_mode(
+        self,
+        tag: str,
+        mode: str | None,
+        reason: str,
+        explore_ratio: float | None = None,
+        temperature: float | None = None,
+    ) -> None:
         """Fix the strategy's mode by hand, or give it back to the computed one with None."""
 
         async def body(connection: aiosqlite.Connection) -> None:
             await connection.execute(
-                "UPDATE runs SET manual_mode = ?, manual_reason = ? WHERE tag = ?", [mode, reason, tag]
+                "UPDATE runs SET manual_mode = ?, manual_reason = ?, manual_ratio = ?, manual_temperature = ?"
+                " WHERE tag = ?",
+                [mode, reason, explore_ratio, temperature, tag],
             )
 
         await self._database.transaction(body)

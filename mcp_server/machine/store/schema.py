@@ -29,6 +29,8 @@ RUNS = (
         created_at REAL NOT NULL,
         manual_mode TEXT,
         manual_reason TEXT NOT NULL DEFAULT '',
+        manual_ratio REAL,
+        manual_temperature REAL,
         next_number INTEGER NOT NULL DEFAULT 1,
         listed INTEGER NOT NULL DEFAULT 0
     ) STRICT
@@ -166,9 +168,27 @@ FINGERPRINTS = (
 """What each experiment changed, so that equal and similar changes are found, and the knobs that it ran with."""
 
 
+FLEET = (
+    """
+    CREATE TABLE fleet (
+        gpu_id TEXT PRIMARY KEY,
+        gpu_index INTEGER NOT NULL,
+        gpu_name TEXT NOT NULL,
+        vram_mb REAL NOT NULL,
+        registered_at REAL NOT NULL,
+        seen_at REAL NOT NULL,
+        experiment_id TEXT REFERENCES experiments (id),
+        lent_at REAL,
+        lent_until REAL
+    ) STRICT
+    """,
+)
+"""Devices of outside agents, and what they are lent to."""
+
+
 async def first_tables(connection: aiosqlite.Connection) -> None:
     """Create the tables of the first version."""
-    for statement in (*RUNS, *EXPERIMENTS, *TRIALS, *FINGERPRINTS):
+    for statement in (*RUNS, *EXPERIMENTS, *TRIALS, *FINGERPRINTS, *FLEET):
         await connection.execute(statement)
 
 

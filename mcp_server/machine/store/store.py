@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mcp_server.machine.store.connection import Database
 from mcp_server.machine.store.experiments import Experiments
+from mcp_server.machine.store.fleet import Fleet
 from mcp_server.machine.store.history import History
 from mcp_server.machine.store.memory import Memory
 from mcp_server.machine.store.periods import Periods
@@ -26,6 +27,7 @@ class Store:
     periods: Periods
     memory: Memory
     verdicts: Verdicts
+    fleet: Fleet
 
     @classmethod
     @asynccontextmanager
@@ -40,4 +42,5 @@ class Store:
                 Periods(database),
                 Memory(database),
                 Verdicts(database),
+                Fleet(database),
             )

@@ -18,7 +18,7 @@ from mcp_server.machine.store.connection import Database
 from mcp_server.machine.store.verdicts import Decision
 from mcp_server.research import evidence
 from mcp_server.research.case import Case
-from mcp_server.research.experiment import MAX_LOST, TRANSITIONS, Ending, Experiment, Run, Trial
+from mcp_server.research.experiment import MAX_LOST, TRANSITIONS, Ending, Experiment, Run, Status, Trial
 from mcp_server.research.task import CATEGORIES, Task
 
 pytestmark = pytest.mark.anyio
@@ -167,7 +167,7 @@ async def test_a_failing_body_changes_nothing(store: Store, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("status", ["keep", "discard", "crash"])
-async def test_a_verdict_is_final(store: Store, tmp_path: Path, status: str) -> None:
+async def test_a_verdict_is_final(store: Store, tmp_path: Path, status: Status) -> None:
     await trained(store, 1)
     with sqlite3.connect(tmp_path / "research.db") as connection:
         connection.execute("UPDATE experiments SET status = ? WHERE id = 'mar8-1'", [status])

@@ -1,0 +1,89 @@
+"""Reading YAML and TOML together with the lines on which things stand."""
+
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mcp_server.errors import InvalidInput
+
+LineOf = Callable[[Sequence[int | str]], int]
+"""The line of a file, from 1, in which what a path of names and numbers leads to stands."""
+
+
+def marked_yaml(name: str, text: str) -> tuple[Any, LineOf]:
+    """The content of a YAML text and where it stands in it; raises InvalidInput, naming the line, where it is none."""
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        _refuse_twins(name, node)
+        content = loader.construct_document(node) if node is not None else {}
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        said = " ".join(filter(None, (error.context, error.problem)))
+        raise InvalidInput(f"{name}{line}: it is not YAML ({said})", "Mend that line") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"{name}: it is not YAML ({error})", "Mend it") from None
+    finally:
+        loader.dispose()
+    return content, lambda path: _line_in(node, path)
+
+
+def _refuse_twins(name: str, node: Any) -> None:
+    """Raise InvalidInput where a mapping has a name twice: YAML would silently take the second."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise InvalidInput(
+                    f"{name}, line {line}: {key.value!r} stands on line {seen[key.value]} already", "Take one out"
+                )
+            seen[str(key.value)] = key.start_mark.line + 1
+            _refuse_twins(name, value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_twins(name, value)
+
+
+def _line_in(node: Any, path: Sequence[int | str]) -> int:
+    import yaml
+
+    line = 1
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return int(line)
+
+
+def marked_toml(name: str, text: str) -> tuple[Any, LineOf]:
+    """The content of a TOML text and where it stands in it; raises InvalidInput, naming the line, where it is none."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{name}: it is not TOML ({error})", "Mend that line") from None
+
+    def line_of(path: Sequence[int | str]) -> int:
+        names, table = [part for part in path if isinstance(part, str)], ""
+        for number, line in enumerate(text.splitlines(), 1):
+            if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+                table = f"{header[1]}."
+                key = header[1]
+            else:
+                key = table + line.partition("=")[0].strip()
+            if key == ".".join(names):
+                return number
+        return line_of(names[:-1]) if names else 1
+
+    return content, line_of

@@ -1,0 +1,145 @@
+"""What the user decides of a run, and where: in arguments, then in a task file, then in autoresearch.toml."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mcp_server.errors import InvalidInput
+from mcp_server.machine.git import Repository
+from mcp_server.machine.starter import task_files
+from mcp_server.research.task import Task
+
+CONFIG_FILE = "autoresearch.toml"
+ARGUMENT = "argument"
+BUILTIN = "gpt"
+
+
+@dataclass
+class Decisions:
+    """Values by the names of a Task's fields, and where each comes from.
+
+    Attributes:
+        protected: the files that decide, relative to the repository: no experiment may change them.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    protected: list[str] = field(default_factory=list)
+
+    def decide(self, name: str, value: Any, source: str) -> None:
+        """Take a value unless an earlier source has decided."""
+        if name not in self.values:
+            self.values[name] = value
+            self.sources[name] = source
+
+    @classmethod
+    def made(cls, task: Task) -> "Decisions":
+        """The decisions of a run that was set up before."""
+        return cls(sources=dict.fromkeys(task.__dataclass_fields__, "as set up"))
+
+    def rows(self, task: Task) -> list[dict[str, str]]:
+        """The research config as a table: field, value, where it came from."""
+        return [
+            {"field": name, "value": _shown(getattr(task, name)), "source": self.sources.get(name, "default")}
+            for name in task.__dataclass_fields__
+            if name in ALWAYS_SHOWN or (name in self.sources and getattr(task, name) not in (None, "", (), False))
+        ]
+
+
+ALWAYS_SHOWN = (
+    *("metric", "direction", "time_budget_seconds", "train_script", "command", "interpreter", "editable", "readonly"),
+    *("inputs", "scope", "policy", "near_miss_threshold", "max_experiments", "target", "results_file"),
+)
+
+
+def gather(repository: Repository, given: Mapping[str, Any]) -> Decisions:
+    """Collect what was decided; raises InvalidInput where a file says something that it may not, or is not there."""
+    found = Decisions()
+    for name, value in given.items():
+        if name != "task":
+            found.decide(name, tuple(value) if isinstance(value, list) else value, ARGUMENT)
+    config = _config_file(repository)
+    if config is not None:
+        found.protected.append(CONFIG_FILE)
+    named = given.get("task") or (config or {}).pop("task", None)
+    if named is not None:
+        _take_task(repository, str(named), found)
+    for name, value in (config or {}).items():
+        found.decide(name, value, CONFIG_FILE)
+    return found
+
+
+def _config_file(repository: Repository) -> dict[str, Any] | None:
+    """What the user's autoresearch.toml says, where there is one: that of the work tree the user stands in."""
+    from mcp_server.lab.taskfile import read_task_file
+
+    path = repository.here.folder / CONFIG_FILE
+    return read_task_file(path) if path.is_file() else None
+
+
+def _take_task(repository: Repository, named: str, found: Decisions) -> None:
+    from mcp_server.lab.taskfile import PLACED, read_task_file
+
+    path, folder = find_task(repository, named)
+    values = read_task_file(path)
+    if "task" in values:
+        raise InvalidInput(f"{path.name} names another task, {values['task']!r}", f"Only {CONFIG_FILE} may")
+    if folder:
+        values["folder"] = folder
+        for name in PLACED:
+            if name in values:
+                values[name] = tuple(placed(folder, pattern) for pattern in values[name])
+        if "train_script" in values:
+            values["train_script"] = placed(folder, values["train_script"])
+    if path.is_relative_to(repository.here.folder):
+        found.protected.append(path.relative_to(repository.here.folder).as_posix())
+    for name, value in values.items():
+        found.decide(name, value, f"task {named}")
+
+
+def placed(folder: str, pattern: str) -> str:
+    """A glob of a task file as it reads from the top of the repository."""
+    pattern = pattern.removeprefix("./")
+    if not folder:
+        return pattern
+    wild_anywhere = "/" not in pattern.strip("/") and any(char in pattern for char in "*?[") and pattern[:1] != "/"
+    return f"{folder}/**/{pattern}" if wild_anywhere and pattern != "**" else f"{folder}/{pattern.lstrip('/')}"
+
+
+def find_task(repository: Repository, named: str) -> tuple[Path, str]:
+    """The file of a task, and the folder in which it lies, from the top of the repository; empty for the top and for
+    a file outside of it.
+
+    Raises:
+        InvalidInput: there is none of that name.
+    """
+    top = repository.here.folder
+    given = Path(named).expanduser()
+    places = [top / given, top / given / "task.yaml"]
+    if len(given.parts) == 1:
+        places += [top / "tasks" / named / "task.yaml", top / "tasks" / f"{named}.yaml"]
+    builtin = task_files()
+    if named in builtin:
+        places.append(builtin[named])
+    path = next((place.resolve() for place in places if place.is_file()), None)
+    if path is None:
+        own = sorted(file.parent.name for file in (top / "tasks").glob("*/task.yaml"))
+        raise InvalidInput(
+            f"task {named!r} is not known here",
+            f"Give the path of a task file, or one of {', '.join([*own, *builtin])}",
+        )
+    folder = path.parent.relative_to(top.resolve()).as_posix() if path.is_relative_to(top.resolve()) else "."
+    return path, "" if folder == "." else folder
+
+
+def _shown(value: Any) -> str:
+    """A value as a person reads it."""
+    match value:
+        case None | "" | ():
+            return "none"
+        case tuple():
+            return ", ".join(" = ".join(each) if isinstance(each, tuple) else str(each) for each in value)
+        case float():
+            return f"{value:g}"
+    return str(value)

@@ -1,0 +1,228 @@
+"""Task files: what a `task.yaml` or an `autoresearch.toml` may say, and what is said of a wrong one, with its line."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mcp_server.errors import InvalidInput
+from mcp_server.lab.marked import LineOf, marked_toml, marked_yaml
+from mcp_server.research.task import Category, Policy
+
+LARGEST = 200_000
+"""Bytes of a task file; a larger one is something else."""
+
+PLAIN = (
+    *("name", "task", "mutator", "inputs", "checks", "policy", "readonly", "scope", "max_experiments", "target"),
+    *("results_file", "near_miss_threshold"),
+)
+"""Fields that a Task has under the same name."""
+
+PLACED = ("editable", "readonly", "inputs")
+"""Values whose globs count from the folder of the task file."""
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_command(value: Any) -> Any:
+    words = isinstance(value, list) and value and all(isinstance(word, str) for word in value)
+    return shlex.join(value) if words else value
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Texts = Annotated[list[str], BeforeValidator(_as_list)]
+Command = Annotated[str, BeforeValidator(_as_command)]
+Commands = Annotated[list[Command], BeforeValidator(_as_list)]
+Values = dict[str, Annotated[str, BeforeValidator(_as_text)]]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Mutation(_Part):
+    """What one experiment may change at most; lines added and removed count together."""
+
+    max_files: int | None = Field(default=None, ge=1)
+    max_lines: int | None = Field(default=None, ge=1)
+
+
+class Memory(_Part):
+    """Constants of the script that decide how much memory a training takes."""
+
+    batch: str = ""
+    accumulation: str = ""
+    checkpointing: str = ""
+
+
+class Runner(_Part):
+    """How an experiment is run; without a command, the scorer alone is."""
+
+    command: Command | None = None
+    script: str | None = None
+    budget_seconds: float | None = Field(default=None, gt=0)
+    startup_seconds: float | None = Field(default=None, ge=0)
+    end_at_budget: bool = False
+    environment: Values = {}
+    memory: Memory = Memory()
+
+
+class Scorer(_Part):
+    """Where the score comes from: a line `metric: value`, what a pattern finds, or what a command prints."""
+
+    metric: str | None = None
+    direction: Literal["minimize", "maximize"] | None = None
+    pattern: str | None = None
+    command: Command | None = None
+    secondary: Texts = []
+
+
+class Seeding(_Part):
+    """In which variables the seed is found beside AUTORESEARCH_SEED, and which it is if it never changes."""
+
+    variables: Texts = []
+    fixed: int | None = Field(default=None, ge=0, lt=2**31)
+
+
+class TaskFile(_Part):
+    """All that a task file may say. Its last fields are those of `setup_run` under their own names."""
+
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    description: str = ""
+    task: str | None = None
+    artifacts: Texts | None = None
+    mutation: Mutation = Mutation()
+    mutator: Command | None = None
+    inputs: Texts | None = None
+    runner: Runner = Runner()
+    scorer: Scorer = Scorer()
+    checks: Commands = []
+    policy: Policy | None = None
+    seeding: Seeding = Seeding()
+    readonly: Texts | None = None
+    scope: list[Category] | None = None
+    max_experiments: int | None = Field(default=None, ge=1)
+    target: float | None = None
+    results_file: str | None = None
+    near_miss_threshold: float | None = Field(default=None, ge=0)
+    metric: str | None = None
+    direction: Literal["minimize", "maximize"] | None = None
+    time_budget_seconds: float | None = Field(default=None, gt=0)
+    train_script: str | None = None
+    command: Command | None = None
+    editable: Texts | None = None
+
+    def values(self) -> dict[str, Any]:
+        """What it decides, by the names of the arguments of `setup_run` and of the fields of a Task.
+
+        Raises:
+            InvalidInput: something is said twice, under two names.
+        """
+        run, score, memory = self.runner, self.scorer, self.runner.memory
+        nested = {
+            "editable": ("artifacts", self.artifacts),
+            "command": ("runner.command", run.command),
+            "train_script": ("runner.script", run.script),
+            "time_budget_seconds": ("runner.budget_seconds", run.budget_seconds),
+            "metric": ("scorer.metric", score.metric),
+            "direction": ("scorer.direction", score.direction),
+        }
+        for name, (other, value) in nested.items():
+            if value is not None and getattr(self, name) is not None:
+                raise InvalidInput(f"{name} and {other} say the same thing twice", f"Leave {name} out")
+        found = {name: getattr(self, name) for name in PLAIN}
+        found |= {name: getattr(self, name) if value is None else value for name, (_, value) in nested.items()}
+        found |= {
+            "max_files": self.mutation.max_files,
+            "max_lines": self.mutation.max_lines,
+            "startup_seconds": run.startup_seconds,
+            "end_at_budget": run.end_at_budget or None,
+            "environment": list(run.environment.items()),
+            "metric_pattern": score.pattern,
+            "score_command": score.command,
+            "secondary": score.secondary,
+            "seed_variables": self.seeding.variables,
+            "fixed_seed": self.seeding.fixed,
+            "batch_knob": memory.batch,
+            "accumulation_knob": memory.accumulation,
+            "checkpointing_knob": memory.checkpointing,
+        }
+        if found["command"] is None and found["score_command"]:
+            found["command"], found["score_command"] = found["score_command"], None
+        kept = {name: value for name, value in found.items() if value not in (None, "") and value != []}
+        if self.inputs == []:
+            kept["inputs"] = []  # no data at all, not even what would be found
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
+
+
+def read_task_file(path: Path) -> dict[str, Any]:
+    """What a task file decides, see `TaskFile.values`; `.toml` files are read as TOML and all others as YAML.
+
+    Raises:
+        InvalidInput: it cannot be read, or says something that it may not; the message names the line.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise InvalidInput(f"{path.name} has more than {LARGEST} bytes", "Name a task file")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{str(path)!r} cannot be read: {error.strerror}", "Name an existing task file") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path.name} is not UTF-8 text", "Name a task file") from None
+    content, line_of = (marked_toml if path.suffix == ".toml" else marked_yaml)(path.name, text)
+    if not isinstance(content, Mapping):
+        raise InvalidInput(
+            f"{path.name}, line 1: a task is a mapping of names to values, not a {type(content).__name__}",
+            "Begin with `name: ...`; docs/tasks.md has an example",
+        )
+    try:
+        return TaskFile.model_validate(content).values()
+    except ValidationError as error:
+        raise _refusal(path.name, error, line_of) from None
+    except InvalidInput as error:
+        raise InvalidInput(f"{path.name}: {error.what}", error.todo) from None
+
+
+def _refusal(name: str, error: ValidationError, line_of: LineOf) -> InvalidInput:
+    """One sentence on the first thing that is wrong."""
+    problems = error.errors(include_url=False)
+    problem = next((each for each in problems if each["type"] == "extra_forbidden"), problems[0])
+    path = problem["loc"]
+    where = f"{name}, line {line_of(path)}"
+    said = ".".join(str(part) for part in path)
+    if problem["type"] == "extra_forbidden":
+        return InvalidInput(f"{where}: a task has no {said!r}", _instead(path))
+    shown = repr(problem["input"])
+    what = f"{where}: {said} is {shown if len(shown) <= 80 else shown[:79] + '…'}"
+    if problem["type"] == "literal_error":
+        return InvalidInput(what, f"Choose from {problem['ctx']['expected']}")
+    return InvalidInput(what, re.sub(r"^\w+ should", "It should", problem["msg"]))
+
+
+def _instead(path: Sequence[int | str]) -> str:
+    """Where what was meant belongs, or what may stand there."""
+    model: Any = PARTS.get(".".join(str(part) for part in path[:-1]), TaskFile)
+    key = str(path[-1])
+    homes = [f"{part}.{key}" for part, inner in PARTS.items() if key in inner.model_fields]
+    if homes:
+        return f"It belongs in {homes[0]}"
+    close = get_close_matches(key, model.model_fields, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]!r}" if close else f"It takes {', '.join(model.model_fields)}"
+
+
+PARTS: Mapping[str, type[BaseModel]] = {
+    "runner": Runner,
+    "runner.memory": Memory,
+    "scorer": Scorer,
+    "mutation": Mutation,
+    "seeding": Seeding,
+}

@@ -1,0 +1,111 @@
+"""What is run in a checkout after the training: the task's checks, and its scorer."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mcp_server.machine import child
+from mcp_server.machine.environment import command_words
+from mcp_server.machine.logfile import BoundedLog
+from mcp_server.research.experiment import Scalar
+from mcp_server.research.metrics import find_metric, parse_metrics, quoted
+from mcp_server.research.task import Task
+
+LONGEST_QUOTE = 1000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What checks and scorer said.
+
+    Attributes:
+        metrics: what the scorer printed.
+        rejection: which check failed and how, so that the score does not count; empty where all passed.
+        failure: why there is no score; empty where there is one.
+        by: who ended the last command.
+    """
+
+    metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    rejection: str = ""
+    failure: str = ""
+    by: child.EndedBy = "itself"
+
+
+@dataclass(frozen=True)
+class Bay:
+    """Where the commands run.
+
+    Attributes:
+        folder: their working directory.
+        environment: all that they see.
+        log: the log of the trial, to which their output is added.
+        ask, inherited: see `child.run`.
+    """
+
+    folder: Path
+    environment: Mapping[str, str]
+    log: BoundedLog
+    ask: Callable[[], Awaitable[child.EndedBy | None]]
+    inherited: Sequence[int] = ()
+
+
+async def measure(task: Task, bay: Bay, scratch: Path) -> Measured:
+    """Run the checks and then the scorer; the first check that fails ends it.
+
+    Args:
+        scratch: a folder for the output of each command by itself.
+    """
+    for number, check in enumerate(task.checks, 1):
+        end, text = await _run(task, check, bay, scratch / f"check-{number}.txt")
+        if end.by in ("stop", "shutdown"):
+            return Measured(by=end.by)
+        if end.code != 0:
+            return Measured(rejection=f"The check {check!r} failed ({_how(task, end)}): {_quote(text)}")
+    if not task.score_command:
+        return Measured()
+    end, text = await _run(task, task.score_command, bay, scratch / "score.txt")
+    if end.by in ("stop", "shutdown"):
+        return Measured(by=end.by)
+    if end.code != 0:
+        return Measured(failure=f"The scorer {task.score_command!r} failed ({_how(task, end)}): {_quote(text)}")
+    return Measured(read_metrics(task, text))
+
+
+def read_metrics(task: Task, text: str) -> dict[str, Scalar]:
+    """The metrics in an output, the task's own by its pattern where it has one."""
+    metrics = parse_metrics(text)
+    if task.metric_pattern:
+        found = find_metric(task.metric_pattern, text)
+        metrics.pop(task.metric, None)
+        metrics |= {} if found is None else {task.metric: found}
+    return metrics
+
+
+async def _run(task: Task, command: str, bay: Bay, output: Path) -> tuple[child.Exit, str]:
+    """Run a command; what it printed goes to a file of its own, and from there to the trial's log."""
+    log = BoundedLog(output)
+    try:
+        end = await child.run(
+            command_words(task, command),
+            bay.folder,
+            bay.environment,
+            log,
+            task.time_budget_seconds + task.startup_seconds,
+            bay.ask,
+            bay.inherited,
+        )
+        text = log.text()
+    finally:
+        log.close()
+    bay.log.write(f"\n$ {command}\n{text}".encode())
+    return end, text
+
+
+def _how(task: Task, end: child.Exit) -> str:
+    if end.by == "deadline":
+        return f"ended after {task.time_budget_seconds + task.startup_seconds:g} s"
+    return f"exit code {end.code}"
+
+
+def _quote(text: str) -> str:
+    return quoted(" / ".join(line.strip() for line in text.splitlines()[-6:]) or "(it printed nothing)", LONGEST_QUOTE)

@@ -1,0 +1,125 @@
+"""The walls around a training: with bubblewrap on Linux it reads everything but the record, and writes only its own."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from shutil import which
+
+from mcp_server.errors import InvalidInput, NotReady
+
+PROGRAM = "bwrap"
+WANTED = ("auto", "off", "require")
+TODO = "Install bubblewrap and let users make namespaces, or set AUTORESEARCH_SANDBOX=auto to train without walls"
+
+WALLS = (
+    # A process space of its own, which dies with its worker; no network but a loopback of its own; no privileges.
+    *(
+        "--unshare-user-try",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-ipc",
+        "--die-with-parent",
+        "--cap-drop",
+        "ALL",
+    ),
+    *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
+)
+DEVICES = ("nvidia*", "dxg", "kfd", "dri", "infiniband")
+"""Device files below /dev that trainings on a GPU need."""
+
+TEMPORARY = "/tmp"  # noqa: S108 - inside, it is a folder of the trial's own
+SOCKETS = "/run"
+SEEN_OF_SOCKETS = ("/run/nvidia-persistenced", "/run/opengl-driver", "/run/current-system")
+"""Where other programs listen, and what alone is seen of it."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a command sees beside the machine's programs. All else is read-only.
+
+    Attributes:
+        temporary: the folder that it sees as /tmp.
+        readable: what it sees although it lies below a hidden folder or /tmp.
+        writable: folders that it may write; they exist.
+        hidden: folders that it sees as empty, and files that it cannot read.
+    """
+
+    temporary: Path
+    readable: Sequence[Path] = ()
+    writable: Sequence[Path] = ()
+    hidden: Sequence[Path] = ()
+
+
+def find_sandbox(wanted: str) -> str | None:
+    """The path of bubblewrap where it works; None where it is not wanted, or does not work and is not required.
+
+    Raises:
+        InvalidInput: what is wanted is none of `WANTED`.
+        NotReady: it is required and does not work.
+    """
+    if wanted not in WANTED:
+        raise InvalidInput(f"AUTORESEARCH_SANDBOX is {wanted!r}", f"Set it to one of {', '.join(WANTED)}")
+    if wanted == "off":
+        return None
+    program, fault = probe()
+    if fault and wanted == "require":
+        raise NotReady(f"AUTORESEARCH_SANDBOX is 'require', and there is no sandbox: {fault}", TODO)
+    return None if fault else program
+
+
+@lru_cache(maxsize=1)
+def probe() -> tuple[str, str]:
+    """The path of bubblewrap, and why it does not work here; empty where it does. Takes 20 ms, once a process."""
+    if sys.platform != "linux":
+        return "", f"bubblewrap is for Linux, and this is {sys.platform}"
+    program = which(PROGRAM)
+    if program is None:
+        return "", "bubblewrap (bwrap) is not installed"
+    try:
+        tried = subprocess.run([program, *WALLS, "true"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return program, str(error)
+    if tried.returncode:
+        lines = tried.stderr.strip().splitlines()
+        return program, f"{program} fails here: {lines[-1] if lines else f'exit code {tried.returncode}'}"
+    return program, ""
+
+
+def walled(program: str, view: View, folder: Path, words: Sequence[str]) -> list[str]:
+    """The words that run a command behind walls, in `folder`."""
+    return [program, *WALLS, *_mounts(view), "--chdir", str(folder), "--", *words]
+
+
+def _mounts(view: View) -> Iterator[str]:
+    """Mounts in the order in which they cover each other."""
+    for node in (node for pattern in DEVICES for node in sorted(Path("/dev").glob(pattern))):
+        yield from ("--dev-bind", str(node), str(node))
+    yield from ("--tmpfs", SOCKETS)
+    yield from ("--bind", str(view.temporary), TEMPORARY, "--setenv", "TMPDIR", TEMPORARY)
+    covered = (Path(SOCKETS), Path(TEMPORARY))
+    yield from _readable([*map(Path, SEEN_OF_SOCKETS), *view.readable], covered)
+    folders = [path for path in view.hidden if path.is_dir()]
+    for folder in folders:
+        yield from ("--tmpfs", str(folder))
+    for file in (path for path in view.hidden if path.is_file()):
+        yield from ("--ro-bind", "/dev/null", str(file))
+    yield from _readable(view.readable, folders)
+    for folder in view.writable:
+        yield from ("--bind", str(folder), str(folder))
+    for folder in folders:  # what lies below stays as it is mounted
+        yield from ("--remount-ro", str(folder))
+
+
+def _readable(paths: Sequence[Path], covered: Sequence[Path]) -> Iterator[str]:
+    """Mount again those paths that lie below something covered."""
+    for path in paths:
+        if any(path.is_relative_to(folder) for folder in covered):
+            yield from ("--ro-bind-try", str(path), str(path))
+
+
+def exit_code(code: int | None) -> int | None:
+    """The exit code of a command behind walls as it would be without: a signal's number comes out as 128 more."""
+    return 128 - code if code is not None and code > 128 else code

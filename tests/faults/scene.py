@@ -1,0 +1,186 @@
+"""Where faults happen: a repository whose training notices that its device is used twice, and real servers."""
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import psutil
+from mcp import Client, StdioServerParameters
+from mcp.shared.exceptions import MCPError
+
+from mcp_server.lab.lab import Lab
+from mcp_server.machine.environment import MARK
+from mcp_server.settings import Settings
+from tests.interfaces.agents import use
+from tests.project import Project
+
+Answer = TypeVar("Answer")
+TAG = "mar8"
+DEVICES = "cpu:2"
+GOAL: dict[str, Any] = {"metric": "loss", "direction": "minimize", "time_budget_seconds": 5.0, "policy": "greedy"}
+
+LOUD = """\
+import fcntl
+import os
+import sys
+import time
+
+RATE = 0.1
+ORPHAN = 0  # seconds that something of this training tries to outlive it
+
+device = os.path.basename(os.environ["AUTORESEARCH_DEVICE_KEY"])
+witness = open(os.path.join(os.environ["AUTORESEARCH_CACHE"], device + ".witness"), "a")
+try:
+    fcntl.flock(witness, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    with open(os.path.join(os.environ["AUTORESEARCH_CACHE"], "used-twice"), "a") as alarm:
+        alarm.write(device + "\\n")
+    sys.exit(device + " is used twice")
+if ORPHAN and os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(ORPHAN)
+    os._exit(0)
+time.sleep(0.2)
+print("loss:", 10 - RATE)
+"""
+"""A training of 0.2 seconds whose loss falls with the rate."""
+
+CALL = re.compile(r"(train|complete)\('([^']+)'(?:, seed=(\d+))?\)")
+"""What an answer says to call next."""
+
+
+def until(condition: Callable[[], Answer], seconds: float = 30.0) -> Answer:
+    """What `condition` answers as soon as that is true; fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+    return answer
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A repository below a folder, with a state, locks and a cache of its own."""
+
+    folder: Path
+    project: Project
+
+    @classmethod
+    def make(cls, folder: Path, script: str = LOUD) -> "Scene":
+        """A new one."""
+        (folder / "cache").mkdir(parents=True)
+        return cls(folder, Project.make(folder / "project", script))
+
+    @property
+    def state(self) -> Path:
+        return self.project.root / ".autoresearch"
+
+    @property
+    def locks(self) -> Path:
+        return self.folder / "locks"
+
+    @property
+    def alarm(self) -> Path:
+        """The file that a training writes when it finds its device in use."""
+        return self.folder / "cache" / "used-twice"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a server of this place finds in its environment."""
+        return {"AUTORESEARCH_LOCKS": str(self.locks), "AUTORESEARCH_CACHE": str(self.folder / "cache")}
+
+    @property
+    def settings(self) -> Settings:
+        """How a lab in this very process opens the place."""
+        return Settings(self.project.root, None, self.folder / "cache", self.locks, DEVICES)
+
+    def server(self, *doom: str) -> StdioServerParameters:
+        """How a client starts a server here; with a step and a grave, one that is doomed to die there."""
+        program = [str(Path(__file__).with_name("doomed.py")), *doom] if doom else ["-m", "mcp_server"]
+        words = [*program, "serve", "--devices", DEVICES, "--repo", str(self.project.root)]
+        return StdioServerParameters(command=sys.executable, args=words, env=self.variables)
+
+    def servers(self) -> list[psutil.Process]:
+        return [process for process in self._ours() if "serve" in process.info["cmdline"]]
+
+    def workers(self) -> list[psutil.Process]:
+        return [process for process in self._ours() if "--device" in process.info["cmdline"]]
+
+    def trainings(self) -> list[psutil.Process]:
+        """Everything that a training of this place started, wherever it hides."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if process.environ().get(MARK, "").startswith(str(self.locks.resolve())):
+                    found.append(process)
+        return found
+
+    def _ours(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter(["cmdline", "status"]):
+            words = process.info["cmdline"] or ()
+            if str(self.project.root) in words and process.info["status"] != psutil.STATUS_ZOMBIE:
+                yield process
+
+    def alive(self) -> list[psutil.Process]:
+        """All that runs for this place."""
+        return [*self.servers(), *self.workers(), *self.trainings()]
+
+    def kill_all(self) -> int:
+        """Kill it all at once, as a power cut does; how many processes there were."""
+        killed = self.alive()
+        for process in killed:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        until(lambda: not self.alive())
+        return len(killed)
+
+
+async def attended(server: StdioServerParameters, session: Callable[[Client], Awaitable[None]]) -> bool:
+    """Connect a client to a new server for a session; False where the server died before the session ended."""
+    died = False
+    try:
+        async with Client(server) as client:
+            await session(client)
+    except* (MCPError, OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as lost:
+        if any(isinstance(each, MCPError) and "closed" not in str(each) for each in leaves(lost)):
+            raise
+        died = True
+    return not died
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The exceptions in a group of groups."""
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from leaves(each)
+        else:
+            yield each
+
+
+async def finish(client: Client, todo: str) -> str:
+    """Do what answers say to do next, until there is something else than training and judging to do."""
+    while found := CALL.search(todo):
+        tool, experiment_id, seed = found.groups()
+        given = {"seed": int(seed)} if seed else {}
+        todo = (await use(client, tool, experiment_id=experiment_id, **given))["next_action"]
+    return todo
+
+
+async def go_on(lab: Lab, todo: str) -> str:
+    """The same with a lab in this very process."""
+    while found := CALL.search(todo):
+        tool, experiment_id, seed = found.groups()
+        if tool == "train":
+            todo = (await lab.training.train(experiment_id, seed=int(seed) if seed else None)).next_action
+        else:
+            todo = (await lab.verdicts.complete(experiment_id)).next_action
+    return todo

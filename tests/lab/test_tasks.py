@@ -1,0 +1,129 @@
+"""Runs that are set up by a task file or autoresearch.toml, and the limits that they set."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_server.errors import InvalidInput, NotReady, Undecided, WrongState
+from mcp_server.lab.lab import Lab
+from mcp_server.settings import Settings
+from tests.lab.researcher import Researcher
+from tests.project import SCRIPT, Project
+
+pytestmark = pytest.mark.anyio
+
+TASK = """\
+name: small
+artifacts: [model.py]
+mutation: {max_lines: 4}
+runner: {command: python model.py, budget_seconds: 5}
+scorer: {command: python score.py, metric: quality, direction: maximize}
+checks: [python check.py]
+policy: greedy
+"""
+FILES = {
+    "jobs/task.yaml": TASK,
+    "jobs/model.py": "VALUE = 1\nprint('quality: 99')\n",
+    "jobs/score.py": "from model import VALUE\nprint('quality:', VALUE)\n",
+    "jobs/check.py": "from model import VALUE\nassert VALUE < 10, 'too much'\n",
+}
+
+
+def source(shown: Any, name: str) -> tuple[str, str]:
+    """The value of a field in the table of the config, and where it came from."""
+    row = next(row for row in shown.research_config if row["field"] == name)
+    return row["value"], row["source"]
+
+
+async def test_a_task_in_a_folder_decides_all_and_its_limits_hold(project: Project, settings: Settings) -> None:
+    project.commit("A task", FILES)
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        agent.run = run = await lab.setup.setup_run(tag="mar8", task="jobs/task.yaml")
+        assert run.config["editable"] == ["jobs/model.py"]
+        assert source(run, "metric") == ("quality", "task jobs/task.yaml")
+        assert run.config["readonly"] == ["jobs/score.py", "jobs/check.py", "jobs/task.yaml"]
+        assert (await agent.baseline()).value == 1
+        better = await agent.attempt("more", edits=[{"path": "jobs/model.py", "old": "= 1", "new": "= 5"}])
+        assert (better.status, better.value) == ("keep", 5)
+        rejected = await agent.attempt("too much", edits=[{"path": "jobs/model.py", "old": "= 5", "new": "= 50"}])
+        assert (rejected.status, rejected.value, rejected.best_value) == ("discard", None, 5)
+        assert "The check 'python check.py' failed" in rejected.reason
+        with pytest.raises(InvalidInput, match="touches 6 lines, and this task allows 4"):
+            await agent.propose("long", files={"jobs/model.py": "A = 1\nB = 1\nC = 1\nVALUE = 7\n"})
+        with pytest.raises(InvalidInput, match=r"score\.py' is read-only"):
+            await agent.propose("cheat", files={"jobs/score.py": "print('quality: 100')\n"})
+
+
+async def test_a_baseline_that_fails_its_checks_is_a_crash(project: Project, settings: Settings) -> None:
+    project.commit("A task", FILES | {"jobs/check.py": "raise SystemExit('never')\n"})
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await lab.setup.setup_run(tag="mar8", task="jobs")
+        verdict = await agent.baseline()
+        assert (verdict.status, "never" in verdict.reason) == ("crash", True)
+
+
+async def test_arguments_come_before_the_task_and_the_task_before_the_config_file(
+    project: Project, settings: Settings
+) -> None:
+    project.commit("A task", FILES)
+    project.write(
+        {"autoresearch.toml": 'task = "jobs"\nmax_experiments = 7\ntarget = 9.0\n[runner]\nbudget_seconds = 1\n'}
+    )
+    async with Lab.open(settings) as lab:
+        shown = await lab.setup.setup_run(tag="mar8", target=8.0, preview=True)
+        assert source(shown, "time_budget_seconds") == ("5", "task jobs")
+        assert source(shown, "max_experiments") == ("7", "autoresearch.toml")
+        assert source(shown, "target") == ("8", "argument")
+        assert source(shown, "near_miss_threshold") == ("0.002", "default")
+        assert "ask whether it is right" in shown.next_action
+
+
+async def test_what_is_nowhere_is_asked(project: Project, settings: Settings) -> None:
+    project.write({"autoresearch.toml": 'metric = "val_loss"\n'})
+    async with Lab.open(settings) as lab:
+        with pytest.raises(Undecided, match="how many seconds") as asked:
+            await lab.setup.setup_run(tag="mar8")
+        assert list(asked.value.questions) == ["time_budget_seconds"]
+        shown = await lab.setup.setup_run(tag="mar8", time_budget_seconds=3.0, preview=True)
+        assert source(shown, "direction") == ("minimize", "guessed from the metric's name")
+
+
+async def test_a_task_outside_of_the_repository_counts_from_its_top(
+    project: Project, settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "elsewhere.yaml"
+    path.write_text("artifacts: train.py\nrunner: {budget_seconds: 5}\nscorer: {metric: val_loss}\npolicy: greedy\n")
+    async with Lab.open(settings) as lab:
+        shown = await lab.setup.setup_run(tag="mar8", task=str(path), preview=True)
+        assert (shown.config["command"], shown.config["folder"]) == ("python train.py", "")
+
+
+async def test_the_built_in_task_is_a_file(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "gpt", SCRIPT)
+    async with Lab.open(Settings.load(project.root, "cpu:1")) as lab:
+        with pytest.raises(InvalidInput, match=r"repository with our prepare\.py"):
+            await lab.setup.setup_run(tag="mar8", task="gpt")
+        project.commit("Harness", {"prepare.py": '"""Ours."""\n\nHARNESS = "autoresearch-mcp"\n'})
+        with pytest.raises(NotReady, match=r"python prepare\.py"):
+            await lab.setup.setup_run(tag="mar8", task="gpt")
+
+
+async def test_the_number_of_experiments_and_the_target_end_a_run(project: Project, settings: Settings) -> None:
+    project.write(
+        {"autoresearch.toml": 'metric = "val_loss"\ntime_budget_seconds = 5\npolicy = "greedy"\ntarget = 1.1\n'}
+    )
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await lab.setup.setup_run(tag="mar8", max_experiments=3)
+        await agent.baseline()
+        assert (await agent.attempt("better", knobs={"LR": 0.25})).status == "keep"
+        with pytest.raises(WrongState, match="reached its target"):
+            await agent.propose("more", knobs={"LR": 0.3})
+        await lab.setup.setup_run(tag="mar9", max_experiments=1, target=0.0)
+        other = Researcher(lab, "mar9")
+        await other.baseline()
+        with pytest.raises(WrongState, match="has its 1 experiments"):
+            await other.propose("more", knobs={"LR": 0.3})
