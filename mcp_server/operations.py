@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcp_server.lab.finalizing import Finalizing
+from mcp_server.lab.importing import Importing
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
@@ -35,7 +36,7 @@ class Operation:
     @property
     def name(self) -> str:
         """The name of the tool, route and verb."""
-        return self.method.__name__
+        return self.method.__name__.rstrip("_")  # `import` is a word of Python's own
 
     @property
     def description(self) -> str:
@@ -72,4 +73,5 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("reporting", Reporting.report),
     Operation("finalizing", Finalizing.finalize),
     Operation("reading", Reading.export),
+    Operation("importing", Importing.import_),
 )

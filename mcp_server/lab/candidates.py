@@ -129,17 +129,17 @@ def commit_candidate(
         parents = [candidate.base_commit, *candidate.also]
         commit = repository.commit_tree(candidate.tree, parents, message, when)
     repository.keep_ref(run.tag, experiment_id, commit)
-    knobs = _knobs(repository, run, candidate, changes)
+    knobs = changed_constants(repository, run, candidate, changes)
     return Committed(
         commit=commit,
-        summary=_summary(changes, knobs),
+        summary=summary_of(changes, knobs),
         added=sum(change.added for change in changes),
         removed=sum(change.removed for change in changes),
         changes=knobs,
     )
 
 
-def _knobs(
+def changed_constants(
     repository: Repository, run: Run, candidate: Candidate, changes: Sequence[Change]
 ) -> Mapping[str, tuple[KnobValue, KnobValue]]:
     """The constants of the training script that a candidate changes."""
@@ -150,7 +150,7 @@ def _knobs(
     return changed_knobs(old, new) if old is not None and new is not None else {}
 
 
-def _summary(changes: Sequence[Change], knobs: Mapping[str, tuple[KnobValue, KnobValue]]) -> str:
+def summary_of(changes: Sequence[Change], knobs: Mapping[str, tuple[KnobValue, KnobValue]]) -> str:
     """One line that says what changed: constants by name, then files with their lines."""
     if not changes:
         return "no change"

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.finalizing import Finalizing
+from mcp_server.lab.importing import Importing
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
@@ -27,6 +28,7 @@ class Lab:
     def __init__(self, bench: Bench) -> None:
         pool, branch = Pool(bench), Branch(bench)
         self.setup = Setup(bench, pool, branch)
+        self.importing = Importing(bench, self.setup)
         self.registering = Registering(bench, branch)
         self.training = Training(bench, pool, branch)
         self.reporting = Reporting(bench, branch)

@@ -179,7 +179,7 @@ def _choose_metric(found: Decisions, notes: list[str]) -> None:
         raise Undecided(
             "The metric and the budget of a run are never assumed",
             questions,
-            "Then call setup_run again with the answers",
+            "Then call again with the answers",
         )
 
 

@@ -339,6 +339,26 @@ class Finalized:
 
 
 @dataclass(frozen=True)
+class Imported:
+    """A run that continues an earlier session: how many experiments were taken in, by status, as they were reported.
+
+    `workspace` and `agent` are those of a run that was begun just now.
+    """
+
+    tag: str
+    branch: str
+    workspace: str | None
+    agent: str | None
+    metric: str
+    imported: int
+    counts: dict[str, int]
+    best_reported: dict[str, Any] | None
+    base_commit: str
+    notes: list[str]
+    next_action: str
+
+
+@dataclass(frozen=True)
 class Exported:
     """An export: its text, or the file that it was written to."""
 

@@ -65,10 +65,10 @@ def to_jsonl(experiments: Iterable[Experiment]) -> Iterator[str]:
 
 
 def chart(experiments: Iterable[Experiment], task: Task) -> Iterator[Point]:
-    """The finished experiments as points with the best so far."""
+    """The finished experiments as points with the best so far; what was measured elsewhere is on no line with them."""
     best: float | None = None
     for e in experiments:
-        if e.status not in FINISHED:
+        if e.status not in FINISHED or e.imported:
             continue
         value = None if e.status == "crash" else e.value
         kept = e.status == "keep" and value is not None

@@ -1,14 +1,14 @@
 """Experiments: registering them, judging them, and the chain of keeps that the branch shows."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import aiosqlite
 
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.machine.store.connection import Database, fetch
 from mcp_server.machine.store.memory import remember
-from mcp_server.machine.store.rows import dump, experiment_of
+from mcp_server.machine.store.rows import columns_of, dump, experiment_of
 from mcp_server.machine.store.trials import crash_body
 from mcp_server.machine.store.verdicts import LATEST_KEEP
 from mcp_server.research.experiment import Experiment, KnobValue
@@ -21,6 +21,8 @@ class Count:
 
     Attributes:
         settled: kept experiments, and those without a change that did not crash.
+
+    Experiments of an imported table count in neither.
     """
 
     total: int
@@ -29,6 +31,15 @@ class Count:
 
 NOTHING = Fingerprint("", (), ())
 """What is remembered of an experiment that is not to be found again by what it changed."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An experiment of an earlier session, and what is remembered of it."""
+
+    experiment: Experiment
+    change: Fingerprint = NOTHING
+    knobs: Mapping[str, KnobValue] = field(default_factory=dict)
 
 
 class Experiments:
@@ -93,6 +104,29 @@ class Experiments:
             return experiment_of(row)
 
         return await self._database.transaction(body)
+
+    async def take_in(self, tag: str, imported: Sequence[Imported]) -> None:
+        """Record experiments with the verdicts that an earlier session gave them, the oldest first; all or none.
+
+        Raises:
+            WrongState: the run has experiments.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> None:
+            if taken := await fetch(connection, "SELECT id FROM experiments WHERE tag = ? LIMIT 1", [tag]):
+                raise WrongState(
+                    f"Run {tag!r} has experiments of its own, {taken['id']} among them",
+                    "Import the table under a new tag",
+                )
+            for each in imported:
+                columns = columns_of(each.experiment)
+                await connection.execute(
+                    f"INSERT INTO experiments ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608 - names of fields
+                    list(columns.values()),
+                )
+                await remember(connection, tag, each.experiment.number, each.change, each.knobs)
+
+        await self._database.transaction(body)
 
     async def count(self, tag: str) -> Count:
         """What a run has."""
@@ -160,7 +194,8 @@ class Experiments:
         """Keeps whose branch commit is not known yet, in the order of their verdicts."""
         rows = await self._database.all(
             """
-            SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND branch_commit IS NULL ORDER BY decided
+            SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND branch_commit IS NULL AND decided > 0
+            ORDER BY decided
             """,
             [tag],
         )
@@ -191,6 +226,6 @@ class Experiments:
 
 _COUNT = """
     SELECT count(*) AS total, sum(status = 'keep' OR (commit_sha = base_commit AND status <> 'crash')) AS settled
-    FROM experiments WHERE tag = ?
+    FROM experiments WHERE tag = ? AND (decided > 0 OR decided IS NULL)
 """
 _OPEN_REQUEST = "SELECT * FROM experiments WHERE tag = ? AND request = ? AND decided IS NULL"

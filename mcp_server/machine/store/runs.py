@@ -90,14 +90,14 @@ class Runs:
 
         await self._database.transaction(body)
 
-    async def take_number(self, tag: str) -> int:
-        """The next experiment number of a run; a number taken is never given again, used or not."""
+    async def take_number(self, tag: str, count: int = 1) -> int:
+        """The next experiment number of a run, or the first of `count`; a number taken is never given again."""
 
         async def body(connection: aiosqlite.Connection) -> int:
             row = await fetch(
                 connection,
-                "UPDATE runs SET next_number = next_number + 1 WHERE tag = ? RETURNING next_number - 1 AS number",
-                [tag],
+                "UPDATE runs SET next_number = next_number + ?1 WHERE tag = ?2 RETURNING next_number - ?1 AS number",
+                [count, tag],
             )
             assert row is not None
             return int(row["number"])

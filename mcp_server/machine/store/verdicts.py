@@ -15,8 +15,9 @@ from mcp_server.research.case import Case, Record
 from mcp_server.research.experiment import FINISHED, Experiment, KnobValue, Numbers, Origin, Scalar, Status
 from mcp_server.research.memory import Fingerprint
 
-LATEST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT 1"
-FIRST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided LIMIT 1"
+_MEASURED_KEEPS = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND decided > 0"
+LATEST_KEEP = f"{_MEASURED_KEEPS} ORDER BY decided DESC LIMIT 1"
+FIRST_KEEP = f"{_MEASURED_KEEPS} ORDER BY decided LIMIT 1"
 LOOKED_BACK = 50
 """So many near misses, the latest, are looked at again when the best was measured again."""
 
