@@ -12,7 +12,7 @@ from annotated_types import Gt
 from mcp_server.errors import InvalidInput, ResearchError
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.candidates import Candidate, changed_constants, summary_of
-from mcp_server.lab.novelty import trace
+from mcp_server.lab.novelty import knob_values, trace
 from mcp_server.lab.results import Imported
 from mcp_server.lab.setup import Setup, today
 from mcp_server.machine.git import Repository
@@ -211,7 +211,10 @@ def _with_change(
     """What an imported experiment changed, as far as its commit is here and can be read."""
     if is_first and experiment.status == "keep":  # where that session began
         commit = place.commit or run.base_commit
-        return store.Imported(replace(experiment, base_commit=commit, diff_summary=NO_CHANGE))
+        knobs_then = knob_values(repository, run, commit) if place.commit else {}
+        return store.Imported(
+            replace(experiment, base_commit=commit, diff_summary=NO_CHANGE), store.NOTHING, knobs_then
+        )
     if place.commit is None or place.base is None:
         return store.Imported(experiment)
     try:

@@ -116,11 +116,17 @@ async def test_suggestions_rest_on_what_was_reported(project: Project, settings:
         suggested = await lab.reading.suggest("mar8")
         assert suggested.suggestions[0].startswith("baseline: measure the script as it is first")
         assert suggested.category_stats["optimizer"] == {"tries": 1, "keeps": 1}
-        await Researcher(lab).baseline()
+        verdict = await Researcher(lab).baseline()
+        while verdict.status == "needs_confirmation":  # under noise the baseline is measured more than once
+            await lab.training.train("mar8-5", wait_seconds=60)
+            verdict = await lab.verdicts.complete("mar8-5")
+        assert verdict.status == "keep"
         again = await lab.reading.suggest("mar8")
         assert not [p for p in again.proposals if p["arguments"].get("knobs") == {"DEPTH": 8}]
-        print("\n".join(again.suggestions), again.reason)
-        assert any("mar8-3" in text for text in again.suggestions)
+        assert any(
+            "DEPTH 4 -> 2: 0 of 1 changes of it alone paid (4 gave 1.140000, 8 gave 1.180000)" in s
+            for s in again.suggestions
+        )
 
 
 async def test_importing_twice_is_harmless_and_another_table_is_refused(project: Project, settings: Settings) -> None:
