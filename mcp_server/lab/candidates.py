@@ -17,6 +17,7 @@ from mcp_server.machine.git import (
 )
 from mcp_server.research.experiment import KnobValue, Run
 from mcp_server.research.knobs import changed_knobs, write_knobs
+from mcp_server.research.variations import held
 
 SUMMARISED = 6
 CONFLICTS_SHOWN = 5
@@ -108,6 +109,13 @@ def check_candidate(repository: Repository, run: Run, candidate: Candidate) -> S
     changes = repository.changed(candidate.base_commit, candidate.tree)
     if not run.task.external:
         check_changes(run.task, changes)
+        script = run.task.train_script
+        texts = [repository.read_file(tree, script) for tree in (candidate.base_commit, candidate.tree) if script]
+        if texts and (fixed := held(run.task, texts[0], texts[1])):
+            raise InvalidInput(
+                f"{', '.join(fixed)} is held fixed by the plan of run {run.tag!r}",
+                "Undo that change, and vary something else: call suggest",
+            )
     return changes
 
 
