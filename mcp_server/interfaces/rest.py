@@ -67,9 +67,14 @@ def _route(entrance: Entrance, operation: Operation) -> Route:
                 given = read_texts(operation, dict(request.query_params))
             return JSONResponse(plain(await entrance.call(operation, given)))
         except ResearchError as error:
-            return JSONResponse(described(error), status_code=STATUS_CODES.get(type(error), 500))
+            return JSONResponse(described(error), status_code=_status(error))
 
     return Route(f"/api/{operation.name}", answer, methods=["POST", "GET"] if operation.reads else ["POST"])
+
+
+def _status(error: ResearchError) -> int:
+    """The status of the nearest class that has one; a surprise has none."""
+    return next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), 500)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from mcp_server.lab.pool import Pool
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
 from mcp_server.lab.reporting import Reporting
+from mcp_server.lab.safekeeping import backed_up
 from mcp_server.lab.setup import Setup
 from mcp_server.lab.tracking import Tracking
 from mcp_server.lab.training import Training
@@ -48,7 +49,7 @@ class Lab:
         repository = await asyncio.to_thread(Repository.discover, settings.repo)
         folders = Folders.of(settings, repository.root)
         ensure_state_folder(folders.state)
-        async with Store.open(folders.store) as store:
+        async with Store.open(folders.store) as store, backed_up(folders.store):
             bench = Bench(settings, repository, folders, store, shared)
             try:
                 yield cls(bench)

@@ -129,13 +129,13 @@ class Registering:
 
     async def _workspace_base(self, run: Run, claim: Claim, head: str) -> Base:
         """The commit that the workspace is at, which a given `parent_id` must agree with."""
-        owner = await self._bench.store.experiments.of_commit(run.tag, head)
+        parent = await self._bench.store.experiments.parent_at(run.tag, head)
         if claim.parent_id is None:
-            return Base(head, owner.id if owner else None)
+            return Base(head, parent)
         base = await self._base(run, claim.parent_id)
         if base.commit != head:
             raise WrongState(
-                f"The workspace is based on {owner.id if owner else 'the base commit'}, not on {claim.parent_id}",
+                f"The workspace is based on {parent or 'the base commit'}, not on {claim.parent_id}",
                 "Leave parent_id out to register the workspace, or send the change as edits, files or knobs",
             )
         return base

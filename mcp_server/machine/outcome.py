@@ -38,6 +38,10 @@ class Changed:
     fixed: Sequence[str] = ()
     packages: Sequence[str] = ()
 
+    def __bool__(self) -> bool:
+        """Whether it changed any of these."""
+        return bool(self.inputs or self.fixed or self.packages)
+
     def fault(self) -> str:
         """Why that makes the trial worth nothing; empty where nothing was changed."""
         told = {"the inputs": self.inputs, "the read-only files": self.fixed, "the installed packages": self.packages}

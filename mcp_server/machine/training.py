@@ -87,15 +87,14 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         written, packages = state_of_files(checkout, fixed), installed(task.interpreter)
         end = await _run(rig, order, checkout, log, busy, ask)
         text = log.text()
-        measured = await _measure(
-            rig, order, end, Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy])
-        )
         after = state_of(rig.repository.root, task.inputs)
         changed = Changed(
             inputs=[path for path in task.inputs if after[path] != before[path]],
             fixed=[path for path, state in written.items() if state_of_files(checkout, [path]) != {path: state}],
             packages=sorted(installed(task.interpreter) ^ packages),
         )
+        bay = Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy])
+        measured = None if changed else await _measure(rig, order, end, bay)
         hint = missing_hint(rig.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
         return outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
     except (ResearchError, OSError) as error:

@@ -37,11 +37,13 @@ RATE = 0.1
 ORPHAN = 0  # seconds that something of this training tries to outlive it
 
 device = os.path.basename(os.environ["AUTORESEARCH_DEVICE_KEY"])
-witness = open(os.path.join(os.environ["AUTORESEARCH_CACHE"], device + ".witness"), "a")
+shared = os.path.join(os.environ["AUTORESEARCH_CACHE"], "measured")  # one for all, with walls and without
+os.makedirs(shared, exist_ok=True)
+witness = open(os.path.join(shared, device + ".witness"), "a")
 try:
     fcntl.flock(witness, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
-    with open(os.path.join(os.environ["AUTORESEARCH_CACHE"], "used-twice"), "a") as alarm:
+    with open(os.path.join(shared, "used-twice"), "a") as alarm:
         alarm.write(device + "\\n")
     sys.exit(device + " is used twice")
 if ORPHAN and os.fork() == 0:
@@ -91,7 +93,7 @@ class Scene:
     @property
     def alarm(self) -> Path:
         """The file that a training writes when it finds its device in use."""
-        return self.folder / "cache" / "used-twice"
+        return self.folder / "cache" / "measured" / "used-twice"
 
     @property
     def variables(self) -> dict[str, str]:

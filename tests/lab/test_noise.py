@@ -6,52 +6,17 @@ import pytest
 
 from mcp_server.errors import InvalidInput, WrongState
 from mcp_server.lab.lab import Lab
-from mcp_server.lab.results import Completed
 from mcp_server.settings import Settings
+from tests.lab.noisy import NOISY, again, baseline, begun
 from tests.lab.researcher import Researcher, researching
 from tests.project import Project
 
 pytestmark = pytest.mark.anyio
 
-NOISY = """\
-import os
-
-LR = 0.1  # learning rate
-DEPTH = 4  # layers
-WIDTH = 64  # channels
-SEED = int(os.environ["AUTORESEARCH_SEED"])
-LUCK = {42: 0.01, 43: -0.01, 44: 0.01, 45: -0.01}
-
-loss = 1 + abs(LR - 0.3) + 0.01 * DEPTH
-print(f"val_loss: {loss + LUCK.get(SEED, 0):.6f}")
-print(f"fingerprint: {os.environ['AUTORESEARCH_CACHE'][-3:]}")
-"""
-"""The unchanged script scores 1.24 on average; the four baselines see a standard deviation of 0.0115."""
-
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project.make(tmp_path / "project", NOISY)
-
-
-async def baseline(agent: Researcher) -> Completed:
-    """Measure the unchanged script as often as the policy asks for."""
-    verdict = await agent.baseline()
-    while verdict.status == "needs_confirmation":
-        verdict = await again(agent, verdict.experiment_id)
-    return verdict
-
-
-async def again(agent: Researcher, experiment_id: str, seed: int | None = None) -> Completed:
-    """Train once more, and ask for the verdict."""
-    trained = await agent.lab.training.train(experiment_id, wait_seconds=60, seed=seed)
-    assert trained.status == "trained", trained
-    return await agent.lab.verdicts.complete(experiment_id)
-
-
-async def begun(agent: Researcher, **arguments: str) -> None:
-    await agent.begin(policy=arguments.get("policy", "noise_aware"))
-    assert (await baseline(agent)).status == "keep"
 
 
 async def test_the_baseline_is_repeated_until_the_noise_is_seen(settings: Settings) -> None:

@@ -163,8 +163,8 @@ async def test_missing_ignored_data_is_linked_or_named(project: Project, setting
 async def test_two_devices_train_two_experiments_at_once(project: Project) -> None:
     meet = SCRIPT + (
         "import pathlib, time\n"
-        "place = pathlib.Path(os.environ['AUTORESEARCH_CACHE'])\n"
-        "place.mkdir(exist_ok=True)\n"
+        "place = pathlib.Path(os.environ['TORCHINDUCTOR_CACHE_DIR'])  # which all trainings share and may write\n"
+        "place.mkdir(parents=True, exist_ok=True)\n"
         "(place / f'{LR}').touch()\n"
         "deadline = time.monotonic() + 30\n"
         "while LR != 0.1 and len(list(place.glob('0.[23]'))) < 2:\n"

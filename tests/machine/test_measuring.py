@@ -47,11 +47,17 @@ def test_the_scorer_has_the_last_word(yard: Any) -> None:
     assert (end.status, dict(end.metrics)) == ("finished", {"loss": 0.5, "steps": 3})
 
 
-def test_a_training_that_rewrites_the_scorer_is_scored_by_the_committed_one(yard: Any) -> None:
+def test_a_training_that_rewrites_the_scorer_is_worth_nothing(yard: Any) -> None:
     cheat = "open('score.py', 'w').write(\"print('loss: 0')\")"
-    assert measured(yard, cheat, {"score.py": "print('loss: 7')"}, score_command="python score.py").metrics == {
-        "loss": 7
-    }
+    end = measured(yard, cheat, {"score.py": "print('loss: 7')"}, score_command="python score.py")
+    assert (end.status, dict(end.metrics)) == ("failed", {})
+    assert "the read-only files score.py changed while it trained" in end.error
+
+
+def test_a_training_that_rewrites_itself_is_scored_as_committed(yard: Any) -> None:
+    files = {"score.py": "import train"}
+    script = "open(__file__, 'w').write(\"print('loss: 0')\"); print('loss: 7')"
+    assert measured(yard, script, files, score_command="python score.py").metrics == {"loss": 7}
 
 
 @pytest.mark.parametrize(

@@ -124,10 +124,12 @@ def test_the_fingerprint_covers_tokens_sizes_and_harness(tmp_path: Path, monkeyp
     base = prepare.fingerprint(manifest)
     assert prepare.fingerprint(manifest | {"corpus": "other"}) != base
     assert prepare.fingerprint(manifest | {"eval_tokens": 544}) != base
-    harness = tmp_path / "prepare.py"
-    harness.write_text(Path(prepare.__file__).read_text() + "\n# an easier judge\n")
-    monkeypatch.setattr(prepare, "__file__", str(harness))
-    assert prepare.fingerprint(manifest) != base
+    harness = {name: Path(prepare.__file__).with_name(name).read_text() for name in ("prepare.py", "scoring.py")}
+    monkeypatch.setattr(prepare, "__file__", str(tmp_path / "prepare.py"))
+    for easier in (*harness, None):
+        for name, text in harness.items():
+            (tmp_path / name).write_text(text + ("\n# an easier judge\n" if name == easier else ""))
+        assert (prepare.fingerprint(manifest) == base) == (easier is None)
 
 
 def test_a_tokenizer_learns_merges_and_loses_nothing(tmp_path: Path) -> None:

@@ -8,10 +8,17 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-KEPT = 3
-"""So many copies are kept, the newest."""
-MOST_AGE = 3600.0
-"""Seconds after which a copy is not fresh any more."""
+from mcp_server.errors import NotReady
+
+NEWEST_KEPT, HOURS_KEPT = 2, 3
+"""So many of the newest copies are kept, and of each of so many earlier hours the last."""
+LEAST_AGE, MOST_AGE = 60.0, 3600.0
+BYTES = 10_000_000
+"""A copy is old after `LEAST_AGE` seconds for every so many bytes of the store: copying takes 0.2 % of the time."""
+LEFT_BEHIND = 3600.0
+"""Seconds after which what a killed process was copying is deleted."""
+SMALL = 10_000_000
+"""Bytes of a store that is copied within a tenth of a second."""
 _LOOK = 10_000
 """After so many steps of SQLite's machine it is asked whether to go on."""
 
@@ -22,13 +29,24 @@ def backups(store: Path) -> list[Path]:
 
 
 def is_stale(store: Path) -> bool:
-    """Whether the newest copy is older than an hour, or there is none."""
+    """Whether the store was written since its newest copy, and that copy is old, or there is none."""
+    written = [file.stat() for file in (store, store.with_name(f"{store.name}-wal")) if file.exists()]
     newest = next(iter(backups(store)), None)
-    return newest is None or time.time() - newest.stat().st_mtime > MOST_AGE
+    if newest is None or not written:
+        return bool(written)
+    made = newest.stat().st_mtime
+    size = sum(status.st_size for status in written)
+    patience = min(MOST_AGE, LEAST_AGE * max(1.0, size / BYTES))
+    return max(status.st_mtime for status in written) > made and time.time() - made > patience
+
+
+def is_small(store: Path) -> bool:
+    """Whether a copy of the store takes no time worth speaking of."""
+    return store.exists() and store.stat().st_size < SMALL
 
 
 def back_up(store: Path, ending: threading.Event) -> Path:
-    """Copy the store while others read and write it, and drop all copies but the last `KEPT`.
+    """Copy the store while others read and write it, and drop old copies.
 
     The copy is made row by row, so that a damaged file is never copied over a good copy.
 
@@ -41,6 +59,9 @@ def back_up(store: Path, ending: threading.Event) -> Path:
     """
     folder = store.parent / "backups"
     folder.mkdir(exist_ok=True)
+    for part in folder.glob(".*.part"):
+        if time.time() - part.stat().st_mtime > LEFT_BEHIND:
+            part.unlink(missing_ok=True)
     name = f"{store.stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.db"
     unfinished = folder / f".{name}.{os.getpid()}.part"
     try:
@@ -52,9 +73,15 @@ def back_up(store: Path, ending: threading.Event) -> Path:
         unfinished.replace(folder / name)
     finally:
         unfinished.unlink(missing_ok=True)
-    for old in backups(store)[KEPT:]:
+    for old in set(backups(store)) - set(_kept(backups(store))):
         old.unlink(missing_ok=True)
     return folder / name
+
+
+def _kept(copies: list[Path]) -> list[Path]:
+    """Those of some copies, newest first, that are kept."""
+    last_of_hour = {copy.name.rpartition("T")[0] + copy.name.rpartition("T")[2][:2]: copy for copy in copies[::-1]}
+    return [*copies[:NEWEST_KEPT], *list(last_of_hour.values())[::-1][: HOURS_KEPT + 1]]
 
 
 def restore_advice(store: Path) -> str:
@@ -64,5 +91,19 @@ def restore_advice(store: Path) -> str:
         return "There is no backup: move the file away to begin afresh; every commit is in git"
     # The write-ahead log of the damaged file must not be played into the copy.
     place, copy = shlex.quote(str(store.parent)), shlex.quote(f"backups/{newest.name}")
-    words = f"cd {place} && mkdir damaged && mv {store.name}* damaged/ && cp {copy} {store.name}"
+    aside = f"damaged-{time.strftime('%Y%m%dT%H%M%S')}"
+    words = f"cd {place} && mkdir {aside} && mv {store.name}* {aside} && cp {copy} {store.name}"
     return f"Stop every server and restore the newest of {len(backups(store))} backups: {words}"
+
+
+def check_not_emptied(store: Path) -> None:
+    """Raise NotReady where there are copies and no store, which SQLite would take for a new one.
+
+    A store that is being made is empty for a moment, but has no copies.
+    """
+    if backups(store) and (not store.exists() or store.stat().st_size == 0):
+        state = "is empty" if store.exists() else "is gone"
+        raise NotReady(
+            f"The store {store} {state}, though there are backups of it",
+            f"{restore_advice(store)}; or move the folder backups away too, to begin afresh",
+        )

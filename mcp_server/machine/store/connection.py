@@ -12,7 +12,7 @@ import aiosqlite
 
 from mcp_server.errors import NotReady
 from mcp_server.machine.filesystem import NETWORK, file_system
-from mcp_server.machine.store.backups import restore_advice
+from mcp_server.machine.store.backups import check_not_emptied, restore_advice
 from mcp_server.machine.store.schema import migrate
 
 Result = TypeVar("Result")
@@ -39,6 +39,7 @@ class Database:
     async def open(cls, path: Path) -> AsyncIterator["Database"]:
         """Open (and create or upgrade) the store at `path`; raises NotReady if it cannot be used."""
         _check_local(path)
+        check_not_emptied(path)
         with readable_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             writer = await _connect(path)

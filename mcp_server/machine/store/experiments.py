@@ -7,6 +7,7 @@ import aiosqlite
 
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.lineage import MOVED_FROM
 from mcp_server.machine.store.memory import remember
 from mcp_server.machine.store.rows import columns_of, dump, experiment_of
 from mcp_server.machine.store.trials import crash_body
@@ -70,6 +71,10 @@ class Experiments:
                 row = await fetch(connection, _COUNT, [experiment.tag])
                 assert row is not None
                 admit(Count(row["total"], row["settled"] or 0))
+            parent = experiment.parent_id
+            left = await fetch(connection, MOVED_FROM, [experiment.tag, experiment.base_commit])
+            if left is not None and left["experiment_id"] == parent:  # it moved after its commit was taken as a base
+                parent = left["parent_id"]
             row = await fetch(
                 connection,
                 """
@@ -90,7 +95,7 @@ class Experiments:
                     experiment.category,
                     experiment.request,
                     experiment.registered_at,
-                    experiment.parent_id,
+                    parent,
                     experiment.description,
                     experiment.source,
                     experiment.diff_summary,
@@ -156,6 +161,14 @@ class Experiments:
             [tag, commit],
         )
         return experiment_of(row) if row else None
+
+    async def parent_at(self, tag: str, commit: str) -> str | None:
+        """What a change to this commit is made from: the experiment of the commit, or if that has moved on to another
+        base since, what it was made from here."""
+        if owner := await self.of_commit(tag, commit):
+            return owner.id
+        row = await self._database.one(MOVED_FROM, [tag, commit])
+        return row["parent_id"] if row else None
 
     async def get(self, experiment_id: str) -> Experiment:
         """The experiment with this id; raises UnknownId."""

@@ -96,6 +96,7 @@ EXPERIMENTS = (
     "CREATE INDEX near_misses ON experiments (tag, delta) WHERE near_miss",
     "CREATE INDEX replicated ON experiments (tag, squares, dof) WHERE dof > 0",
     "CREATE INDEX experiments_by_commit ON experiments (tag, commit_sha)",
+    "CREATE INDEX children ON experiments (parent_id, base_commit)",
     "CREATE INDEX lessons ON experiments (tag, decided) WHERE lesson <> ''",
     f"""
     CREATE TRIGGER legal_transitions BEFORE UPDATE OF status ON experiments
@@ -104,6 +105,22 @@ EXPERIMENTS = (
     """,
 )
 """Experiments, and the guard on their status."""
+
+MOVES = (
+    """
+    CREATE TABLE moves (
+        experiment_id TEXT NOT NULL REFERENCES experiments (id),
+        tag TEXT NOT NULL,
+        commit_sha TEXT NOT NULL,
+        base_commit TEXT NOT NULL,
+        parent_id TEXT REFERENCES experiments (id),
+        PRIMARY KEY (experiment_id, commit_sha)
+    ) STRICT
+    """,
+    "CREATE INDEX moves_by_commit ON moves (tag, commit_sha)",
+    "CREATE INDEX moves_by_parent ON moves (parent_id, base_commit)",
+)
+"""The commits that experiments had before they were put on another base, and what those were made from."""
 
 TRIALS = (
     f"""
@@ -188,7 +205,7 @@ FLEET = (
 
 async def first_tables(connection: aiosqlite.Connection) -> None:
     """Create the tables of the first version."""
-    for statement in (*RUNS, *EXPERIMENTS, *TRIALS, *FINGERPRINTS, *FLEET):
+    for statement in (*RUNS, *EXPERIMENTS, *MOVES, *TRIALS, *FINGERPRINTS, *FLEET):
         await connection.execute(statement)
 
 

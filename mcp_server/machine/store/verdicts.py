@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import aiosqlite
 
 from mcp_server.errors import UnknownId
 from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.lineage import leave, sources
 from mcp_server.machine.store.memory import remember
 from mcp_server.machine.store.rows import dump, experiment_of, trial_of
 from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
@@ -136,10 +137,16 @@ class Verdicts:
         async def body(connection: aiosqlite.Connection) -> bool:
             row = await fetch(
                 connection,
+                "SELECT * FROM experiments WHERE id = ? AND commit_sha = ? AND status = 'needs_confirmation'",
+                [experiment.id, experiment.commit],
+            )
+            if row is None:
+                return False
+            await leave(connection, experiment_of(row))
+            await connection.execute(
                 """
                 UPDATE experiments SET commit_sha = ?, base_commit = ?, parent_id = ?, diff_summary = ?,
-                    lines_added = ?, lines_removed = ?, changes = ?
-                WHERE id = ? AND commit_sha = ? AND status = 'needs_confirmation' RETURNING id
+                    lines_added = ?, lines_removed = ?, changes = ? WHERE id = ?
                 """,
                 [
                     moved.commit,
@@ -150,12 +157,10 @@ class Verdicts:
                     moved.removed,
                     dump(moved.changes),
                     experiment.id,
-                    experiment.commit,
                 ],
             )
-            if row is not None:
-                await remember(connection, experiment.tag, experiment.number, moved.fingerprint, moved.knobs)
-            return row is not None
+            await remember(connection, experiment.tag, experiment.number, moved.fingerprint, moved.knobs)
+            return True
 
         return await self._database.transaction(body)
 
@@ -190,6 +195,9 @@ async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
         connection, "SELECT sum(squares) AS squares, sum(dof) AS dof FROM experiments WHERE tag = ? AND dof > 0", [tag]
     )
     first_keep = first["id"] if first else ""
+    made_from = await sources(connection, subject.experiment)
+    trials = tuple(replace(trial, base_id=made_from.get(trial.commit, trial.base_id)) for trial in subject.trials)
+    subject = replace(subject, trials=trials)
     names = {trial.base_id or first_keep for trial in subject.trials} - {""}
     bases = {name: await _record(connection, name) for name in sorted(names)}
     incumbent = await _record(connection, last["id"]) if last else None

@@ -1,0 +1,105 @@
+"""What a change is compared with when the ground moves: parents kept late, parents moved, workspaces left behind."""
+
+from pathlib import Path
+
+import pytest
+
+from mcp_server.lab.lab import Lab
+from mcp_server.settings import Settings
+from tests.lab.noisy import SPACED, again, begun
+from tests.lab.researcher import Researcher
+from tests.project import Project
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project.make(tmp_path / "project", SPACED)
+
+
+async def base_of(lab: Lab, experiment_id: str) -> tuple[str | None, str]:
+    """What the last verdict compared an experiment with, and what it changes."""
+    shown = next(
+        e for e in (await lab.reading.history("mar8", detail="full")).experiments if e.experiment_id == experiment_id
+    )
+    return (shown.numbers or {}).get("base"), shown.diff_summary or ""
+
+
+async def test_an_idea_on_one_that_is_kept_later_is_compared_with_that(settings: Settings) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await begun(agent)
+        agent.edit("LR = 0.1 ", "LR = 0.16 ")
+        gain = await agent.propose("faster")
+        agent.edit("DEPTH = 4", "DEPTH = 6")
+        harm = await agent.propose("and deeper", "architecture")
+        await lab.training.train(gain, wait_seconds=0)
+        await lab.training.train(harm, wait_seconds=60)  # before its parent has a verdict
+        assert (await lab.verdicts.complete(gain)).status == "keep"
+        verdict = await lab.verdicts.complete(harm)
+        assert (verdict.status, verdict.near_miss) == ("discard", True), verdict.reason
+        assert verdict.delta == pytest.approx(-0.02)
+        assert (await base_of(lab, harm))[0] == gain
+
+
+async def test_the_first_run_of_a_moved_idea_is_compared_with_its_parent_that_was_kept_since(
+    settings: Settings,
+) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await begun(agent)
+        gain = await agent.propose("faster", knobs={"LR": 0.16})
+        child = await agent.propose("and shallower", "architecture", knobs={"DEPTH": 3}, parent_id=gain)
+        await lab.training.train(child, wait_seconds=60)
+        assert (await again(agent, gain)).status == "keep"
+        assert (await lab.verdicts.complete(child)).status == "needs_confirmation"
+        assert (await agent.attempt("gain", knobs={"GAIN": 0.05})).status == "keep"
+        verdict = await again(agent, child)
+        assert verdict.numbers is not None
+        assert verdict.numbers["n"] == 2
+        assert verdict.delta == pytest.approx(0.01)  # of both runs; against the baseline the first has 0.07
+
+
+async def test_what_was_built_on_an_idea_that_moved_away_is_compared_with_what_that_was_built_on(
+    settings: Settings, project: Project
+) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await begun(agent)
+        assert (await agent.attempt("faster", knobs={"LR": 0.2})).status == "keep"
+        promising = await agent.propose("shallower", "architecture", knobs={"DEPTH": 3})
+        child = await agent.propose("and narrower", "architecture", knobs={"WIDTH": -300}, parent_id=promising)
+        await agent.propose("gain", knobs={"GAIN": 0.05})
+        assert (await again(agent, promising)).status == "needs_confirmation"
+        assert (await again(agent, "mar8-5")).status == "keep"
+        assert (await again(agent, promising)).status == "keep"  # on top of mar8-5
+
+        verdict = await again(agent, child)
+        assert (await base_of(lab, child))[0] == "mar8-2"
+        assert verdict.status == "needs_confirmation"
+        assert "against the present best mar8-3" in verdict.reason
+        assert (await again(agent, child)).status == "keep"
+        assert await base_of(lab, child) == ("mar8-3", "WIDTH 64 -> -300, train.py +1 -1")
+        assert "GAIN = 0.05" in project.git("show", "autoresearch/mar8:train.py")  # not taken back
+
+
+async def test_a_workspace_left_where_an_idea_was_before_it_moved(settings: Settings, project: Project) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await begun(agent)
+        assert (await agent.attempt("faster", knobs={"LR": 0.2})).status == "keep"
+        agent.edit("DEPTH = 4", "DEPTH = 3")
+        promising = await agent.propose("shallower", "architecture")
+        agent.edit("WIDTH = 64", "WIDTH = 164")  # the next idea, not registered yet
+        await agent.propose("gain", knobs={"GAIN": 0.05})
+        assert (await again(agent, promising)).status == "needs_confirmation"
+        assert (await again(agent, "mar8-4")).status == "keep"
+        assert (await again(agent, promising)).status == "keep"  # on top of mar8-4
+
+        harm = await agent.propose("and wider", "architecture")
+        verdict = await again(agent, harm)
+        assert verdict.status == "discard"
+        assert verdict.delta == pytest.approx(-0.01)  # against mar8-2; against the baseline it seems to gain 0.09
+        assert await base_of(lab, harm) == ("mar8-2", "WIDTH 64 -> 164, train.py +1 -1")
+        assert "WIDTH = 64" in project.git("show", "autoresearch/mar8:train.py")
