@@ -32,7 +32,7 @@ def write(project: Project, name: str = "plan.json", **more: Any) -> str:
 
 async def follow(agent: Researcher) -> list[str]:
     """Carry out the first suggestion until the run is over; what was changed."""
-    done = []
+    done: list[str] = []
     for _ in range(20):
         call = (await agent.lab.reading.suggest(agent.tag)).proposals[0]
         try:
