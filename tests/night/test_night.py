@@ -16,7 +16,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from mcp_server.errors import NotReady, WrongState
+from mcp_server.errors import InvalidInput, NotReady, WrongState
 from mcp_server.interfaces.entrance import Entrance
 from mcp_server.machine import processes
 from mcp_server.machine.folders import Folders
@@ -226,6 +226,24 @@ def test_the_built_in_agent_researches_by_itself(settings: Settings) -> None:
 def test_the_built_in_agent_needs_a_run_that_can_be_begun(settings: Settings) -> None:
     with pytest.raises(NotReady, match=r"cannot be begun unasked.*autoresearch setup_run --tag mar8"):
         night(settings, Command(Agent.named("builtin"), Limits(), "mar8", goal="a low val_loss"))
+
+
+def test_a_night_begins_its_run_as_it_is_told_and_continues_it_when_told_again(settings: Settings) -> None:
+    builtin, setting = Agent.named("builtin"), {key: value for key, value in GOAL.items() if key != "policy"}
+    with pytest.raises(NotReady, match="cannot be begun unasked"):
+        night(settings, Command(builtin, Limits(experiments=1)))
+    with pytest.raises(InvalidInput, match=r"direction is 'up'.*'minimize' or 'maximize'"):
+        night(settings, Command(builtin, Limits(experiments=1), "mar8", setting={**setting, "direction": "up"}))
+    watched = night(settings, Command(builtin, Limits(experiments=1), "mar8", setting=setting))
+    assert "mar8-1 keep" in watched.said
+    assert f"summary: {settings.repo / 'autoresearch-summary.md'}" in watched.said
+    workspaces = Folders.of(settings, settings.repo).workspaces("mar8").iterdir()
+    assert [path.name for path in workspaces if path.is_dir()] == ["builtin"]
+
+    again = night(settings, Command(builtin, Limits(experiments=1), "mar8", setting=setting))
+    assert "mar8-2" in again.said
+    with pytest.raises(InvalidInput, match="metric of run 'mar8' is 'val_loss', not 'accuracy'"):
+        night(settings, Command(builtin, Limits(experiments=1), "mar8", setting={"metric": "accuracy"}))
 
 
 def test_a_night_ends_at_the_target_of_the_run(settings: Settings, tmp_path: Path) -> None:
