@@ -45,9 +45,8 @@ class Importing:
 
     async def import_(
         self,
+        path: Annotated[str, "The table: a results.tsv, or CSV with such columns"],
         *,
-        path: Annotated[str | None, "The table: a results.tsv, or CSV with such columns"] = None,
-        text: Annotated[str | None, "The table itself, in place of a path"] = None,
         tag: Annotated[str | None, "Name of the run to begin, or of one without experiments; default: today"] = None,
         metric: Annotated[str | None, "Its column of the metric; default: the one after the commit"] = None,
         direction: Annotated[Literal["minimize", "maximize"] | None, "Which way the metric gets better"] = None,
@@ -61,9 +60,7 @@ class Importing:
         was tried. Its numbers are shown as reported, and the first experiment measures where it stands. Next: register.
         """
         given = {name: value for name, value in locals().items() if name in SETTINGS and value is not None}
-        source = await self._bench.run(_read, self._bench.repository, path) if text is None and path else text
-        if source is None or (path is not None and text is not None):
-            raise InvalidInput("import needs a table", "Give either its path, or its text")
+        source = await self._bench.run(_read, self._bench.repository, path)
         name = check_name("tag", today() if tag is None else tag)
         run = await self._bench.store.runs.find(name)
         table = read_table(source, metric or (run.task.metric if run else None))
@@ -76,7 +73,7 @@ class Importing:
             workspace, agent, notes = made.workspace, made.agent, [*note, *made.adjustments, *notes]
             run = await self._bench.store.runs.get(name)
         if not await self._is_in(run, digest):
-            await self._take_in(run, table, digest, path or "the table")
+            await self._take_in(run, table, digest, path)
         return self._answer(run, table, workspace, agent, notes)
 
     async def _base(self, table: Table, base_ref: str | None) -> tuple[str, list[str]]:

@@ -146,7 +146,8 @@ async def test_a_table_without_commits_of_this_repository_begins_at_head(project
         "commit\tval_loss\tmemory_gb\tstatus\tdescription\nabcdef0\t1.2\t0\tkeep\tbaseline\n-\t9\t0\tdiscard\tdepth\n"
     )
     async with Lab.open(settings) as lab:
-        made = await take_in(lab, path=None, text=text)
+        project.write({"other.tsv": text})
+        made = await take_in(lab, path="other.tsv")
         assert made.base_commit == project.git("rev-parse", "HEAD")
         assert "'abcdef0' is not in this repository" in made.notes[0]
         assert [e.commit for e in (await lab.reading.history("mar8")).experiments] == ["unknown", "abcdef0"]
@@ -157,8 +158,6 @@ async def test_what_only_the_user_knows_is_asked(project: Project, settings: Set
     async with Lab.open(settings) as lab:
         with pytest.raises(Undecided, match="how many seconds may one training take"):
             await take_in(lab, time_budget_seconds=None)
-        with pytest.raises(InvalidInput, match=r"Give either its path, or its text"):
-            await take_in(lab, text="x")
         with pytest.raises(InvalidInput, match=r"'absent.tsv' is no file"):
             await take_in(lab, path="absent.tsv")
         assert (await lab.reading.list_runs()).runs == []
