@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
+from mcp_server.research.experiment import FINISHED, Experiment, Numbers, Run, Status
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite, show
 
@@ -169,6 +169,8 @@ def _strict(value: Any) -> Any:
     """The value as JSON can carry it."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, Numbers):
+        return _strict(vars(value))
     if isinstance(value, dict) or hasattr(value, "items"):
         return {name: _strict(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -79,6 +79,7 @@ def test_exactly_n_experiments_then_a_report(shell: Shell, project: Project) -> 
     [night] = typed(shell, project, "Exactly N experiments, then a report")
     assert "2 tonight" in night.out
     assert len(table(project)) == 2
+    assert "2 in all" in night.out
     assert "sweep-2" in (project.root / "autoresearch-summary.md").read_text()
 
 
