@@ -18,6 +18,8 @@ class Settings:
         data: prepared data to train on, by its folder or its name in the cache; None means what was prepared last.
         sandbox: whether trainings run behind walls: `auto` where bubblewrap works, `off`, or `require`.
         keep_environment: names of further environment variables that trainings may see.
+        executor: where trainings run: `local`, on the devices of this machine, or `ray`, on those of a Ray cluster.
+        ray_address: the cluster's `host:port`; `auto` means the one that this machine has joined.
     """
 
     repo: Path
@@ -28,9 +30,17 @@ class Settings:
     data: str | None = None
     keep_environment: tuple[str, ...] = ()
     sandbox: str = "auto"
+    executor: str = "local"
+    ray_address: str = "auto"
 
     @classmethod
-    def load(cls, repo: Path | None = None, devices: str | None = None) -> "Settings":
+    def load(
+        cls,
+        repo: Path | None = None,
+        devices: str | None = None,
+        executor: str | None = None,
+        ray_address: str | None = None,
+    ) -> "Settings":
         """Read the environment; the arguments win over it."""
         environ = os.environ
         state = environ.get("AUTORESEARCH_STATE")
@@ -45,4 +55,6 @@ class Settings:
             data=environ.get("AUTORESEARCH_DATA") or None,
             keep_environment=tuple(environ.get("AUTORESEARCH_KEEP_ENV", "").replace(",", " ").split()),
             sandbox=environ.get("AUTORESEARCH_SANDBOX") or "auto",
+            executor=executor or environ.get("AUTORESEARCH_EXECUTOR") or "local",
+            ray_address=ray_address or environ.get("RAY_ADDRESS") or "auto",
         )

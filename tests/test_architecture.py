@@ -19,7 +19,17 @@ MAY_IMPORT = {
     "machine": {"machine", "research", "errors", "settings"},
     "lab": {"lab", "research", "machine", "errors", "settings"},
     "operations": {"lab"},
-    "interfaces": {"interfaces", "operations", "errors", "settings", "lab.lab", "lab.doctor", "lab.tracking", "demo"}
+    "interfaces": {
+        "interfaces",
+        "operations",
+        "errors",
+        "settings",
+        "lab.lab",
+        "lab.doctor",
+        "lab.lending",
+        "lab.tracking",
+        "demo",
+    }
     | {"night"},
     "demo": {"demo", "night.follower", "interfaces", "errors", "settings", "lab.doctor", "machine.git"}
     | {"machine.starter"},

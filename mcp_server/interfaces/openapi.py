@@ -1,9 +1,10 @@
-"""The OpenAPI 3.1 document of the REST routes, made from the operations table."""
+"""The OpenAPI 3.1 document of the REST routes, made from the operations table and the tracker's."""
 
 from functools import cache
 from typing import Any
 
 from mcp_server import __version__
+from mcp_server.interfaces import peer_openapi
 from mcp_server.interfaces.answers import output_schema
 from mcp_server.interfaces.arguments import input_schema
 from mcp_server.operations import OPERATIONS, Operation
@@ -50,6 +51,7 @@ def document(secured: bool) -> dict[str, Any]:
     """The document of a server that has a token, or of one that has none."""
     schemas: dict[str, Any] = {"Refusal": REFUSAL}
     paths = {f"/api/{operation.name}": _path(operation, schemas) for operation in OPERATIONS}
+    paths |= peer_openapi.paths(schemas, REFUSALS)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -59,7 +61,11 @@ def document(secured: bool) -> dict[str, Any]:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": "reading"}, {"name": "changing"}],
+        "tags": [
+            {"name": "reading"},
+            {"name": "changing"},
+            {"name": "tracker", "description": "The routes of n-autoresearch"},
+        ],
         "security": [{name: []} for name in SCHEMES] if secured else [],
         "paths": paths,
         "components": {

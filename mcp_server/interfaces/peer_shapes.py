@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from mcp_server.interfaces import peer_answers as answers
+
 NUMBERS = {
     "val_bpb": "val_bpb",
     "peak_vram_mb": "peak_vram_mb",
@@ -18,20 +20,34 @@ NUMBERS = {
 STATUSES = ("keep", "discard", "crash")
 
 
-def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def numbers(metrics: Mapping[str, Any]) -> answers.Numbers:
     """Metrics under the tracker's names; 0 for what was not measured."""
-    found = {theirs: metrics.get(theirs, metrics.get(ours, 0)) for theirs, ours in NUMBERS.items()}
-    return {name: value if isinstance(value, int | float) else 0 for name, value in found.items()}
+
+    def number(theirs: str) -> float:
+        value = metrics.get(theirs, metrics.get(NUMBERS[theirs], 0))
+        return value if isinstance(value, int | float) else 0
+
+    return {
+        "val_bpb": number("val_bpb"),
+        "peak_vram_mb": number("peak_vram_mb"),
+        "training_seconds": number("training_seconds"),
+        "total_tokens_m": number("total_tokens_m"),
+        "mfu_percent": number("mfu_percent"),
+        "num_steps": number("num_steps"),
+        "num_params_m": number("num_params_m"),
+        "depth": number("depth"),
+    }
 
 
-def experiment(e: Any) -> dict[str, Any]:
-    """An experiment; one without a verdict is `running`."""
+def experiment(e: Any) -> answers.Experiment:
+    """An experiment."""
     known = e.status in STATUSES
     return {
         "id": e.id,
         "tag": e.tag,
         "parent_id": e.parent_id,
         "commit_sha": e.commit,
+        "commit_verified": verified(e),
         "description": e.description,
         "hypothesis": e.hypothesis,
         "category": e.category,
@@ -39,24 +55,29 @@ def experiment(e: Any) -> dict[str, Any]:
         "status": e.status if known else "running",
         "gpu_id": e.agent,
         "started_at": when(e.registered_at),
-        "finished_at": when(e.decided_at),
+        "finished_at": None if e.decided_at is None else when(e.decided_at),
         "diff_summary": e.diff_summary,
         "error": e.reason if e.status == "crash" else None,
     }
 
 
-def best(e: Any) -> dict[str, Any]:
+def verified(e: Any) -> bool:
+    """Whether an experiment's commit is in this repository."""
+    return str(e.source) != "unverified"
+
+
+def best(e: Any) -> answers.BestInShort:
     """The best experiment in short."""
     return {
         "experiment_id": e.id,
         "val_bpb": e.value,
         "commit_sha": e.commit,
-        "updated_at": when(e.decided_at),
+        "updated_at": None if e.decided_at is None else when(e.decided_at),
     }
 
 
-def near_miss(e: Any) -> dict[str, Any]:
-    """A near miss; `delta` is what it lacked."""
+def near_miss(e: Any) -> answers.NearMiss:
+    """A near miss."""
     return {
         "experiment_id": e.id,
         "tag": e.tag,
@@ -68,55 +89,53 @@ def near_miss(e: Any) -> dict[str, Any]:
     }
 
 
-def tag(run: Any, experiments: Sequence[Any], leader: Any) -> dict[str, Any]:
-    """A run; `best_val_bpb` is null until there is one."""
-    finished = [e for e in experiments if e.status in STATUSES]
+def tag(found: Any) -> answers.Tag:
+    """A run."""
     return {
-        "name": run.tag,
-        "branch": run.branch,
-        "created_at": when(run.created_at),
-        "best_val_bpb": leader.value if leader else None,
-        "total_experiments": len(finished),
-        "kept_experiments": sum(e.status == "keep" for e in finished),
+        "name": found.run.tag,
+        "branch": found.run.branch,
+        "created_at": when(found.run.created_at),
+        "best_val_bpb": found.best.value if found.best else None,
+        "total_experiments": found.tally.finished,
+        "kept_experiments": found.tally.statuses.get("keep", 0),
     }
 
 
-def strategy(found: Any) -> dict[str, Any]:
-    """A strategy as it is at this moment, computed from the history."""
+def strategy(found: Any, since: float) -> answers.Strategy:
+    """A strategy, and since when it holds."""
     return {
         "mode": found.mode,
         "explore_ratio": found.explore_ratio,
         "temperature": found.temperature,
-        "updated_at": datetime.now(UTC).isoformat(),
+        "updated_at": when(since),
         "reason": found.reason,
     }
 
 
-def suggestion(found: Any, experiments: int, near_misses: Sequence[Any]) -> dict[str, Any]:
+def suggestion(found: Any) -> answers.Suggestion:
     """What to try next."""
     return {
-        "strategy": found.strategy,
-        "total_experiments": experiments,
+        "strategy": found.mode,
+        "total_experiments": found.tally.finished,
         "category_stats": {
-            category: {"total": count.tries, "kept": count.keeps}
-            for category, count in found.category_stats.items()
-            if count.tries
+            category: {"total": count.tries, "kept": count.keeps} for category, count in found.tally.counts.items()
         },
-        "underexplored_categories": list(found.underexplored_categories),
-        "high_yield_categories": list(found.high_yield_categories),
-        "near_misses_available": len(near_misses),
-        "near_miss_categories": sorted({e.category for e in near_misses}),
-        "recent_bpb_trend": list(found.trend.values),
+        "underexplored_categories": list(found.underexplored),
+        "high_yield_categories": list(found.high_yield),
+        "near_misses_available": found.near_misses,
+        "near_miss_categories": list(found.near_miss_categories),
+        "recent_bpb_trend": list(found.trend),
         "suggestions": list(found.suggestions),
     }
 
 
-def worker(seat: Any) -> dict[str, Any]:
+def worker(seat: Any) -> answers.Worker:
     """A registered device."""
     member = seat.member
     return {
         "id": member.gpu_id,
         "name": f"gpu-{member.gpu_index}",
+        "host": member.host,
         "gpu_index": member.gpu_index,
         "gpu_name": member.gpu_name,
         "vram_mb": member.vram_mb,
@@ -127,78 +146,85 @@ def worker(seat: Any) -> dict[str, Any]:
     }
 
 
-def pool(seats: Sequence[Any]) -> dict[str, int]:
-    """How many devices have each status."""
-    counts = {status: sum(seat.status == status for seat in seats) for status in ("idle", "training", "offline")}
-    return {"total": len(seats), **counts}
-
-
-def summary(run: Any, experiments: Sequence[Any], leader: Any, mode: str, seats: Sequence[Any]) -> dict[str, Any]:
-    """A run at a glance."""
-    counts = {status: sum(e.status == status for e in experiments) for status in STATUSES}
-    finished = sum(counts.values())
-    categories: dict[str, int] = {}
-    for e in experiments:
-        categories[e.category] = categories.get(e.category, 0) + 1
-    seconds = sum(numbers(e.metrics)["training_seconds"] for e in experiments)
+def pool(seats: Sequence[Any]) -> answers.Pool:
+    """All registered devices."""
     return {
-        "tag": run.tag,
-        "branch": run.branch,
-        "best": {"val_bpb": leader.value, "commit": leader.commit, "experiment_id": leader.id} if leader else None,
-        "stats": {
-            "total": finished,
-            "kept": counts["keep"],
-            "discarded": counts["discard"],
-            "crashed": counts["crash"],
-            "running": len(experiments) - finished,
-            "keep_rate": counts["keep"] / finished if finished else 0,
-        },
-        "categories": categories,
-        "bpb_progression": [
-            {
-                "id": e.id,
-                "val_bpb": e.value,
-                "description": e.description,
-                "category": e.category,
-                "at": when(e.decided_at),
-            }
-            for e in experiments
-            if e.status == "keep"
-        ],
-        "total_training_minutes": round(seconds / 60, 1),
-        "strategy": mode,
-        "gpu_pool": {name: count for name, count in pool(seats).items() if name != "offline"},
+        "workers": [worker(seat) for seat in seats],
+        "total": len(seats),
+        "idle": _number(seats, "idle"),
+        "training": _number(seats, "training"),
+        "offline": _number(seats, "offline"),
     }
 
 
-def tsv(experiments: Sequence[Any]) -> dict[str, Any]:
-    """The table of results: seven characters of the commit, six decimals, GiB with one."""
+def summary(found: Any, seats: Sequence[Any]) -> answers.Summary:
+    """A run at a glance."""
+    counts, finished, leader = found.tally.statuses, found.tally.finished, found.best
+    kept = counts.get("keep", 0)
+    return {
+        "tag": found.run.tag,
+        "branch": found.run.branch,
+        "best": {"val_bpb": leader.value, "commit": leader.commit, "experiment_id": leader.id} if leader else None,
+        "stats": {
+            "total": finished,
+            "kept": kept,
+            "discarded": counts.get("discard", 0),
+            "crashed": counts.get("crash", 0),
+            "running": sum(counts.values()) - finished,
+            "keep_rate": kept / finished if finished else 0,
+        },
+        "categories": dict(found.tally.categories),
+        "bpb_progression": [_step(keep) for keep in found.keeps],
+        "total_training_minutes": round(found.training_seconds / 60, 1),
+        "strategy": found.mode,
+        "gpu_pool": {"total": len(seats), "idle": _number(seats, "idle"), "training": _number(seats, "training")},
+    }
+
+
+def tsv(experiments: Sequence[Any]) -> answers.Table:
+    """The table of results."""
     rows = ["commit\tval_bpb\tmemory_gb\tstatus\tdescription"]
     for e in experiments:
-        found = numbers(e.metrics) if e.status != "crash" else numbers({})
+        found = numbers(e.metrics if e.status != "crash" else {})
         memory = found["peak_vram_mb"] / 1024
         words = " ".join(e.description.split())
         rows.append(f"{e.commit[:7]}\t{found['val_bpb']:.6f}\t{memory:.1f}\t{e.status}\t{words}")
     return {"tsv": "\n".join(rows), "count": len(rows) - 1}
 
 
-def difference(a: Any, b: Any) -> dict[str, Any]:
-    """Two experiments side by side; differences are b minus a."""
-    one, other = numbers(a.metrics), numbers(b.metrics)
-    sides = [
-        {"id": e.id, "description": e.description, "category": e.category}
-        | {name: found[name] for name in ("val_bpb", "num_params_m", "peak_vram_mb")}
-        for e, found in ((a, one), (b, other))
-    ]
+def difference(a: Any, b: Any) -> answers.Difference:
+    """Two experiments side by side."""
+    one, other = _side(a), _side(b)
     return {
-        "a": sides[0],
-        "b": sides[1],
+        "a": one,
+        "b": other,
         "delta_bpb": other["val_bpb"] - one["val_bpb"],
         "delta_params_m": other["num_params_m"] - one["num_params_m"],
         "delta_vram_mb": other["peak_vram_mb"] - one["peak_vram_mb"],
     }
 
 
-def when(seconds: float | None) -> str | None:
+def when(seconds: float) -> str:
     """Seconds since the epoch as ISO 8601 in UTC."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _side(e: Any) -> answers.Side:
+    found = numbers(e.metrics if e.status in STATUSES and e.status != "crash" else {})
+    return {
+        "id": e.id,
+        "description": e.description,
+        "category": e.category,
+        "val_bpb": found["val_bpb"],
+        "num_params_m": found["num_params_m"],
+        "peak_vram_mb": found["peak_vram_mb"],
+    }
+
+
+def _step(e: Any) -> answers.Step:
+    at = None if e.decided_at is None else when(e.decided_at)
+    return {"id": e.id, "val_bpb": e.value, "description": e.description, "category": e.category, "at": at}
+
+
+def _number(seats: Sequence[Any], status: str) -> int:
+    return sum(seat.status == status for seat in seats)

@@ -8,6 +8,11 @@ from mcp_server.research.experiment import Experiment, Run
 DEEPEST = 10_000
 DISPLACED_SHOWN = 50
 
+_LOST = (
+    "Branch {branch} was at {lost}, which the record does not know (restored from a backup?), and is back at the best, "
+    "{target}; {lost} stays under refs/autoresearch/{tag}/{lost}: register it again with commit_sha to keep it."
+)
+
 
 class Branch:
     """Moves a run's branch to where its keeps say that it should be."""
@@ -37,14 +42,15 @@ class Branch:
         if present is None:
             await self._bench.run(repository.create_branch, run.branch, target)
             return [f"Branch {run.branch} was gone and is made again at {target[:12]}."]
-        if not await self._is_ours(run, present):
+        lost = ""
+        if not await self._is_ours(run, present) and not (lost := await self._lost(run, present)):
             return [
                 f"Branch {run.branch} was moved to {present[:12]} by someone else and stays there; best: {target[:12]}."
             ]
         if place := await self._bench.run(repository.checked_out, run.branch):
             return [f"Branch {run.branch} is checked out in {place} and stays at {present[:12]}; best: {target[:12]}."]
         if await self._bench.run(repository.move_branch, run.branch, present, target):
-            return []
+            return [_LOST.format(lost=lost, branch=run.branch, tag=run.tag, target=target[:12])] if lost else []
         return [f"Branch {run.branch} was moved by someone else just now and is left alone; the best is {target[:12]}."]
 
     async def displaced(self, run: Run, keep: Experiment) -> Sequence[Experiment]:
@@ -55,11 +61,15 @@ class Branch:
         )
         return [other for other in later if (other.decided or 0) < (keep.decided or 0)]
 
-    async def lineage(self, run: Run) -> list[Experiment]:
-        """The keeps that the present best was made from, itself included, the oldest first."""
+    async def lineage(self, run: Run, since: int | None = None) -> list[Experiment]:
+        """The keeps that the present best was made from, itself included, the oldest first.
+
+        Args:
+            since: the number of a verdict, to leave out what was kept before it.
+        """
         found: list[Experiment] = []
         keep = await self._bench.store.experiments.best(run.tag)
-        while keep is not None:
+        while keep is not None and (keep.decided or 0) >= (since or 0):
             found.append(keep)
             keep = await self.kept_ancestor(keep)
         return found[::-1]
@@ -90,3 +100,9 @@ class Branch:
             return True
         found = await self._bench.store.experiments.of_commit(run.tag, commit)
         return found is not None and found.status == "keep"
+
+    async def _lost(self, run: Run, commit: str) -> str:
+        """The id of the experiment that a commit is and the record does not know, as after a restore; else empty."""
+        if await self._bench.store.experiments.of_commit(run.tag, commit):
+            return ""
+        return await self._bench.run(self._bench.repository.experiment_at, run.tag, commit)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcp_server.errors import InvalidInput
+from mcp_server.errors import InvalidInput, WrongState
 from mcp_server.machine.git import (
     Change,
     Conflict,
@@ -119,6 +119,10 @@ def check_candidate(repository: Repository, run: Run, candidate: Candidate) -> S
     return changes
 
 
+class IdTaken(WrongState):
+    """An id belongs to an experiment that the record has lost: it was restored from a backup, or begun afresh."""
+
+
 def commit_candidate(
     repository: Repository,
     run: Run,
@@ -127,16 +131,24 @@ def commit_candidate(
     experiment_id: str,
     message: str,
     when: float,
+    new: bool = False,
 ) -> Committed:
     """Commit a checked candidate, and keep the commit reachable under the experiment's id.
 
     A candidate without a change is its base commit; in an external run it is the caller's commit.
+
+    Args:
+        new: whether the experiment has no commit yet.
+
+    Raises:
+        IdTaken: it has one nevertheless, of an experiment that the record does not know.
     """
     commit = candidate.commit or candidate.base_commit
     if candidate.commit is None and changes:
         parents = [candidate.base_commit, *candidate.also]
         commit = repository.commit_tree(candidate.tree, parents, message, when)
-    repository.keep_ref(run.tag, experiment_id, commit)
+    if not repository.keep_ref(run.tag, experiment_id, commit, new):
+        raise IdTaken(f"{experiment_id} has a commit already, which the record does not know", "Register it again")
     knobs = changed_constants(repository, run, candidate, changes)
     return Committed(
         commit=commit,

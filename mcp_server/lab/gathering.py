@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from mcp_server.lab.bench import Bench
-from mcp_server.research.case import Record, noise_of, replicates, stand
+from mcp_server.research.case import Record, noise_of, replicates, stand, without_weight
 from mcp_server.research.evidence import IN_FLIGHT, KEEPS, LESSONS, NEAR_MISSES, RECENT, Evidence
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.lines import Point
@@ -19,8 +19,9 @@ async def gather(bench: Bench, run: Run, source: str | None) -> Evidence:
     evidence = Evidence(
         counts=await history.categories(run.tag),
         recent=tuple(await history.finished(run.tag, RECENT)),
-        keeps=tuple(await history.keeps(run.tag, KEEPS)),
+        keeps=tuple(await history.latest_keeps(run.tag, KEEPS)),
         near_misses=tuple(await history.near_misses(run.tag, reference, NEAR_MISSES)),
+        promising=tuple(await history.promising(run.tag, NEAR_MISSES)),
         in_flight=tuple(await history.open(run.tag, IN_FLIGHT)),
         lessons=tuple(await history.lessons(run.tag, LESSONS)),
         best=best,
@@ -62,6 +63,7 @@ async def _under_noise(bench: Bench, run: Run, evidence: Evidence) -> Evidence:
         evidence,
         standing=stand(run, record),
         seeds=frozenset(trial.seed for trial in trials),
-        remeasuring=any(status in ("queued", "training", "failed", "timed_out") for status in again),
+        remeasuring=any(status in ("queued", "training", "failed", "timed_out") for status in again)
+        or bool(without_weight(record)),
         remeasured=len(replicates(run, record)) > best.runs,
     )

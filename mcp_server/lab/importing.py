@@ -99,7 +99,7 @@ class Importing:
         bench = self._bench
         places = await bench.run(_places, bench.repository, table.rows)
         count = len(table.rows)
-        first = await bench.store.runs.take_number(run.tag, count)
+        first = await bench.store.runs.take_number(run.tag, count=count)
         made = await bench.run(_experiments, bench.repository, run, table, places, first, digest, Path(origin).name)
         for each, place in zip(made, places, strict=True):
             if place.commit is not None:

@@ -25,6 +25,9 @@ from mcp_server.settings import Settings
 HARNESS_MARK = re.compile(r"^HARNESS = \"autoresearch-mcp\"", re.MULTILINE)
 """The line by which our prepare.py is known."""
 
+SCORING, ANEW = "scoring.py", ("rescore_command", "judge_command")
+"""Where our scorer and judge are, and the fields that name them."""
+
 _LOWER_IS_BETTER = re.compile(r"loss|error|bpb|perplexity|ppl|rmse|mae|mse|latency|seconds", re.IGNORECASE)
 _HIGHER_IS_BETTER = re.compile(r"acc|accuracy|f1|auc|reward|r2|bleu|precision|recall|throughput", re.IGNORECASE)
 
@@ -57,7 +60,8 @@ def plan_run(repository: Repository, commit: str, settings: Settings, tag: str, 
     builtin = _is_builtin(repository, commit, given, found)
     if builtin:
         for name, value in gather(repository, {"task": BUILTIN}).values.items():
-            found.decide(name, value, "built-in task gpt")
+            if name not in ANEW or SCORING in repository.files(commit):  # projects begun earlier have none
+                found.decide(name, value, "built-in task gpt")
         if not found.values.get("external"):
             prepared_data(settings)
     elif found.values.get("name") == BUILTIN:
@@ -150,7 +154,8 @@ def _named_files(command: str, folder: str, files: set[str], ending: str = "") -
 def _with_readonly(repository: Repository, commit: str, task: Task, found: Decisions) -> Task:
     """The task with what decides and what scores made read-only, unless it is named as editable."""
     files = set(repository.files(commit))
-    commands = [command for command in (task.score_command, task.mutator, *task.checks) if command]
+    anew = (task.rescore_command, task.judge_command)
+    commands = [command for command in (task.score_command, *anew, task.mutator, *task.checks) if command]
     if not task.score_command and not task.train_script:
         commands.append(task.command)
     judging = [path for command in commands for path in _named_files(command, task.folder, files)]

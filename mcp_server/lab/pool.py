@@ -1,38 +1,32 @@
 """The devices of this server and the workers that drain the queue."""
 
 import asyncio
-import time
 
 from mcp_server.errors import NotReady
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.results import DeviceView
-from mcp_server.machine.devices import Device, find_devices, reading
-from mcp_server.machine.locks import DeviceLock
-from mcp_server.machine.worker import start_worker
+from mcp_server.machine.devices import Device
+from mcp_server.machine.executor import executor_of
 from mcp_server.research.experiment import Trial
-
-STUCK_SECONDS = 30.0
-"""How long a device that could not be cleared is left alone."""
 
 
 class Pool:
-    """Finds devices, starts a worker where one is needed, and shows what each device does."""
+    """Finds devices, has somebody at work where trials wait, and shows what each device does."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._found: list[Device] | None = None
+        self._executor = executor_of(bench.settings, bench.folders.state)
         self._waking = asyncio.Lock()
-        self._tried: dict[str, float] = {}
 
-    async def devices(self) -> list[Device]:
-        """The devices that this server may use; raises NotReady or InvalidInput where there are none as asked."""
-        if self._found is None:
-            self._found = await self._bench.run(find_devices, self._bench.settings.devices)
-        return self._found
+    async def devices(self, anew: bool = False) -> list[Device]:
+        """The devices that this server may use, as last found or `anew`; raises NotReady or InvalidInput without."""
+        return await self._bench.run(self._executor.devices, anew)
 
     async def of_type(self, wanted: str) -> list[Device]:
         """The devices of a type; raises NotReady if this server has none."""
         devices = [device for device in await self.devices() if device.type == wanted]
+        if not devices:
+            devices = [device for device in await self.devices(anew=True) if device.type == wanted]
         if not devices:
             have = ", ".join(sorted({device.type for device in await self.devices()})) or "none"
             raise NotReady(
@@ -47,47 +41,37 @@ class Pool:
         return labels.get(key, key) if key else None
 
     async def wake(self, device_type: str) -> None:
-        """Start a worker on free devices of a type, as many as there are trials to take or to heal."""
+        """Have somebody at work wherever there are trials of a type to take or to heal."""
         async with self._waking:
             training = await self._bench.store.trials.in_training()
-            wanted = await self._bench.store.trials.waiting(device_type)
-            if not wanted and not training:
-                return
-            for device in [device for device in await self.devices() if device.type == device_type]:
-                orphaned = device.key in training
-                if (wanted or orphaned) and await self._bench.run(self._is_free, device):
-                    await self._bench.run(start_worker, self._bench.settings, device)
-                    wanted -= 0 if orphaned else 1
+            waiting = await self._bench.store.trials.waiting(device_type)
+            if waiting or training:
+                await self._bench.run(self._executor.wake, device_type, waiting, set(training))
+
+    async def heal(self) -> None:
+        """Start workers where trainings were left alone, or wait though a device is free."""
+        trials = self._bench.store.trials
+        if await trials.any_live():
+            for device_type in sorted({device.type for device in await self.devices()}):
+                await self.wake(device_type)
 
     async def views(self) -> list[DeviceView]:
         """Every device as it is now."""
         training = await self._bench.store.trials.in_training()
         return [await self._bench.run(self._view, device, training.get(device.key)) for device in await self.devices()]
 
-    def _is_free(self, device: Device) -> bool:
-        """Whether a worker may be started on a device; one with something unkillable on it is tried now and then."""
-        lock = self._lock(device)
-        if lock.is_held():
-            return False
-        if lock.is_busy() and time.monotonic() - self._tried.get(device.key, float("-inf")) < STUCK_SECONDS:
-            return False
-        self._tried[device.key] = time.monotonic()
-        return True
-
-    def _lock(self, device: Device) -> DeviceLock:
-        return DeviceLock(self._bench.settings.locks, device.key)
-
     def _view(self, device: Device, trial: Trial | None) -> DeviceView:
-        lock = self._lock(device)
-        holder = lock.holder()
-        now = reading(device)
-        ours = trial if holder else None
+        now = self._executor.occupancy(device)
+        ours = trial if now.held else None
         detail = ""
-        if holder and not ours:
-            detail = f"held by process {holder.pid} for {holder.repo or 'another repository'}"
-        elif not holder and lock.is_busy():
+        if now.held and not ours:
+            detail = now.holder
+        elif now.stuck:
             detail = "something of an earlier training is still alive on it"
-        status = "training" if ours else "busy" if holder else "stuck" if detail else "idle"
+        elif now.foreign:
+            detail = f"used by {now.foreign}"
+        busy = now.held or now.foreign
+        status = "training" if ours else "stuck" if now.stuck else "busy" if busy else "idle"
         return DeviceView(
             key=device.label,
             kind=device.kind,
@@ -95,9 +79,9 @@ class Pool:
             uuid=device.uuid,
             status=status,  # type: ignore[arg-type] # one of the four words above
             memory_total_mb=device.memory_total_mb,
-            memory_used_mb=now.memory_used_mb,
-            temperature_c=now.temperature_c,
-            utilisation_percent=now.utilisation_percent,
+            memory_used_mb=now.reading.memory_used_mb,
+            temperature_c=now.reading.temperature_c,
+            utilisation_percent=now.reading.utilisation_percent,
             experiment_id=ours.experiment_id if ours else None,
             detail=detail,
         )

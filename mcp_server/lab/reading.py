@@ -1,13 +1,14 @@
 """Reading: everything that looks at the record and changes nothing."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
 from mcp_server.errors import InvalidInput, NotReady, UnknownId
+from mcp_server.lab.accounting import displaced
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.exporting import write_export
@@ -35,6 +36,7 @@ from mcp_server.research.guidance import noise_text
 from mcp_server.research.strategy import choose
 from mcp_server.research.suggestions import Suggestion
 from mcp_server.research.task import Category
+from mcp_server.research.verdict import finite
 
 Tag = Annotated[str | None, "The run; default: the newest"]
 
@@ -57,7 +59,8 @@ class Reading:
         """Say what to try next and why: the strategy, categories by promise, concrete values for this very script."""
         run = await self._run(tag)
         source = await self._script(run, await self._branch.tip(run))
-        evidence = await gather(self._bench, run, source)
+        gathered = await gather(self._bench, run, source)
+        evidence = replace(gathered, displaced=tuple(await displaced(self._bench, self._branch, run, fitting=True)))
         suggestion = suggestions.suggest(run, evidence)
         fields = asdict(suggestion)
         return Suggested(
@@ -135,7 +138,7 @@ class Reading:
             baseline=start,
             best=view(best) if best else None,
             improvement=gain,
-            improvement_percent=None if gain is None or not start else 100 * gain / abs(start),
+            improvement_percent=None if gain is None or not start else finite(100 * gain / abs(start)),
             counts=plain(counts),
             experiments=sum(counts.values()),
             max_experiments=task.max_experiments,

@@ -1,7 +1,7 @@
 """Turning a proposed change into a commit with a hypothesis."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -13,6 +13,8 @@ from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.candidates import (
     Candidate,
+    Committed,
+    IdTaken,
     check_candidate,
     commit_candidate,
     from_combination,
@@ -22,9 +24,10 @@ from mcp_server.lab.candidates import (
     from_knobs,
 )
 from mcp_server.lab.claims import Claim, make_claim
-from mcp_server.lab.novelty import check_new, check_seed, trace
+from mcp_server.lab.novelty import check_new, check_seed, refuse_again, trace
 from mcp_server.lab.results import Registered
 from mcp_server.lab.views import view
+from mcp_server.machine.git import Change
 from mcp_server.machine.store.experiments import Count
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.task import Category, check_name
@@ -163,18 +166,20 @@ class Registering:
         await self._check_target(run)
         waiting = await bench.store.history.open(run.tag, 1)
         unchanged = not changes and not run.task.external
-        admit = partial(_admit, run, unchanged, waiting[0].id if waiting else None)
+        novel = bool(changes) and not run.task.external
+        admit = partial(_admit, run, unchanged, novel, waiting[0].id if waiting else None)
         admit(await bench.store.experiments.count(run.tag))
         found = await bench.run(trace, bench.repository, run, candidate, changes)
-        if changes and not run.task.external:
+        if novel:
             await bench.run(check_seed, bench.repository, candidate, changes)
             await check_new(bench, run, candidate, found)
-        number = await bench.store.runs.take_number(run.tag)
+        now = time.time()
+        try:
+            number, committed = await self._commit(run, claim, author, candidate, changes, now)
+        except IdTaken:
+            last = await bench.run(bench.repository.last_number, run.tag)
+            number, committed = await self._commit(run, claim, author, candidate, changes, now, last)
         experiment_id = f"{run.tag}-{number}"
-        now, message = time.time(), claim.message(experiment_id, author)
-        committed = await bench.run(
-            commit_candidate, bench.repository, run, candidate, changes, experiment_id, message, now
-        )
         experiment = Experiment(
             id=experiment_id,
             tag=run.tag,
@@ -202,6 +207,26 @@ class Registering:
         if recorded.id != experiment_id:  # an equal call was faster
             await bench.run(bench.repository.drop_ref, run.tag, experiment_id)
         return recorded
+
+    async def _commit(
+        self,
+        run: Run,
+        claim: Claim,
+        author: str,
+        candidate: Candidate,
+        changes: Sequence[Change],
+        now: float,
+        after: int = 0,
+    ) -> tuple[int, Committed]:
+        """Commit a candidate under the next number above `after`; raises IdTaken if a lost experiment has it."""
+        number = await self._bench.store.runs.take_number(run.tag, after)
+        experiment_id = f"{run.tag}-{number}"
+        message = claim.message(experiment_id, author)
+        repository = self._bench.repository
+        committed = await self._bench.run(
+            commit_candidate, repository, run, candidate, changes, experiment_id, message, now, new=True
+        )
+        return number, committed
 
     async def _check_target(self, run: Run) -> None:
         best = await self._bench.store.experiments.best(run.tag)
@@ -231,10 +256,11 @@ class Registering:
         )
 
 
-def _admit(run: Run, unchanged: bool, waiting: str | None, count: Count) -> None:
+def _admit(run: Run, unchanged: bool, novel: bool, waiting: str | None, count: Count) -> None:
     """Raise where a run may have no further experiment, or none without a change.
 
     Args:
+        novel: it must be, see `check_new`: another server may have registered the same at this moment.
         waiting: an experiment without a verdict, if there is one.
     """
     if run.task.max_experiments is not None and count.total >= run.task.max_experiments:
@@ -242,6 +268,8 @@ def _admit(run: Run, unchanged: bool, waiting: str | None, count: Count) -> None
             f"Run {run.tag!r} has its {run.task.max_experiments} experiments (max_experiments)",
             f"Call report(tag={run.tag!r}) and show it to the user",
         )
+    if novel and count.same is not None:
+        refuse_again(count.same)
     if unchanged and count.settled:
         first = f"Call train({waiting!r}) if that was meant" if waiting else "Change something first"
         raise InvalidInput(

@@ -81,12 +81,17 @@ class Runner(_Part):
 
 
 class Scorer(_Part):
-    """Where the score comes from: a line `metric: value`, what a pattern finds, or what a command prints."""
+    """Where the score comes from: a line `metric: value`, what a pattern finds, or what a command prints.
+
+    A result that would be kept is scored anew where `rescore` and `judge` are given.
+    """
 
     metric: str | None = None
     direction: Literal["minimize", "maximize"] | None = None
     pattern: str | None = None
     command: Command | None = None
+    rescore: Command | None = None
+    judge: Command | None = None
     secondary: Texts = []
 
 
@@ -156,6 +161,8 @@ class TaskFile(_Part):
             "environment": list(run.environment.items()),
             "metric_pattern": score.pattern,
             "score_command": score.command,
+            "rescore_command": score.rescore,
+            "judge_command": score.judge,
             "secondary": score.secondary,
             "seed_variables": self.seeding.variables,
             "fixed_seed": self.seeding.fixed,

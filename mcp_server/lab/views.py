@@ -27,6 +27,8 @@ def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
         "delta": experiment.delta,
         "near_miss": experiment.near_miss,
         "commit": experiment.commit[:7],
+        "verification": experiment.verification,
+        "sandboxed": experiment.sandboxed,
     }
     if detail == "concise":
         return ExperimentView(**concise, origin="reported" if experiment.origin == "reported" else None)

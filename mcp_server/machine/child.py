@@ -46,6 +46,7 @@ async def run(
     ask: Callable[[], Awaitable[EndedBy | None]],
     inherited: Sequence[int] = (),
     given: Path = Path(os.devnull),
+    pipes: tuple[int, int] | None = None,
 ) -> Exit:
     """Run a command until it ends, and then end whatever it left behind.
 
@@ -56,6 +57,7 @@ async def run(
         ask: called several times a second; another answer than None ends the command.
         inherited: descriptors that it inherits.
         given: a file that it reads as its input.
+        pipes: descriptors of its input and its output, which are closed here; then only its errors go to the log.
     """
     started = time.monotonic()
     mark = environment[MARK]
@@ -69,14 +71,15 @@ async def run(
                     *launched("attached", str(os.getpid()), *words),
                     cwd=folder,
                     env=environment,
-                    stdin=source_of_input,
-                    stdout=sink,
+                    stdin=pipes[0] if pipes else source_of_input,
+                    stdout=pipes[1] if pipes else sink,
                     stderr=sink,
                     pass_fds=inherited,
                     start_new_session=True,
                 )
         finally:
-            os.close(sink)
+            for descriptor in (sink, *(pipes or ())):
+                os.close(descriptor)
         loop.add_reader(source, _pump, loop, source, log)
         ended = asyncio.ensure_future(process.wait())
         by = await _watch(ended, started + deadline, ask, log)

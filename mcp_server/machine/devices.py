@@ -26,10 +26,11 @@ class Device:
     """A device that runs one training at a time.
 
     Attributes:
-        key: what the device is known by for ever, on this machine: a GPU's UUID, else `cpu:0`, `cpu:1`, `mps:0`.
+        key: what the device is known by for ever, on its machine: a GPU's UUID, else `cpu:0`, `cpu:1`, `mps:0`.
         index: its place among the devices of its kind that this process may use.
         uuid: the GPU's UUID; empty for the other kinds.
         cores: the CPU cores of a CPU slot; empty for the other kinds.
+        node: the machine that it is on, where that is one of a cluster.
     """
 
     kind: DeviceKind
@@ -39,11 +40,13 @@ class Device:
     uuid: str = ""
     memory_total_mb: float | None = None
     cores: tuple[int, ...] = ()
+    node: str = ""
 
     @property
     def label(self) -> str:
-        """The short name that `--devices` uses, such as `cuda:0`."""
-        return f"{self.kind}:{self.index}"
+        """The short name that `--devices` uses, such as `cuda:0`, after the name of its node if it has one."""
+        place = f"{self.node}/" if self.node else ""
+        return f"{place}{self.kind}:{self.index}"
 
     @property
     def type(self) -> str:
@@ -72,6 +75,7 @@ class Nvml(Protocol):
     def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any: ...  # noqa: N802
     def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int: ...  # noqa: N802
     def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any: ...  # noqa: N802
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Any: ...  # noqa: N802
 
 
 def find_devices(spec: str = "auto", nvml: Nvml | None = None) -> list[Device]:
@@ -124,7 +128,7 @@ def reading(device: Device, nvml: Nvml | None = None) -> Reading:
     return Reading(_cpu_temperature(), round(sum(ours) / len(ours), 1) if ours else None, used)
 
 
-def _driver(nvml: Nvml | None) -> Nvml | None:
+def load_driver(nvml: Nvml | None) -> Nvml | None:
     """NVML, initialised, or None on a machine without an NVIDIA driver."""
     try:
         if nvml is None:
@@ -139,7 +143,7 @@ def _driver(nvml: Nvml | None) -> Nvml | None:
 
 def _gpus(nvml: Nvml | None) -> list[Device]:
     """Every GPU that this process may use, in the order of CUDA_VISIBLE_DEVICES."""
-    driver = _driver(nvml)
+    driver = load_driver(nvml)
     if driver is None:
         return []
     handles = [driver.nvmlDeviceGetHandleByIndex(index) for index in range(driver.nvmlDeviceGetCount())]
@@ -192,7 +196,7 @@ def _chosen_gpus(numbers: str, nvml: Nvml | None) -> list[Device]:
 
 
 def _gpu_reading(device: Device, nvml: Nvml | None) -> Reading:
-    driver = _driver(nvml)
+    driver = load_driver(nvml)
     if driver is None:
         return Reading()
 

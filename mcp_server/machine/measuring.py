@@ -1,12 +1,13 @@
 """What is run in a checkout after the training: the task's checks, and its scorer."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mcp_server.machine import child
 from mcp_server.machine.environment import command_words
 from mcp_server.machine.logfile import BoundedLog
+from mcp_server.machine.sandbox import exit_code
 from mcp_server.research.experiment import Scalar
 from mcp_server.research.metrics import find_metric, parse_metrics, quoted
 from mcp_server.research.task import Task
@@ -40,6 +41,7 @@ class Bay:
         environment: all that they see.
         log: the log of the trial, to which their output is added.
         ask, inherited: see `child.run`.
+        behind: puts walls around the words of a command; None where there are none.
     """
 
     folder: Path
@@ -47,6 +49,15 @@ class Bay:
     log: BoundedLog
     ask: Callable[[], Awaitable[child.EndedBy | None]]
     inherited: Sequence[int] = ()
+    behind: Callable[[Sequence[str]], list[str]] | None = None
+
+    async def run(self, words: Sequence[str], log: BoundedLog, deadline: float) -> child.Exit:
+        """Run a command here with its output in `log`, for at most `deadline` seconds."""
+        walls = self.behind
+        end = await child.run(
+            walls(words) if walls else words, self.folder, self.environment, log, deadline, self.ask, self.inherited
+        )
+        return replace(end, code=exit_code(end.code)) if walls else end
 
 
 async def measure(task: Task, bay: Bay, scratch: Path) -> Measured:
@@ -85,15 +96,7 @@ async def _run(task: Task, command: str, bay: Bay, output: Path) -> tuple[child.
     """Run a command; what it printed goes to a file of its own, and from there to the trial's log."""
     log = BoundedLog(output)
     try:
-        end = await child.run(
-            command_words(task, command),
-            bay.folder,
-            bay.environment,
-            log,
-            task.time_budget_seconds + task.startup_seconds,
-            bay.ask,
-            bay.inherited,
-        )
+        end = await bay.run(command_words(task, command), log, task.time_budget_seconds + task.startup_seconds)
         text = log.text()
     finally:
         log.close()

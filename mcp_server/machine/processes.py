@@ -16,11 +16,15 @@ PATIENCE = 5.0
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """The processes whose environment carries the mark: those of a training, however far they moved from it."""
+    """The processes whose environment carries the mark: those of a training, however far they moved from it.
+
+    A mark that goes on behind a slash belongs to it too.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):  # ended just now, or another user's
-            if process.environ().get(MARK) == mark:
+            carried = process.environ().get(MARK, "")
+            if carried == mark or carried.startswith(f"{mark}/"):
                 found.append(process)
     return found
 

@@ -3,63 +3,26 @@
 import contextlib
 import os
 import shutil
-import sys
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from mcp_server.errors import ResearchError
+from mcp_server.errors import ResearchError, WrongState
 from mcp_server.machine import child, outcome, result
-from mcp_server.machine.devices import Device
 from mcp_server.machine.environment import launched, training_environment, training_words
-from mcp_server.machine.folders import Folders
-from mcp_server.machine.git import Repository, check_out, missing_hint, restore, state_of
-from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.git import check_out, missing_hint, restore, state_of
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.measuring import Bay, Measured, measure
 from mcp_server.machine.outcome import Changed
-from mcp_server.machine.sandbox import View, exit_code, find_sandbox, walled
+from mcp_server.machine.rig import Order, Rig
+from mcp_server.machine.sandbox import TEMPORARY, find_sandbox, walled
+from mcp_server.machine.views import COMPILED, training_view
 from mcp_server.machine.watch import check_inputs, installed, state_of_files
-from mcp_server.research.experiment import Ending, Trial
+from mcp_server.research.experiment import Ending
 from mcp_server.research.guard import matches
-from mcp_server.research.task import Task
-from mcp_server.settings import Settings
-
-COMPILED = ("inductor", "triton", "measured")
-"""Folders of the cache that trainings write: compiled kernels, and what was measured of the machine."""
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
-
-
-@dataclass(frozen=True)
-class Rig:
-    """Where trials run: a device with its lock, for a repository and its state folder."""
-
-    settings: Settings
-    repository: Repository
-    device: Device
-    lock: DeviceLock
-
-    @property
-    def state(self) -> Path:
-        """The folder with the record and all trials."""
-        return Folders.of(self.settings, self.repository.root).state
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be trained.
-
-    Attributes:
-        folder: the trial's folder; what it holds is deleted.
-        inputs: the run's record of its inputs, see `check_inputs`.
-    """
-
-    task: Task
-    trial: Trial
-    folder: Path
-    inputs: Path
 
 
 async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
@@ -80,12 +43,15 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
     except OSError as error:
         return _not_started(f"its folder {str(folder)!r} cannot be written: {error.strerror}")
     try:
+        _check_base(rig, order)
         check_out(rig.repository, order.trial.commit, checkout, task.inputs)
         before = state_of(rig.repository.root, task.inputs)
         check_inputs(order.inputs, before)
         fixed = [path for path in rig.repository.files(order.trial.commit) if not matches(task.editable, path)]
         written, packages = state_of_files(checkout, fixed), installed(task.interpreter)
-        end = await _run(rig, order, checkout, log, busy, ask)
+        sandbox = find_sandbox(rig.settings.sandbox)
+        bay = _bay(rig, order, sandbox, Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy]))
+        end = await bay.run(training_words(task), log, task.deadline_seconds)
         text = log.text()
         after = state_of(rig.repository.root, task.inputs)
         changed = Changed(
@@ -93,10 +59,10 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
             fixed=[path for path, state in written.items() if state_of_files(checkout, [path]) != {path: state}],
             packages=sorted(installed(task.interpreter) ^ packages),
         )
-        bay = Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy])
         measured = None if changed else await _measure(rig, order, end, bay)
         hint = missing_hint(rig.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
-        return outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
+        ending = outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
+        return replace(ending, sandboxed=bool(sandbox), wall_seconds=end.seconds)
     except (ResearchError, OSError) as error:
         log.write(f"{error}\n".encode("utf-8", "replace"))
         return _not_started(str(error))
@@ -104,15 +70,33 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         log.close()
 
 
-async def _run(rig: Rig, order: Order, checkout: Path, log: BoundedLog, busy: int, ask: Ask) -> child.Exit:
-    task, place = order.task, checkout / order.task.folder
-    words, environment = training_words(task), _environment(rig, order)
-    sandbox = find_sandbox(rig.settings.sandbox)
-    if sandbox:
-        view = _view(rig, order, checkout, order.folder / "out")
-        words = walled(sandbox, view, place, launched("attached", "1", *words))
-    end = await child.run(words, place, environment, log, task.deadline_seconds, ask, [busy])
-    return replace(end, code=exit_code(end.code)) if sandbox else end
+def _check_base(rig: Rig, order: Order) -> None:
+    """Raise WrongState where a commit differs from the start of its run in a file that no experiment may change."""
+    if order.base_commit:
+        task, trial = order.task, order.trial
+        paths = [change.path for change in rig.repository.changed(order.base_commit, trial.commit)]
+        wrong = [path for path in paths if not matches(task.editable, path) or matches(task.readonly, path)]
+        if wrong:
+            raise WrongState(
+                f"commit {trial.commit[:7]} changes {', '.join(wrong[:5])}, which no experiment of this run may",
+                "Register a change of the editable files alone",
+            )
+
+
+def _bay(rig: Rig, order: Order, sandbox: str | None, bay: Bay) -> Bay:
+    """The same place behind walls, where there are any."""
+    if sandbox is None:
+        return bay
+    environment = dict(bay.environment)
+    if rig.device.kind == "cpu":  # see views.COMPILED
+        named = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+        environment |= {name: f"{TEMPORARY}/{folder}" for name, folder in zip(named, COMPILED, strict=True)}
+    view = training_view(rig, order)
+
+    def behind(words: Sequence[str]) -> list[str]:
+        return walled(sandbox, view, bay.folder, launched("attached", "1", *words))
+
+    return replace(bay, environment=environment, behind=behind)
 
 
 def _environment(rig: Rig, order: Order) -> dict[str, str]:
@@ -127,25 +111,6 @@ async def _measure(rig: Rig, order: Order, end: child.Exit, bay: Bay) -> Measure
         return None
     restore(rig.repository, order.trial.commit, order.folder / "checkout")
     return await measure(task, bay, order.folder)
-
-
-def _view(rig: Rig, order: Order, checkout: Path, out: Path) -> View:
-    """What a training sees: neither the record and what other trials left, nor the data that audits it."""
-    cache, temporary = rig.settings.cache, order.folder / "tmp"
-    compiled = [cache / name for name in COMPILED]
-    for folder in (temporary, *compiled):
-        folder.mkdir(exist_ok=True)
-    programs = [
-        Path(sys.prefix),
-        Path(order.task.interpreter).parents[1],
-        Path(order.task.interpreter).resolve().parents[1],
-    ]
-    return View(
-        temporary=temporary,
-        readable=[rig.repository.root, cache, *programs],
-        writable=[checkout, out, *compiled],
-        hidden=[rig.state, rig.settings.locks, cache / "downloads", *(cache / "data").glob("*/audit.bin")],
-    )
 
 
 def discard(folder: Path) -> None:

@@ -15,28 +15,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
 from mcp_server.errors import NotReady, ResearchError
-from mcp_server.machine import processes, result
+from mcp_server.machine import processes
 from mcp_server.machine.child import EndedBy
 from mcp_server.machine.devices import Device, find_device
 from mcp_server.machine.environment import launched, worker_environment
 from mcp_server.machine.folders import Folders
+from mcp_server.machine.foreign import Occupant, occupants
 from mcp_server.machine.git import Repository
+from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
-from mcp_server.machine.store import Refused, Store
-from mcp_server.machine.training import Order, Rig, discard, train
-from mcp_server.research.experiment import Ending, Trial
+from mcp_server.machine.recording import heal, keep, look, order_of, patiently, prune, record, say, wanted
+from mcp_server.machine.rig import Rig
+from mcp_server.machine.store import Store
+from mcp_server.research.experiment import Trial
 from mcp_server.settings import Settings
 
-Answer = TypeVar("Answer")
-
 LOG_LIMIT = 1024 * 1024
-TRIES = 12
-"""How often a refused write is tried; the waits between add up to about a minute, on top of SQLite's own."""
+LINGERING = 2.0
+"""Seconds for which a driver may still tell of a process that has ended."""
 
 
 def start_worker(settings: Settings, device: Device) -> None:
@@ -82,8 +81,10 @@ class Worker:
             with lock:
                 await self._hold()
             if lock.is_busy():
-                pids = [process.pid for process in processes.marked(lock.mark)]
-                say(f"{device.label} is stuck: cannot kill {pids or 'whatever has its busy lock'}")
+                say(stuck(device.label, lock))
+                return
+            if others := await self._others():
+                say(f"{device.label} is left to {', '.join(map(str, others))}")
                 return
             # What was queued before the release is seen now; what is queued later finds the lock free.
             if not await self._store.trials.waiting(device.type):
@@ -92,11 +93,13 @@ class Worker:
     async def _hold(self) -> None:
         """Do all that only the holder of the lock may do."""
         self._note()
-        await self._clear()
-        if self._rig.lock.is_busy():
+        if not await clear(self._rig.lock):
             return
         await self._heal()
-        while not self.ending and (busy := self._rig.lock.mark_busy()) is not None:
+        while not self.ending and not await self._others():
+            busy = self._rig.lock.mark_busy()
+            if busy is None:
+                return
             trial = await self._claim()
             if trial is None:
                 os.close(busy)
@@ -105,22 +108,19 @@ class Worker:
             await self._train(trial, busy)
             self._note()
 
-    async def _clear(self) -> None:
-        """End all that is left of earlier trainings on this device, and wait for it a while."""
-        mark = self._rig.lock.mark
-        await processes.end(mark)
-        deadline = time.monotonic() + processes.PATIENCE
-        while self._rig.lock.is_busy() and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
-            await processes.end(mark)
+    async def _others(self) -> list[Occupant]:
+        """Whoever else computes on the device; what was just killed may be told of for a moment longer."""
+        deadline = time.monotonic() + LINGERING
+        while others := occupants(self._rig.device, self._rig.lock.mark):
+            if time.monotonic() > deadline:
+                return others
+            await asyncio.sleep(0.1)
+        return []
 
     async def _heal(self) -> None:
         """Give every trial that an earlier worker left in training the end that it had."""
         for trial in await patiently(lambda: self._store.trials.training_on(self._rig.device.key)):
-            folder = self._folders.trial(trial.id)
-            ending = result.read(folder, trial) or Ending("lost", time.time(), error="Its worker was killed.")
-            discard(folder / "checkout")
-            await self._record(trial, ending)
+            await heal(self._store, self._folders, trial, "Its worker was killed.")
 
     async def _claim(self) -> Trial | None:
         device = self._rig.device
@@ -128,65 +128,23 @@ class Worker:
 
     async def _train(self, trial: Trial, busy: int) -> None:
         """Train one trial, free the device of all that it left, and record how it ended."""
-        folder = self._folders.trial(trial.id)
 
         async def ask() -> EndedBy | None:
-            if self.ending:
-                return "shutdown"
-            try:
-                return "stop" if await self._store.trials.stop_requested(trial.id) else None
-            except Refused:
-                return None
-            except NotReady as error:  # the store is gone, and with it the place for a result
-                say(str(error))
-                return "shutdown"
+            return "shutdown" if self.ending else await wanted(self._store, trial)
 
         try:
-            experiment = await self._store.experiments.get(trial.experiment_id)
-            run = await self._store.runs.get(experiment.tag)
-            order = Order(run.task, trial, folder, self._folders.inputs(run.tag))
-            ending = await train(self._rig, order, busy, ask)
-        finally:
+            order = await order_of(self._store, self._folders, trial)
+        except BaseException:
             os.close(busy)
-        await processes.end(self._rig.lock.mark, below=os.getpid())
-        processes.reap()
-        try:
-            result.write(folder, trial, ending)
-        except OSError as error:
-            say(f"{trial.id}: the result cannot be written: {error}")
-        for name in ("checkout", "tmp"):  # before the record, after which no worker would come back to them
-            discard(folder / name)
-        await self._record(trial, ending)
-
-    async def _record(self, trial: Trial, ending: Ending) -> None:
-        trials = self._store.trials
-        if ending.status == "lost":
-            await patiently(lambda: trials.lose(trial.id, ending.ended_at, ending.error))
-        else:
-            crashed = ending.status in ("failed", "timed_out")
-            await patiently(lambda: trials.finish(trial.id, ending, crashed))
+            raise
+        ending = await run_trial(self._rig, order, busy, ask, lambda: look(self._store, trial))
+        keep(order.folder, trial, ending)
+        await record(self._store, trial, ending)
+        await prune(self._store, self._folders, trial)
 
     def _note(self, trial: Trial | None = None) -> None:
         repo = str(self._rig.repository.root)
         self._rig.lock.note(Holder(os.getpid(), repo, trial.id if trial else ""))
-
-
-async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Await `attempt()`, again and again while the store is locked or the disk is full, and at last raise the error."""
-    for number in range(TRIES):
-        try:
-            return await attempt()
-        except Refused as error:
-            if number == TRIES - 1:
-                raise
-            say(f"trying again: {error}")
-        await asyncio.sleep(min(10.0, 0.1 * 2**number))
-    raise AssertionError("unreachable")
-
-
-def say(text: str) -> None:
-    """Write a line to the worker's log."""
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{os.getpid()}] {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 async def serve(settings: Settings, key: str) -> None:

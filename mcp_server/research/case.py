@@ -1,8 +1,8 @@
 """A case: an experiment with its runs, and all that a verdict on it rests on."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from mcp_server.research.experiment import Experiment, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.noise import Noise, mean, pool, prior
@@ -30,6 +30,12 @@ class Record:
         """The trials that ended with a result."""
         return tuple(trial for trial in self.trials if trial.status == "finished")
 
+    @property
+    def counting(self) -> tuple[Trial, ...]:
+        """Those of them that say what it scores: once one was scored anew, a training's own word counts no more."""
+        anew = tuple(trial for trial in self.finished if trial.verification != "reported")
+        return anew or self.finished
+
 
 @dataclass(frozen=True)
 class Case:
@@ -40,6 +46,7 @@ class Case:
         bases: by id, the kept experiments that the runs of the subject were made from.
         first_keep: the id of what the run started from; the base of a run that names none.
         squares, dof: sums over the run's replicates, see `noise.Noise`.
+        baseline: what the run started from, with its runs; None while there is none.
     """
 
     subject: Record
@@ -48,6 +55,14 @@ class Case:
     first_keep: str = ""
     squares: float = 0.0
     dof: int = 0
+    baseline: Record | None = None
+
+
+MARKS: Mapping[str, Callable[[Trial], str]] = {
+    "fingerprint": lambda trial: str(trial.metrics.get("fingerprint", "")),
+    "device type": lambda trial: trial.device_type,
+}
+"""What runs must have in common to be compared."""
 
 
 def value_of(run: Run, trial: Trial) -> float | None:
@@ -71,7 +86,12 @@ def replicates(run: Run, record: Record) -> tuple[float, ...]:
 
 def _replicates(run: Run, record: Record) -> tuple[float | None, list[float], list[float]] | None:
     """The arguments of `noise_aware.counted`; None where no run has a finite value."""
-    runs = [(trial, value) for trial in record.finished if (value := value_of(run, trial)) is not None]
+    set_aside = without_weight(record)
+    runs = [
+        (trial, value)
+        for trial in record.counting
+        if trial.id not in set_aside and (value := value_of(run, trial)) is not None
+    ]
     if not runs:
         return None
     code = record.experiment.commit
@@ -81,6 +101,24 @@ def _replicates(run: Run, record: Record) -> tuple[float | None, list[float], li
         return None, [value for _, value in before], remeasures
     confirmations = [value for trial, value in before[1:] if trial.commit == code]
     return before[0][1] if before else None, confirmations, remeasures
+
+
+def without_weight(record: Record) -> dict[str, str]:
+    """The runs after the verdict of a kept experiment that say nothing of it, by id, each with the reason."""
+    found = {}
+    for trial in record.finished:
+        if trial.came_from != "keep":
+            continue
+        first = record.finished[0]
+        other = next((what for what, mark in MARKS.items() if mark(trial) != mark(first)), "")
+        if other:
+            found[trial.id] = (
+                f"{trial.id} has another {other} ({MARKS[other](trial)[:24] or 'none'}) than {first.id} "
+                f"({MARKS[other](first)[:24] or 'none'})"
+            )
+        elif trial.error:
+            found[trial.id] = f"{trial.id}: {trial.error}"
+    return found
 
 
 def error_of(run: Run, best: Experiment | None, noise: Noise) -> float | None:
@@ -101,14 +139,26 @@ def weigh(run: Run, record: Record) -> Noise:
 
 
 def decide(run: Run, case: Case) -> Verdict:
-    """Judge the subject of a case by the policy of its run, from the trials that this server measured."""
+    """Judge the subject of a case by the policy of its run, from the trials that this server measured.
+
+    Where the task has scores made anew, none but such a score is kept.
+    """
+    verdict = _decide(run, case)
+    verified = all(trial.verification != "reported" for trial in case.subject.counting)
+    if verdict.decision != "keep" or not run.task.rescore_command or verified:
+        return verdict
+    reason = f"{verdict.reason} But that is the training's own word, which was not in reach of the best at the time."
+    return replace(verdict, decision="needs_confirmation", reason=reason, action="confirm", improved=False)
+
+
+def _decide(run: Run, case: Case) -> Verdict:
     subject, incumbent = case.subject, case.incumbent
     if reason := _rejected(case):
         baseline = incumbent is None and subject.experiment.unchanged  # without one, nothing else could be judged
         return Verdict("crash" if baseline else "discard", None, False, False, reason, "git_reset")
     if reason := _incomparable(case):
         return Verdict("discard", None, False, False, reason, "git_reset")
-    values = [trial.metrics.get(run.task.metric) for trial in subject.finished]
+    values = [trial.metrics.get(run.task.metric) for trial in subject.counting]
     if run.task.policy == "greedy":
         return judge(run.task, values[-1] if values else None, incumbent.experiment.value if incumbent else None)
     noise = noise_of(run, case.squares, case.dof)
@@ -126,7 +176,7 @@ def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
     if verdict.decision == "keep" and run.task.policy != "greedy":
         counting: Sequence[float] = replicates(run, record)
     else:
-        present = [value_of(run, trial) for trial in record.finished if trial.commit == record.experiment.commit]
+        present = [value_of(run, trial) for trial in record.counting if trial.commit == record.experiment.commit]
         counting = [value for value in present if value is not None]
     return mean(counting) if counting else None
 
@@ -134,7 +184,7 @@ def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
 def candidate(run: Run, case: Case) -> Candidate:
     """The subject of a case as the judge sees it."""
     experiment = case.subject.experiment
-    runs = tuple(_replicate(run, case, trial) for trial in case.subject.finished)
+    runs = tuple(_replicate(run, case, trial) for trial in case.subject.counting)
     missing: Scalar | None = None
     return Candidate(
         experiment.id,
@@ -160,13 +210,12 @@ def _rejected(case: Case) -> str:
 def _incomparable(case: Case) -> str:
     """Why the results of a case cannot be compared; empty where they can."""
     records = [case.subject, *case.bases.values(), *([case.incumbent] if case.incumbent else [])]
-    for what in ("fingerprint", "device type"):
+    counting = [trial for record in records for trial in record.finished if trial.id not in without_weight(record)]
+    for what, mark in MARKS.items():
         seen: dict[str, str] = {}
-        for record in records:
-            for trial in record.finished:
-                mark = trial.device_type if what == "device type" else str(trial.metrics.get("fingerprint", ""))
-                seen.setdefault(mark, trial.id)
+        for trial in counting:
+            seen.setdefault(mark(trial), trial.id)
         if len(seen) > 1:
-            told = ", ".join(f"{mark[:24] or 'none'} in {trial}" for mark, trial in list(seen.items())[:3])
+            told = ", ".join(f"{name[:24] or 'none'} in {trial}" for name, trial in list(seen.items())[:3])
             return f"Results with different {what}s are never compared: {told}."
     return ""

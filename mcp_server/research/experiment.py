@@ -37,6 +37,11 @@ KnobValue = float | int | str | bool | None | tuple["KnobValue", ...]
 Origin = Literal["measured", "reported"]
 """Who measured a value: this server's worker, or the caller of an external run."""
 
+Verification = Literal["verified", "verified (unsandboxed)", "reported"]
+"""How far a value can be trusted: scored anew out of the training's reach, the same without walls around it, or as the
+training (or the caller of an external run) said."""
+VERIFICATIONS: tuple[Verification, ...] = get_args(Verification)
+
 MAX_LOST = 2
 """How often a trial that was lost with its worker is queued again by itself."""
 
@@ -79,7 +84,7 @@ class Run:
         base_commit: the committed state that the run started from.
         device_kind: `cuda`, `mps` or `cpu`; results of other kinds are never compared with this run's.
         manual_mode: the strategy mode set by hand, or None for `auto`; `manual_ratio` and `manual_temperature` replace
-            the mode's own where they were given.
+            the mode's own where they were given. `manual_at` is when it was set or given back.
         created_at: seconds since the epoch.
     """
 
@@ -94,6 +99,7 @@ class Run:
     manual_reason: str = ""
     manual_ratio: float | None = None
     manual_temperature: float | None = None
+    manual_at: float | None = None
 
     @property
     def device_type(self) -> str:
@@ -118,6 +124,8 @@ class Experiment:
         accepted_loss: what a simplification may have cost, in units of the metric.
         runs: how many runs `value` is the mean of.
         squares, dof: what its replicates add to the estimate of the noise, see `noise.Noise`.
+        promising_after: the last verdict of the run, as in `decided`, when it was last found to need confirmation.
+        verification, sandboxed: of the last run that its value is of, see `Trial`.
     """
 
     id: str
@@ -154,6 +162,9 @@ class Experiment:
     runs: int = 0
     squares: float = 0.0
     dof: int = 0
+    promising_after: int | None = None
+    verification: Verification = "reported"
+    sandboxed: bool = False
 
     @property
     def imported(self) -> bool:
@@ -173,9 +184,13 @@ class Trial:
     Attributes:
         device_type: the type of device that may run it, see `Device.type`.
         commit: the code that runs: that of the experiment when it was queued.
-        base_id: the kept experiment that this code was made from; None: the code that the run started from.
+        base_id: the kept experiment that this code was made from, where a verdict is at hand: it may be kept later
+            than the trial began. None: the code that the run started from.
         came_from: what the experiment was when it was queued. A trial of one that is kept measures it again and leaves
             it kept.
+        verification: how far its score can be trusted.
+        sandboxed: whether it ran behind walls.
+        wall_seconds, cpu_seconds: what the training took by the worker's clock, and all its processes together.
     """
 
     id: str
@@ -196,6 +211,10 @@ class Trial:
     commit: str = ""
     base_id: str | None = None
     came_from: Status = "registered"
+    verification: Verification = "reported"
+    sandboxed: bool = False
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 def device_type(kind: str, name: str) -> str:
@@ -217,3 +236,7 @@ class Ending:
     exit_code: int | None = None
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
     error: str = ""
+    verification: Verification = "reported"
+    sandboxed: bool = False
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0

@@ -33,8 +33,13 @@ def owed(run: Run, evidence: Evidence) -> Iterator[Proposal]:
     if best is not None and evidence.remeasured:
         text = f"{best.id} was measured again: call complete({best.id!r}), which takes that into its mean."
         yield Proposal(best.id, best.category, text, "complete", {"experiment_id": best.id})
-    waiting = {e.id: e for e in evidence.pending}
-    pending = [Pending(e.id, e.numbers.z if e.numbers else 0.0) for e in evidence.pending]
+    for e in comparable(evidence):
+        text = (
+            f"{e.category}: {e.id} ({_short(e)}) waited for the baseline: call complete({e.id!r}), which compares it."
+        )
+        yield Proposal(e.id, e.category, text, "complete", {"experiment_id": e.id})
+    waiting = {e.id: e for e in to_confirm(evidence)}
+    pending = [Pending(e.id, e.numbers.z if e.numbers else 0.0) for e in waiting.values()]
     standing = None if evidence.remeasured else evidence.standing
     for each in due(run.task, standing, evidence.discards, evidence.remeasuring, pending):
         if each.kind == "re-measure":
@@ -47,6 +52,22 @@ def owed(run: Run, evidence: Evidence) -> Iterator[Proposal]:
             said = each.reason if e.numbers else "the noise is not known well enough: run it again"
             text = f"{e.category}: confirm {e.id} ({_short(e)}): {said}: call train({e.id!r}), then complete({e.id!r})."
             yield Proposal(e.id, e.category, text, "train", {"experiment_id": e.id})
+
+
+def to_confirm(evidence: Evidence) -> list[Experiment]:
+    """Those that are to be run again, the most promising first: before there is a best, only the baseline itself.
+
+    Running a change again is of no use while there is nothing to compare it with.
+    """
+    if evidence.best is None:
+        return [e for e in evidence.pending if e.unchanged]
+    known = [e for e in evidence.pending if e.numbers is not None]
+    return sorted(known, key=lambda e: -(e.numbers.z if e.numbers else 0.0))
+
+
+def comparable(evidence: Evidence) -> list[Experiment]:
+    """Those that were run before there was a best, and can be judged now."""
+    return [] if evidence.best is None else [e for e in evidence.pending if e.numbers is None]
 
 
 def ideas(run: Run, scene: Scene, ranks: Sequence[Rank]) -> Iterator[Proposal]:
@@ -97,11 +118,13 @@ def _values(scene: Scene, knobs: Search, category: Category, count: int) -> Iter
 def _combination(run: Run, scene: Scene) -> Iterator[Proposal]:
     evidence = scene.evidence
     tries = evidence.counts.get("combination")
-    if not may_combine(evidence.discards, evidence.finished + len(evidence.in_flight), tries.tries if tries else 0):
+    under_way = sum(e.category == "combination" for e in evidence.in_flight)
+    combined = under_way + (tries.tries if tries else 0)
+    if not may_combine(evidence.discards, evidence.finished + len(evidence.in_flight), combined):
         return
-    near = {e.id: e for e in evidence.near_misses if e.numbers is not None}
+    near = {e.id: e for e in evidence.promising if e.numbers is not None}
     findings = [Finding(e.id, e.category, e.numbers.d, e.numbers.s) for e in near.values() if e.numbers]
-    names = [e.id for e in evidence.near_misses]
+    names = list(near)
     tried = {frozenset(found) for e in evidence.known if len(found := _named(e, names)) == 2}
     if pair := pair_to_combine(findings, tried):
         proposal = proposals.together(scene, near[pair[0].name], near[pair[1].name])
@@ -114,7 +137,7 @@ def state(run: Run, evidence: Evidence, ranks: Sequence[Rank]) -> str:
     if evidence.best is None or not ranks:
         return ""
     stuck = f"Plateau: {evidence.discards} discards since the last keep. " if on_plateau(evidence.discards) else ""
-    said = f"{stuck}Sampling ranks {ranks[0].category} first ({ranks[0].reason})"
+    said = f"{stuck}Sampling ranks {ranks[0].category} first ({ranks[0].reason}); what constants promise weighs as well"
     if stuck:
         said += f"; at most {COMBINE_SHARE:.0%} of the proposals combine"
     return f"{said}."

@@ -1,6 +1,6 @@
 """The classic strategy: explore, exploit, combine or ablation, computed anew from the history each time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, get_args
@@ -52,7 +52,10 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Rank:
-    """A category's place; a higher score comes first."""
+    """A category's place; a higher score comes first.
+
+    Under noise the score is a draw, and proposals are served by the draw times what the category's constants promise.
+    """
 
     category: Category
     tries: int
@@ -140,14 +143,23 @@ def category_stats(task: Task, evidence: Evidence) -> dict[Category, Count]:
 
 def underexplored(task: Task, evidence: Evidence) -> tuple[Category, ...]:
     """Allowed categories of the first eleven with fewer than three tries, in their order."""
-    stats = category_stats(task, evidence)
-    return tuple(c for c in TRIED_IN_TURN if c in task.scope and stats[c].tries < ENOUGH_TRIES)
+    return tuple(c for c in untried(category_stats(task, evidence)) if c in task.scope)
 
 
 def high_yield(evidence: Evidence) -> tuple[Category, ...]:
     """Categories with at least three tries of which more than 30 % were kept, in the order of `CATEGORIES`."""
-    counts = [(c, evidence.changing.get(c, Count())) for c in CATEGORIES]
-    return tuple(c for c, n in counts if n.tries >= ENOUGH_TRIES and n.keeps / n.tries > GOOD_KEEP_RATE)
+    return high_yielding(evidence.changing)
+
+
+def untried(counts: Mapping[Category, Count]) -> tuple[Category, ...]:
+    """Of the first eleven categories, those with fewer than three tries."""
+    return tuple(c for c in TRIED_IN_TURN if counts.get(c, Count()).tries < ENOUGH_TRIES)
+
+
+def high_yielding(counts: Mapping[Category, Count]) -> tuple[Category, ...]:
+    """Categories with at least three tries of which more than 30 % were kept, in the order of `CATEGORIES`."""
+    found = [(c, counts.get(c, Count())) for c in CATEGORIES]
+    return tuple(c for c, n in found if n.tries >= ENOUGH_TRIES and n.keeps / n.tries > GOOD_KEEP_RATE)
 
 
 def trend(task: Task, evidence: Evidence) -> Trend:

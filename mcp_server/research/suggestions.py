@@ -91,7 +91,6 @@ def suggest(run: Run, evidence: Evidence) -> Suggestion:
     ranks = guidance.rank(run, evidence)
     chosen, remarks = _chosen(run, evidence, strategy, ranks)
     state = "" if task.policy == "greedy" else guidance.state(run, evidence, ranks)
-    waiting = sorted(evidence.pending, key=lambda e: -(e.numbers.z if e.numbers else 0.0))
     first = ranks[0].category if ranks else None
     lessons = sorted(evidence.lessons, key=lambda e: (e.category != first, -e.number))[:LESSONS_SHOWN]
     return Suggestion(
@@ -106,7 +105,7 @@ def suggest(run: Run, evidence: Evidence) -> Suggestion:
         near_miss_pairs=near_miss_pairs(task, evidence),
         trend=trend(task, evidence),
         suggestions=(*remarks, *(proposal.text for proposal in chosen)),
-        pending_confirmations=tuple(e.id for e in waiting),
+        pending_confirmations=tuple(e.id for e in guidance.to_confirm(evidence)),
         lessons=tuple(Lesson(e.id, e.status, e.lesson) for e in lessons),
         calls=tuple(_call(run, proposal) for proposal in chosen if proposal.tool),
     )
@@ -125,12 +124,12 @@ def _chosen(
     run: Run, evidence: Evidence, strategy: Strategy, ranks: Sequence[Rank]
 ) -> tuple[list[Proposal], list[str]]:
     """The proposals to show, and remarks: first what stands in the way, then the new ideas, at least three in all."""
-    chosen: list[Proposal] = list(guidance.owed(run, evidence)) if run.task.policy != "greedy" else []
     remarks: list[str] = []
+    chosen: list[Proposal] = []
     if evidence.best is None and not any(e.unchanged for e in (*evidence.pending, *evidence.in_flight)):
-        failed = f" ({evidence.finished} finished without a score)" if evidence.finished else ""
-        text = f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
-        chosen.append(Proposal("baseline", "other", text))
+        chosen.append(_baseline(run, evidence))
+    if run.task.policy != "greedy":
+        chosen += guidance.owed(run, evidence)
     scene = Scene(run.task, evidence)
     try:
         scene = Scene(run.task, evidence, effective(outline(evidence.source or ""), run.device_kind))
@@ -143,6 +142,7 @@ def _chosen(
     sampling = run.task.policy != "greedy" and run.manual_mode is None and not strategy.conservative
     found = guidance.ideas(run, scene, ranks) if sampling else _of_mode(scene, strategy)
     fitting = _distinct(p for p in found if p.category in allowed and _leaves(p, run))
+    chosen += (p for p in islice(proposals.reapplied(scene), 1) if _leaves(p, run))
     new = list(islice(fitting, max(1, AT_MOST - len(chosen))))
     more = chain(_exploring(scene), _exploiting(scene))
     others = _distinct(p for p in more if p.category in allowed and _leaves(p, run))
@@ -156,6 +156,19 @@ def _chosen(
 def _leaves(proposal: Proposal, run: Run) -> bool:
     """Whether a proposal leaves alone what the plan holds fixed."""
     return not any(name in proposal.arguments.get("knobs", {}) for name, _ in run.task.hold)
+
+
+def _baseline(run: Run, evidence: Evidence) -> Proposal:
+    """Measure what the run started from, whatever was edited in the workspace meanwhile.
+
+    There is no call where it crashed before, or came to nothing twice: it would again.
+    """
+    failed = f" ({evidence.finished} finished without a score)" if evidence.finished else ""
+    text = f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
+    before = [e.status for e in evidence.recent if e.unchanged and not e.imported]
+    if "crash" in before or len(before) > 1:
+        return Proposal("baseline", "other", text)
+    return Proposal("baseline", "other", text, "register", {"commit_sha": run.base_commit})
 
 
 def _of_mode(scene: Scene, strategy: Strategy) -> Iterator[Proposal]:

@@ -73,6 +73,8 @@ class Task:
         mutator: a command that writes a candidate, for the artifact loop.
         metric_pattern: a regular expression; the first group of its last match in the output is the metric.
         score_command: a command that prints the metric, run after the training; then no other line counts as it.
+        rescore_command, judge_command: two commands that score a result anew, each other's output their input: one
+            has what the training left and answers, the other has the data and asks. Both or none.
         secondary: further metrics to show beside the first.
         checks: commands that must succeed after the training, or else its score does not count.
         environment: names and values of further variables that the commands see.
@@ -109,6 +111,8 @@ class Task:
     mutator: str = ""
     metric_pattern: str = ""
     score_command: str = ""
+    rescore_command: str = ""
+    judge_command: str = ""
     secondary: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
@@ -165,10 +169,7 @@ def check_task(task: Task) -> Task:
         raise InvalidInput(f"max_experiments is {task.max_experiments}", "Give at least 1, or leave it out")
     if task.target is not None and not math.isfinite(task.target):
         raise InvalidInput(f"target is {task.target}", "Give a finite number, or leave it out")
-    if unknown := [category for category in task.scope if category not in CATEGORIES]:
-        raise InvalidInput(f"scope names unknown categories {unknown}", f"Choose from {', '.join(CATEGORIES)}")
-    if not task.scope:
-        raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}")
+    _check_scope(task.scope)
     split_command(task.command)
     _check_scoring(task)
     if task.policy not in POLICIES:
@@ -180,10 +181,23 @@ def check_task(task: Task) -> Task:
     return task
 
 
+def _check_scope(scope: tuple[Category, ...]) -> None:
+    """Raise InvalidInput unless the scope is some categories, each named once."""
+    if unknown := [category for category in scope if category not in CATEGORIES]:
+        raise InvalidInput(f"scope names unknown categories {unknown}", f"Choose from {', '.join(CATEGORIES)}")
+    if twice := [category for category in dict.fromkeys(scope) if scope.count(category) > 1]:
+        raise InvalidInput(f"scope names {', '.join(twice)} more than once", "Name each category once")
+    if not scope:
+        raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}")
+
+
 def _check_scoring(task: Task) -> None:
     """Raise InvalidInput where a limit or the way to the score makes no sense."""
-    for command in filter(None, (task.score_command, task.mutator, *task.checks)):
+    commands = (task.score_command, task.rescore_command, task.judge_command, task.mutator, *task.checks)
+    for command in filter(None, commands):
         split_command(command)
+    if bool(task.rescore_command) != bool(task.judge_command):
+        raise InvalidInput("only one of scorer.rescore and scorer.judge is given", "Give both, or neither")
     for name, limit in (("max_files", task.max_files), ("max_lines", task.max_lines)):
         if limit is not None and limit < 1:
             raise InvalidInput(f"{name} is {limit}", "Give at least 1, or leave it out")

@@ -6,19 +6,23 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.store.backups import backups
 from mcp_server.research.experiment import FINISHED
 from tests.faults.scene import Scene
+
+SHORT = 7
+"""Characters of a commit in a results file."""
 
 
 def violations(scene: Scene) -> list[str]:
     """Everything that is wrong in a place where nothing is under way any more."""
-    return [*_devices(scene), *_processes(scene), *_store(scene), *_results(scene), *_commits(scene), *_listing(scene)]
+    return [wrong for invariant in INVARIANTS for wrong in invariant(scene)]
 
 
 def _devices(scene: Scene) -> Iterator[str]:
     if scene.alarm.exists():
         yield f"used twice: {scene.alarm.read_text().split()}"
-    for number in range(2):
+    for number in range(scene.devices):
         lock = DeviceLock(scene.locks, f"cpu:{number}")
         if lock.is_held() or lock.is_busy():
             yield f"cpu:{number} is held though nothing is under way"
@@ -29,12 +33,21 @@ def _processes(scene: Scene) -> Iterator[str]:
         yield f"left behind: {process}"
 
 
-def _store(scene: Scene) -> Iterator[str]:
+def _integrity(scene: Scene) -> Iterator[str]:
+    """The record is sound, and so are its backups."""
     said = rows(scene, "PRAGMA integrity_check")
     if [tuple(row) for row in said] != [("ok",)]:
         yield f"integrity_check: {said}"
     for broken in rows(scene, "PRAGMA foreign_key_check"):
         yield f"foreign key: {tuple(broken)}"
+    for copy in backups(scene.state / "research.db"):
+        with closing(sqlite3.connect(copy)) as connection:
+            if connection.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+                yield f"the backup {copy.name} is damaged"
+
+
+def _statuses(scene: Scene) -> Iterator[str]:
+    """Nothing is recorded as under way, and every verdict has its number."""
     for trial in rows(scene, "SELECT id, status FROM trials WHERE status IN ('queued', 'training')"):
         yield f"{trial['id']} is {trial['status']} with nothing running"
     torn = "SELECT id, status FROM experiments WHERE status IN ('queued', 'training')"
@@ -52,7 +65,10 @@ def _results(scene: Scene) -> Iterator[str]:
         if (folder / "checkout").exists():
             yield f"{folder.name}: its checkout is left"
         if (folder / "result.json").exists():
-            result, row = json.loads((folder / "result.json").read_text()), recorded[folder.name]
+            result, row = json.loads((folder / "result.json").read_text()), recorded.get(folder.name)
+            if row is None:
+                yield f"{folder.name}: a result that the record does not know"
+                continue
             same = (row["status"], json.loads(row["metrics"])) == (
                 result["ending"]["status"],
                 result["ending"]["metrics"],
@@ -83,18 +99,24 @@ def _commits(scene: Scene) -> Iterator[str]:
 
 
 def _listing(scene: Scene) -> Iterator[str]:
-    """The results file has every verdict once, in order."""
-    for run in rows(scene, "SELECT tag, json_extract(task, '$.results_file') AS file FROM runs"):
-        decided = rows(
-            scene, "SELECT * FROM experiments WHERE tag = ? AND decided IS NOT NULL ORDER BY decided", run["tag"]
-        )
-        path = scene.project.root / run["file"]
+    """A results file has every verdict of the runs that list there, once, in order."""
+    listing = "SELECT json_extract(task, '$.results_file') FROM runs WHERE runs.tag = experiments.tag"
+    decided = "SELECT commit_sha FROM experiments WHERE decided IS NOT NULL"
+    for file in rows(scene, "SELECT DISTINCT json_extract(task, '$.results_file') AS name FROM runs"):
+        path = scene.project.root / file["name"]
         lines = path.read_text().splitlines()[1:] if path.exists() else []
         listed = [line.split("\t")[0] for line in lines]
-        if [row["commit_sha"][: len(commit)] for row, commit in zip(decided, listed, strict=False)] != listed or len(
-            listed
-        ) != len(decided):
-            yield f"{run['file']} has {len(listed)} lines for {len(decided)} verdicts of {run['tag']}"
+        wanted = [row["commit_sha"][:SHORT] for row in rows(scene, f"{decided} AND ({listing}) = ?", file["name"])]
+        if sorted(listed) != sorted(wanted):
+            yield f"{file['name']} has {len(listed)} lines for {len(wanted)} verdicts"
+    for run in rows(scene, "SELECT tag, json_extract(task, '$.results_file') AS file FROM runs"):
+        ours = rows(scene, f"{decided} AND tag = ? ORDER BY decided", run["tag"])
+        remaining = iter((scene.project.root / run["file"]).read_text().splitlines()[1:] if ours else [])
+        if not all(any(line.startswith(row["commit_sha"][:SHORT]) for line in remaining) for row in ours):
+            yield f"the verdicts of {run['tag']} are not in order in {run['file']}"
+
+
+INVARIANTS = (_devices, _processes, _integrity, _statuses, _results, _commits, _listing)
 
 
 def rows(scene: Scene, query: str, *parameters: str) -> list[sqlite3.Row]:

@@ -5,8 +5,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,6 @@ from tests.project import Project
 
 Answer = TypeVar("Answer")
 TAG = "mar8"
-DEVICES = "cpu:2"
 GOAL: dict[str, Any] = {"metric": "loss", "direction": "minimize", "time_budget_seconds": 5.0, "policy": "greedy"}
 
 LOUD = """\
@@ -56,6 +55,20 @@ print("loss:", 10 - RATE)
 """
 """A training of 0.2 seconds whose loss falls with the rate."""
 
+GATED = """\
+import os
+import time
+
+RATE = 0.1
+
+shared = os.path.join(os.environ["AUTORESEARCH_CACHE"], "measured")
+print("at work", flush=True)
+while not os.path.exists(os.path.join(shared, "go")):
+    time.sleep(0.02)
+print("loss:", 10 - RATE)
+"""
+"""A training that ends when it is let go."""
+
 CALL = re.compile(r"(train|complete)\('([^']+)'(?:, seed=(\d+))?\)")
 """What an answer says to call next."""
 
@@ -71,44 +84,77 @@ def until(condition: Callable[[], Answer], seconds: float = 30.0) -> Answer:
 
 @dataclass(frozen=True)
 class Scene:
-    """A repository below a folder, with a state, locks and a cache of its own."""
+    """A repository below a folder, with a state, locks and a cache of its own.
+
+    Attributes:
+        devices: so many simulated devices.
+        sandbox: whether trainings run behind walls, see `Settings`.
+    """
 
     folder: Path
     project: Project
+    devices: int = 2
+    sandbox: str = "auto"
+    elsewhere: Path | None = None
+    """The state folder, where it is not in the repository."""
 
     @classmethod
-    def make(cls, folder: Path, script: str = LOUD) -> "Scene":
+    def make(cls, folder: Path, script: str = LOUD, devices: int = 2, sandbox: str = "auto") -> "Scene":
         """A new one."""
-        (folder / "cache").mkdir(parents=True)
-        return cls(folder, Project.make(folder / "project", script))
+        (folder / "cache" / "measured").mkdir(parents=True)
+        return cls(folder, Project.make(folder / "project", script), devices, sandbox)
 
     @property
     def state(self) -> Path:
-        return self.project.root / ".autoresearch"
+        return self.elsewhere or self.project.root / ".autoresearch"
 
     @property
     def locks(self) -> Path:
         return self.folder / "locks"
 
     @property
+    def keys(self) -> list[str]:
+        """The keys of the devices."""
+        return [f"cpu:{number}" for number in range(self.devices)]
+
+    @property
     def alarm(self) -> Path:
         """The file that a training writes when it finds its device in use."""
         return self.folder / "cache" / "measured" / "used-twice"
 
+    def rewrite(self, script: str) -> None:
+        """Commit another training script; before any run."""
+        self.project.commit("Another script", {"train.py": script})
+
+    def let_go(self) -> None:
+        """Let the trainings that wait for it end."""
+        (self.folder / "cache" / "measured" / "go").touch()
+
+    def log(self, trial_id: str) -> str:
+        """What a training has printed so far."""
+        log = self.state / "trials" / trial_id / "log.txt"
+        return log.read_text(errors="replace") if log.exists() else ""
+
     @property
     def variables(self) -> dict[str, str]:
         """What a server of this place finds in its environment."""
-        return {"AUTORESEARCH_LOCKS": str(self.locks), "AUTORESEARCH_CACHE": str(self.folder / "cache")}
+        return {
+            "AUTORESEARCH_LOCKS": str(self.locks),
+            "AUTORESEARCH_CACHE": str(self.folder / "cache"),
+            "AUTORESEARCH_SANDBOX": self.sandbox,
+            **({"AUTORESEARCH_STATE": str(self.elsewhere)} if self.elsewhere else {}),
+        }
 
     @property
     def settings(self) -> Settings:
         """How a lab in this very process opens the place."""
-        return Settings(self.project.root, None, self.folder / "cache", self.locks, DEVICES)
+        cache, devices = self.folder / "cache", f"cpu:{self.devices}"
+        return Settings(self.project.root, self.elsewhere, cache, self.locks, devices, sandbox=self.sandbox)
 
     def server(self, *doom: str) -> StdioServerParameters:
         """How a client starts a server here; with a step and a grave, one that is doomed to die there."""
         program = [str(Path(__file__).with_name("doomed.py")), *doom] if doom else ["-m", "mcp_server"]
-        words = [*program, "serve", "--devices", DEVICES, "--repo", str(self.project.root)]
+        words = [*program, "serve", "--devices", f"cpu:{self.devices}", "--repo", str(self.project.root)]
         return StdioServerParameters(command=sys.executable, args=words, env=self.variables)
 
     def servers(self) -> list[psutil.Process]:
@@ -144,6 +190,26 @@ class Scene:
                 os.kill(process.pid, signal.SIGKILL)
         until(lambda: not self.alive())
         return len(killed)
+
+
+@asynccontextmanager
+async def begun(scene: Scene) -> AsyncIterator[Lab]:
+    """A lab with a run, before its baseline."""
+    async with Lab.open(scene.settings) as lab:
+        await lab.setup.setup_run(tag=TAG, **GOAL)
+        yield lab
+
+
+async def register(lab: Lab, hypothesis: str = "the baseline", **source: Any) -> str:
+    """Register an experiment; its id."""
+    return (await lab.registering.register(tag=TAG, hypothesis=hypothesis, category="other", **source)).experiment_id
+
+
+async def try_out(lab: Lab, hypothesis: str = "the baseline", **source: Any) -> str:
+    """Register an experiment, train it and have it judged; the verdict."""
+    experiment_id = await register(lab, hypothesis, **source)
+    await go_on(lab, f"Call train({experiment_id!r})")
+    return (await lab.verdicts.complete(experiment_id)).status
 
 
 async def attended(server: StdioServerParameters, session: Callable[[Client], Awaitable[None]]) -> bool:

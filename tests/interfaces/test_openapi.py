@@ -5,6 +5,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from mcp_server.interfaces.access import Access
 from mcp_server.interfaces.openapi import document
+from mcp_server.interfaces.peer_rest import TRAILS
 from mcp_server.operations import OPERATIONS
 from mcp_server.settings import Settings
 from tests.interfaces.callers import caller
@@ -16,7 +17,11 @@ TOKEN = "0123456789abcdef"
 def test_it_is_valid_and_has_every_operation(secured: bool) -> None:
     described = document(secured)
     OpenAPIV31SpecValidator(described).validate()
-    assert list(described["paths"]) == [f"/api/{operation.name}" for operation in OPERATIONS]
+    paths = [operation.name for operation in OPERATIONS] + [trail.path for trail in TRAILS]
+    assert list(described["paths"]) == [f"/api/{path}" for path in paths]
+    for trail in TRAILS:
+        (method,) = described["paths"][f"/api/{trail.path}"].values()
+        assert method["description"] == trail.description != ""
     for operation in OPERATIONS:
         methods = described["paths"][f"/api/{operation.name}"]
         assert set(methods) == ({"post", "get"} if operation.reads else {"post"})

@@ -1,5 +1,6 @@
 """Trainings that go wrong, and trainings that are watched, stopped and taken up again."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +164,8 @@ async def test_missing_ignored_data_is_linked_or_named(project: Project, setting
 async def test_two_devices_train_two_experiments_at_once(project: Project) -> None:
     meet = SCRIPT + (
         "import pathlib, time\n"
-        "place = pathlib.Path(os.environ['TORCHINDUCTOR_CACHE_DIR'])  # which all trainings share and may write\n"
-        "place.mkdir(parents=True, exist_ok=True)\n"
+        "place = pathlib.Path(os.environ['AUTORESEARCH_CACHE'])\n"
+        "place.mkdir(exist_ok=True)\n"
         "(place / f'{LR}').touch()\n"
         "deadline = time.monotonic() + 30\n"
         "while LR != 0.1 and len(list(place.glob('0.[23]'))) < 2:\n"
@@ -172,7 +173,8 @@ async def test_two_devices_train_two_experiments_at_once(project: Project) -> No
         "    time.sleep(0.01)\n"
     )
     project.commit("Meet", {"train.py": meet})
-    async with researching(Settings.load(project.root, "cpu:2")) as agent:
+    settings = replace(Settings.load(project.root, "cpu:2"), sandbox="off")  # behind walls no two could ever meet
+    async with researching(settings) as agent:
         first = await agent.propose("one", knobs={"LR": 0.2})
         second = await agent.propose("other", knobs={"LR": 0.3})
         await agent.lab.training.train(first, wait_seconds=0)
@@ -180,6 +182,32 @@ async def test_two_devices_train_two_experiments_at_once(project: Project) -> No
         ends = [await agent.lab.training.train(each, wait_seconds=60) for each in (first, second)]
         assert [end.status for end in ends] == ["trained", "trained"]
         assert {end.device for end in ends} == {"cpu:0", "cpu:1"}
+
+
+async def test_the_next_experiment_is_registered_and_queued_while_the_first_trains(project: Project) -> None:
+    wait = SCRIPT + (
+        "import pathlib, time\n"
+        "deadline = time.monotonic() + 60\n"
+        "while LR == 0.2 and not (pathlib.Path(os.environ['TORCHINDUCTOR_CACHE_DIR']) / 'go').exists():\n"
+        "    assert time.monotonic() < deadline\n"
+        "    time.sleep(0.01)\n"
+    )
+    project.commit("Wait", {"train.py": wait})
+    settings = Settings.load(project.root, "cpu:1")
+    async with researching(settings, time_budget_seconds=60) as agent:
+        train = agent.lab.training.train
+        agent.edit("LR = 0.1", "LR = 0.2")
+        first = await agent.propose("one")
+        while (await train(first, wait_seconds=0.1)).status != "training":
+            pass
+        agent.edit("DEPTH = 4", "DEPTH = 3")
+        second = await agent.propose("other")
+        queued = await train(second, wait_seconds=0)
+        assert (queued.status, queued.queue_position) == ("queued", 1)
+        assert (await train(first, wait_seconds=0)).status == "training"
+        (settings.cache / "inductor" / "go").touch()
+        assert [(await train(each, wait_seconds=60)).status for each in (first, second)] == ["trained", "trained"]
+        assert [(await agent.lab.verdicts.complete(each)).status for each in (first, second)] == ["keep", "keep"]
 
 
 async def test_a_training_run_again_keeps_its_seed(settings: Settings) -> None:

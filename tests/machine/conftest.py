@@ -17,9 +17,10 @@ from mcp_server.machine.devices import find_devices
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.rig import Order, Rig
 from mcp_server.machine.sandbox import probe
 from mcp_server.machine.store import Store
-from mcp_server.machine.training import Order, Rig, train
+from mcp_server.machine.training import train
 from mcp_server.research.experiment import Ending, Experiment, Run, Trial
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
@@ -100,17 +101,19 @@ class Yard:
 
         return asyncio.run(act())
 
-    def queue(self, script: str = GOOD, commit: str = "", task: Task | None = None) -> Trial:
-        """Queue a trial of a script, in a run of its own."""
+    def queue(self, script: str = GOOD, commit: str = "", task: Task | None = None, base: str = "") -> Trial:
+        """Queue a trial of a script, in a run of its own that began with the commit `base`, by default its own."""
         commit = commit or self.commit(script)
         tag = f"t{next(self._numbers)}"
-        run = Run(tag, f"autoresearch/{tag}", commit, task or self.task(), "cpu", {}, time.time())
+        device, task = self.devices[0], task or self.task()
+        platform = {"device_name": device.name}
+        run = Run(tag, f"autoresearch/{tag}", base or commit, task, device.kind, platform, time.time())
         experiment = Experiment(f"{tag}-1", tag, 1, "ada", commit, commit, "it trains", "other", tag, time.time())
 
         async def add(store: Store) -> Trial:
             await store.runs.add(run)
             await store.experiments.add(experiment)
-            return await store.trials.enqueue(experiment.id, None, "cpu")
+            return await store.trials.enqueue(experiment.id, None, device.type)
 
         return self.stored(add)
 

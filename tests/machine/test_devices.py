@@ -1,6 +1,7 @@
 """Which devices are found, and who holds them."""
 
 import os
+import platform
 import re
 import stat
 import subprocess
@@ -54,6 +55,9 @@ class TwoGpus:
             raise RuntimeError("not supported")
         return SimpleNamespace(gpu=97)
 
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
+        return []
+
 
 def test_auto_takes_every_gpu() -> None:
     found = find_devices("auto", TwoGpus())
@@ -89,6 +93,17 @@ def test_a_machine_without_gpus_is_one_slot_with_all_cores() -> None:
     assert slot.kind == "cpu"
     assert len(slot.cores) == len(find_devices("cpu")[0].cores) >= 1
     assert reading(slot).memory_used_mb
+
+
+def test_a_mac_with_apple_silicon_has_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    (gpu,) = find_devices("auto", TwoGpus(driver=False))
+    assert (gpu.kind, gpu.key, gpu.type, find_devices("mps")) == ("mps", "mps:0", "mps", [gpu])
+    assert reading(gpu).memory_used_mb
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    with pytest.raises(NotReady, match="MPS"):
+        find_devices("mps")
 
 
 def test_slots_share_the_cores() -> None:

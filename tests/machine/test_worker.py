@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from mcp_server.machine import result
+from mcp_server.machine.recording import patiently
 from mcp_server.machine.store import Refused
-from mcp_server.machine.worker import patiently, start_worker
+from mcp_server.machine.worker import start_worker
 from mcp_server.research.experiment import Ending
 
 NOTE_PID = """

@@ -1,19 +1,21 @@
 """In which order ideas come: what a draw says of categories, weighed with what their knobs promise."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from mcp_server.research import guidance
-from mcp_server.research.evidence import Evidence
-from mcp_server.research.experiment import Run
+from mcp_server.research.evidence import Evidence, gather
+from mcp_server.research.experiment import NO_CHANGE, Experiment, Numbers, Run
 from mcp_server.research.knobs import read_knobs
 from mcp_server.research.lines import Point
 from mcp_server.research.noise import Noise
 from mcp_server.research.proposals import Scene
 from mcp_server.research.script import effective, outline
 from mcp_server.research.strategy import Rank
-from mcp_server.research.task import Task
+from mcp_server.research.suggestions import suggest
+from mcp_server.research.task import Category, Task
 
 SCRIPT = "MATRIX_LR = 0.04\nWARMDOWN = 0.5  # share of the budget\nUSE_NORM = True\n"
 KNOBS = {name: knob.value for name, knob in read_knobs(SCRIPT).items()}
@@ -47,3 +49,65 @@ def test_what_is_within_the_noise_is_no_slope() -> None:
     (found, *_) = values([BASE, FASTER], 0.6, 0.4, sigma=0.1)
     assert isinstance(found, dict)
     assert list(found) == ["WARMDOWN"]
+
+
+def waiting(number: int, z: float | None, summary: str = "LR 1 -> 2") -> Experiment:
+    numbers = None if z is None else Numbers(z, 1.0, z, 1, 4, 1.0, 3, "e1", "e1")
+    return Experiment(
+        f"e{number}", "mar8", number, "ann", "c", "b", f"idea {number}", "other", "", 0.0, "needs_confirmation",
+        diff_summary=summary, numbers=numbers,
+    )  # fmt: skip
+
+
+BASELINE, EAGER, HOPEFUL, DOUBTFUL = waiting(1, None, NO_CHANGE), waiting(2, None), waiting(3, 0.9), waiting(4, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("best", "pending", "calls", "confirmations"),
+    [
+        (False, [], [], []),
+        (False, [EAGER], [], []),  # nothing to compare it with: running it again would not help
+        (False, [EAGER, BASELINE], ["train e1"], ["e1"]),
+        (True, [EAGER], ["complete e2"], []),  # it has a result, and now there is something to compare it with
+        (True, [DOUBTFUL, EAGER, HOPEFUL], ["complete e2", "train e3", "train e4"], ["e3", "e4"]),
+    ],
+)
+def test_what_waits_is_served_when_it_can_be(
+    best: bool, pending: list[Experiment], calls: list[str], confirmations: list[str]
+) -> None:
+    kept = replace(BASELINE, status="keep", value=1.0)
+    evidence = Evidence(best=kept if best else None, pending=tuple(pending))
+    owed = guidance.owed(RUN, evidence)
+    assert [f"{each.tool} {each.arguments['experiment_id']}" for each in owed] == calls
+    assert [e.id for e in guidance.to_confirm(evidence)] == confirmations
+
+
+@pytest.mark.parametrize(("crashed", "tool"), [(False, "register"), (True, None)])
+def test_a_baseline_is_proposed_as_a_call_until_it_has_crashed(crashed: bool, tool: str | None) -> None:
+    before = [replace(BASELINE, status="crash")] if crashed else []
+    suggestion = suggest(RUN, gather(TASK, before, SCRIPT))
+    assert suggestion.suggestions[0].startswith("baseline: ")
+    found = [call for call in suggestion.calls if call.text == suggestion.suggestions[0]]
+    assert [call.tool for call in found] == ([tool] if tool else [])
+    assert all(call.arguments["commit_sha"] == RUN.base_commit for call in found)
+
+
+def test_a_combination_is_of_what_gained_most_however_far_from_the_present_best() -> None:
+    def near(number: int, category: Category, d: float, value: float) -> Experiment:
+        numbers = Numbers(d, 1.0, d, 1, 4, 1.0, 3, "e1", "e1")
+        return replace(
+            waiting(number, None), status="discard", category=category, numbers=numbers, delta=d, value=value,
+            near_miss=True, diff_summary=f"change {number}",
+        )  # fmt: skip
+
+    kept = replace(BASELINE, status="keep", value=1.0, decided=1)
+    dull = [near(number, "optimizer" if number % 2 else "attention", 0.1, 1.001) for number in range(2, 40)]
+    old = [near(40, "optimizer", 0.9, 1.5), near(41, "attention", 0.8, 1.5)]
+    evidence = replace(gather(TASK, [kept, *dull, *old], SCRIPT), discards=8, noise=Noise(prior=1.0), standing=None)
+    scene = Scene(TASK, evidence, effective(outline(SCRIPT), "cpu"))
+    first = next(iter(guidance.ideas(RUN, scene, guidance.rank(RUN, evidence))))
+    assert first.arguments == {"combine": ["e40", "e41"]}
+
+    under_way = tuple(replace(waiting(50 + n, None), status="training", category="combination") for n in range(8))
+    busy = Scene(TASK, replace(evidence, in_flight=under_way), scene.outline)  # 9 of 50 would be too many
+    assert all(p.category != "combination" for p in guidance.ideas(RUN, busy, guidance.rank(RUN, busy.evidence)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mcp_server.errors import InvalidInput, NotReady, WrongState
 from mcp_server.machine.git.command import GitFailed, WorkTree, check_installed, git
+from mcp_server.machine.git.locks import cleared, git_works_in, when_free
 from mcp_server.research.guard import FOLDER, SUBMODULE, Change
 
 MARKER = "autoresearch"
@@ -184,7 +185,7 @@ class Repository:
             WrongState: it exists elsewhere, or a branch's name is the beginning of this one's.
         """
         try:
-            self.main.git("update-ref", f"refs/heads/{branch}", commit, "")  # "": it must not exist
+            self._update_ref(f"refs/heads/{branch}", commit, "")  # "": it must not exist
         except GitFailed:
             tip = self.branch_tip(branch)
             if tip == commit:
@@ -231,7 +232,7 @@ class Repository:
     def move_branch(self, branch: str, old: str, new: str) -> bool:
         """Move a branch from commit `old` to `new`; False, and nothing moved, when it is at neither of them."""
         try:
-            self.main.git("update-ref", f"refs/heads/{branch}", new, old)
+            self._update_ref(f"refs/heads/{branch}", new, old)
         except GitFailed:
             tip = self.branch_tip(branch)
             if tip == old:
@@ -249,13 +250,51 @@ class Repository:
         line = self.main.git("for-each-ref", f"--format=%(refname) %({field})", name).rstrip("\n")
         return line.removeprefix(f"{name} ") if line.startswith(f"{name} ") else ""
 
-    def keep_ref(self, tag: str, experiment_id: str, commit: str) -> None:
-        """Keep an experiment's commit reachable for ever, under `refs/autoresearch/<tag>/<id>`."""
-        self.main.git("update-ref", f"refs/autoresearch/{tag}/{experiment_id}", commit)
+    def keep_ref(self, tag: str, experiment_id: str, commit: str, new: bool = False) -> bool:
+        """Keep an experiment's commit reachable for ever, under `refs/autoresearch/<tag>/<id>`.
+
+        Args:
+            new: whether the id has no commit yet; if it has, the answer is False and nothing changes.
+        """
+        name = f"refs/autoresearch/{tag}/{experiment_id}"
+        try:
+            self._update_ref(name, commit, *([""] if new else []))
+        except GitFailed:
+            if not new or not self.main.git("for-each-ref", name):
+                raise
+            return False
+        return True
+
+    def _update_ref(self, *words: str) -> None:
+        """Run `git update-ref` on refs of ours, whatever locks a killed git left on them."""
+
+        def ours(lock: Path) -> bool:
+            name = lock.as_posix().removeprefix(f"{self.common_dir.as_posix()}/")
+            return name.startswith(("refs/autoresearch/", "refs/heads/autoresearch/"))
+
+        name = next(word for word in words if word.startswith("refs/"))
+        cleared(self.common_dir / f"{name}.lock", self._in_use)
+        when_free(lambda: self.main.git("update-ref", *words), 0.0, ours, self._in_use)
+
+    def _in_use(self) -> bool:
+        return git_works_in(self.root)
+
+    def experiment_at(self, tag: str, commit: str) -> str:
+        """The id of the experiment of a tag that was registered as this very commit; empty where there is none."""
+        said = self.main.git("log", "-1", "--format=%(trailers:key=Experiment,valueonly)", commit).split()
+        name = f"refs/autoresearch/{tag}/{said[0]}" if said else ""
+        listed = self.main.git("for-each-ref", "--format=%(objectname) %(refname)", name) if name else ""
+        return said[0] if listed.strip() == f"{commit} {name}" else ""
+
+    def last_number(self, tag: str) -> int:
+        """The highest number of an experiment of a tag that has a ref. Slow: it looks at them all."""
+        names = self.main.git("for-each-ref", "--format=%(refname)", f"refs/autoresearch/{tag}/").split()
+        numbers = [name.rpartition("-")[2] for name in names]
+        return max((int(number) for number in numbers if number.isdigit()), default=0)
 
     def drop_ref(self, tag: str, experiment_id: str) -> None:
         """Undo `keep_ref`; nothing happens when it is not there."""
-        self.main.git("update-ref", "-d", f"refs/autoresearch/{tag}/{experiment_id}")
+        self._update_ref("-d", f"refs/autoresearch/{tag}/{experiment_id}")
 
     # The user's work tree
 

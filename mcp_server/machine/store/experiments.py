@@ -1,15 +1,15 @@
 """Experiments: registering them, judging them, and the chain of keeps that the branch shows."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import aiosqlite
 
 from mcp_server.errors import UnknownId, WrongState
-from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.connection import Database, Row, fetch
 from mcp_server.machine.store.lineage import MOVED_FROM
 from mcp_server.machine.store.memory import remember
-from mcp_server.machine.store.rows import columns_of, dump, experiment_of
+from mcp_server.machine.store.rows import columns_of, experiment_of
 from mcp_server.machine.store.trials import crash_body
 from mcp_server.machine.store.verdicts import LATEST_KEEP
 from mcp_server.research.experiment import Experiment, KnobValue
@@ -21,13 +21,15 @@ class Count:
     """What a run has.
 
     Attributes:
-        settled: kept experiments, and those without a change that did not crash.
+        settled: kept experiments, and those without a change that have no verdict yet.
+        same: the newest experiment that made the same change on the same base, if there is one.
 
-    Experiments of an imported table count in neither.
+    Experiments of an imported table count in none of them.
     """
 
     total: int
     settled: int
+    same: Experiment | None = None
 
 
 NOTHING = Fingerprint("", (), ())
@@ -70,41 +72,13 @@ class Experiments:
             if admit is not None:
                 row = await fetch(connection, _COUNT, [experiment.tag])
                 assert row is not None
-                admit(Count(row["total"], row["settled"] or 0))
+                same = await fetch(connection, _SAME, [experiment.tag, change.digest, experiment.base_commit])
+                admit(Count(row["total"], row["settled"] or 0, experiment_of(same) if same else None))
             parent = experiment.parent_id
             left = await fetch(connection, MOVED_FROM, [experiment.tag, experiment.base_commit])
             if left is not None and left["experiment_id"] == parent:  # it moved after its commit was taken as a base
                 parent = left["parent_id"]
-            row = await fetch(
-                connection,
-                """
-                INSERT INTO experiments (
-                    id, tag, number, agent, commit_sha, base_commit, hypothesis, category, request, registered_at,
-                    status, parent_id, description, source, diff_summary, lines_added, lines_removed, changes
-                ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'registered', ?, ?, ?, ?, ?, ?, ?)
-                RETURNING *
-                """,
-                [
-                    experiment.id,
-                    experiment.tag,
-                    experiment.number,
-                    experiment.agent,
-                    experiment.commit,
-                    experiment.base_commit,
-                    experiment.hypothesis,
-                    experiment.category,
-                    experiment.request,
-                    experiment.registered_at,
-                    parent,
-                    experiment.description,
-                    experiment.source,
-                    experiment.diff_summary,
-                    experiment.lines_added,
-                    experiment.lines_removed,
-                    dump(experiment.changes),
-                ],
-            )
-            assert row is not None
+            row = await _insert(connection, replace(experiment, parent_id=parent))
             await remember(connection, experiment.tag, experiment.number, change, knobs)
             return experiment_of(row)
 
@@ -124,11 +98,7 @@ class Experiments:
                     "Import the table under a new tag",
                 )
             for each in imported:
-                columns = columns_of(each.experiment)
-                await connection.execute(
-                    f"INSERT INTO experiments ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608 - names of fields
-                    list(columns.values()),
-                )
+                await _insert(connection, each.experiment)
                 await remember(connection, tag, each.experiment.number, each.change, each.knobs)
 
         await self._database.transaction(body)
@@ -169,6 +139,11 @@ class Experiments:
             return owner.id
         row = await self._database.one(MOVED_FROM, [tag, commit])
         return row["parent_id"] if row else None
+
+    async def moves(self, experiment_id: str) -> int:
+        """How often an experiment was put on another base."""
+        row = await self._database.one("SELECT count(*) AS moves FROM moves WHERE experiment_id = ?", [experiment_id])
+        return int(row["moves"]) if row else 0
 
     async def get(self, experiment_id: str) -> Experiment:
         """The experiment with this id; raises UnknownId."""
@@ -237,8 +212,22 @@ class Experiments:
         await self._database.transaction(body)
 
 
+async def _insert(connection: aiosqlite.Connection, experiment: Experiment) -> Row:
+    columns = columns_of(experiment)
+    names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+    query = f"INSERT INTO experiments ({names}) VALUES ({marks}) RETURNING *"  # noqa: S608 - names of fields
+    row = await fetch(connection, query, list(columns.values()))
+    assert row is not None
+    return row
+
+
 _COUNT = """
-    SELECT count(*) AS total, sum(status = 'keep' OR (commit_sha = base_commit AND status <> 'crash')) AS settled
+    SELECT count(*) AS total, sum(status = 'keep' OR (commit_sha = base_commit AND decided IS NULL)) AS settled
     FROM experiments WHERE tag = ? AND (decided > 0 OR decided IS NULL)
+"""
+_SAME = """
+    SELECT * FROM experiments WHERE tag = ?1 AND base_commit = ?3 AND number IN (
+        SELECT number FROM fingerprints WHERE tag = ?1 AND digest = ?2
+    ) ORDER BY number DESC LIMIT 1
 """
 _OPEN_REQUEST = "SELECT * FROM experiments WHERE tag = ? AND request = ? AND decided IS NULL"

@@ -96,6 +96,30 @@ class History:
             "WHERE tag = ? AND status = 'keep' AND decided > ? ORDER BY decided DESC LIMIT ?", [tag, after, limit]
         )
 
+    async def latest_keeps(self, tag: str, limit: int) -> Sequence[Experiment]:
+        """The keeps that were started last, newest first."""
+        return await self._experiments(
+            "WHERE tag = ? AND status = 'keep' AND decided > 0 ORDER BY number DESC LIMIT ?", [tag, limit]
+        )
+
+    async def tallies(self, tag: str) -> Mapping[tuple[Category, Status], int]:
+        """How many experiments of each category have each status, where there are any."""
+        rows = await self._database.all(
+            "SELECT category, status, count(*) AS total FROM experiments WHERE tag = ? GROUP BY category, status", [tag]
+        )
+        return {(row["category"], row["status"]): row["total"] for row in rows}
+
+    async def reported_seconds(self, tag: str) -> float:
+        """The sum of the metric `training_seconds`, as the trainings themselves told it."""
+        row = await self._database.one(
+            """
+            SELECT sum(json_extract(metrics, '$.training_seconds')) AS seconds FROM experiments
+            WHERE tag = ? AND status IN ('keep', 'discard')
+            """,
+            [tag],
+        )
+        return float(row["seconds"] or 0.0) if row else 0.0
+
     async def baseline(self, tag: str) -> Experiment | None:
         """The first keep of a run."""
         rows = await self._experiments(
@@ -129,9 +153,12 @@ class History:
         return int(row["discards"]) if row else 0
 
     async def pending(self, tag: str, limit: int) -> Sequence[Experiment]:
-        """Experiments that need confirmation, the oldest first."""
+        """Experiments that need confirmation: a baseline first, then what was not compared yet, then by z."""
         return await self._experiments(
-            "WHERE tag = ? AND status = 'needs_confirmation' ORDER BY number LIMIT ?", [tag, limit]
+            "WHERE tag = ? AND status = 'needs_confirmation'"
+            " ORDER BY commit_sha = base_commit DESC, numbers IS NULL DESC, json_extract(numbers, '$.z') DESC, number"
+            " LIMIT ?",
+            [tag, limit],
         )
 
     async def noise(self, tag: str) -> tuple[float, int]:
@@ -154,6 +181,23 @@ class History:
             "WHERE tag = ? AND near_miss ORDER BY abs(value - ?), number LIMIT ?", [tag, best, limit]
         )
 
+    async def promising(self, tag: str, limit: int) -> Sequence[Experiment]:
+        """Near misses by what they seemed to gain on what they were made from."""
+        return await self._experiments(
+            "WHERE tag = ? AND near_miss AND delta IS NOT NULL ORDER BY delta DESC, number LIMIT ?", [tag, limit]
+        )
+
+    async def nearest_misses(self, tag: str, limit: int) -> Sequence[Experiment]:
+        """Near misses by how little they lacked when they were judged."""
+        return await self._experiments("WHERE tag = ? AND near_miss ORDER BY abs(delta), number LIMIT ?", [tag, limit])
+
+    async def near_miss_categories(self, tag: str) -> Sequence[Category]:
+        """The categories that have a near miss."""
+        rows = await self._database.all(
+            "SELECT DISTINCT category FROM experiments WHERE tag = ? AND near_miss ORDER BY category", [tag]
+        )
+        return [row["category"] for row in rows]
+
     async def near_miss_total(self, tag: str) -> int:
         """How many near misses a run has."""
         row = await self._database.one("SELECT count(*) AS total FROM experiments WHERE tag = ? AND near_miss", [tag])
@@ -164,23 +208,26 @@ class History:
         return await self._experiments("WHERE tag = ? AND lesson <> '' ORDER BY decided DESC LIMIT ?", [tag, limit])
 
     async def consecutive_crashes(self, tag: str) -> int:
-        """How many of the latest verdicts are crashes, before any other verdict."""
+        """How many of the latest verdicts are crashes, before any other; that something is promising is one here."""
         row = await self._database.one(
             """
             SELECT count(*) AS crashes FROM experiments
-            WHERE tag = ?1 AND decided > COALESCE((
-                SELECT max(decided) FROM experiments WHERE tag = ?1 AND decided > 0 AND status <> 'crash'
-            ), 0)
+            WHERE tag = ?1 AND decided > max(
+                COALESCE((
+                    SELECT max(decided) FROM experiments WHERE tag = ?1 AND decided > 0 AND status <> 'crash'
+                ), 0),
+                COALESCE((SELECT max(promising_after) FROM experiments WHERE tag = ?1), 0)
+            )
             """,
             [tag],
         )
         return int(row["crashes"]) if row else 0
 
     async def training_seconds(self, tag: str) -> float:
-        """Wall seconds that the trials of a run took on their devices."""
+        """Wall seconds that the trials of a run took on their devices; none where the clock was set back meanwhile."""
         row = await self._database.one(
             """
-            SELECT COALESCE(sum(ended_at - started_at), 0) AS seconds
+            SELECT COALESCE(sum(max(0, ended_at - started_at)), 0) AS seconds
             FROM trials JOIN experiments ON experiments.id = trials.experiment_id
             WHERE experiments.tag = ? AND started_at IS NOT NULL AND ended_at IS NOT NULL
             """,

@@ -42,6 +42,7 @@ def run_of(row: Row) -> Run:
         manual_reason=row["manual_reason"],
         manual_ratio=row["manual_ratio"],
         manual_temperature=row["manual_temperature"],
+        manual_at=row["manual_at"],
     )
 
 
@@ -51,7 +52,7 @@ def experiment_of(row: Row) -> Experiment:
     values["commit"] = values.pop("commit_sha")
     values["changes"] = {name: tuples(pair) for name, pair in json.loads(values["changes"]).items()}
     values["metrics"] = json.loads(values["metrics"])
-    values["near_miss"] = bool(values["near_miss"])
+    values["near_miss"], values["sandboxed"] = bool(values["near_miss"]), bool(values["sandboxed"])
     values["numbers"] = Numbers(**json.loads(values["numbers"])) if values["numbers"] else None
     return Experiment(**values)
 
@@ -70,5 +71,5 @@ def trial_of(row: Row) -> Trial:
     values = dict(row)
     values["commit"] = values.pop("commit_sha")
     values["metrics"] = json.loads(values["metrics"])
-    values["stop_requested"] = bool(values["stop_requested"])
+    values["stop_requested"], values["sandboxed"] = bool(values["stop_requested"]), bool(values["sandboxed"])
     return Trial(**values)

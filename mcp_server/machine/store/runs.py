@@ -83,21 +83,24 @@ class Runs:
 
         async def body(connection: aiosqlite.Connection) -> None:
             await connection.execute(
-                "UPDATE runs SET manual_mode = ?, manual_reason = ?, manual_ratio = ?, manual_temperature = ?"
-                " WHERE tag = ?",
-                [mode, reason, explore_ratio, temperature, tag],
+                "UPDATE runs SET manual_mode = ?, manual_reason = ?, manual_ratio = ?, manual_temperature = ?,"
+                " manual_at = ? WHERE tag = ?",
+                [mode, reason, explore_ratio, temperature, time.time(), tag],
             )
 
         await self._database.transaction(body)
 
-    async def take_number(self, tag: str, count: int = 1) -> int:
-        """The next experiment number of a run, or the first of `count`; a number taken is never given again."""
+    async def take_number(self, tag: str, after: int = 0, count: int = 1) -> int:
+        """The next experiment number of a run, above `after`, or the first of `count`; one taken is never given again,
+        used or not.
+        """
 
         async def body(connection: aiosqlite.Connection) -> int:
             row = await fetch(
                 connection,
-                "UPDATE runs SET next_number = next_number + ?1 WHERE tag = ?2 RETURNING next_number - ?1 AS number",
-                [count, tag],
+                "UPDATE runs SET next_number = max(next_number, ?1) + ?2 WHERE tag = ?3"
+                " RETURNING next_number - ?2 AS number",
+                [after + 1, count, tag],
             )
             assert row is not None
             return int(row["number"])

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import aiosqlite
 
 from mcp_server.errors import NotReady
-from mcp_server.research.experiment import STATUSES, TRANSITIONS, TRIAL_STATUSES
+from mcp_server.research.experiment import STATUSES, TRANSITIONS, TRIAL_STATUSES, VERIFICATIONS
 from mcp_server.research.task import CATEGORIES
 
 
@@ -31,6 +31,7 @@ RUNS = (
         manual_reason TEXT NOT NULL DEFAULT '',
         manual_ratio REAL,
         manual_temperature REAL,
+        manual_at REAL,
         next_number INTEGER NOT NULL DEFAULT 1,
         listed INTEGER NOT NULL DEFAULT 0
     ) STRICT
@@ -84,6 +85,9 @@ EXPERIMENTS = (
         runs INTEGER NOT NULL DEFAULT 0,
         squares REAL NOT NULL DEFAULT 0,
         dof INTEGER NOT NULL DEFAULT 0,
+        promising_after INTEGER,
+        verification TEXT NOT NULL DEFAULT 'reported' CHECK (verification IN ({_quoted(VERIFICATIONS)})),
+        sandboxed INTEGER NOT NULL DEFAULT 0,
         UNIQUE (tag, number)
     ) STRICT
     """,
@@ -96,6 +100,7 @@ EXPERIMENTS = (
     "CREATE INDEX near_misses ON experiments (tag, delta) WHERE near_miss",
     "CREATE INDEX replicated ON experiments (tag, squares, dof) WHERE dof > 0",
     "CREATE INDEX experiments_by_commit ON experiments (tag, commit_sha)",
+    "CREATE INDEX promising ON experiments (tag, promising_after)",
     "CREATE INDEX children ON experiments (parent_id, base_commit)",
     "CREATE INDEX lessons ON experiments (tag, decided) WHERE lesson <> ''",
     f"""
@@ -133,7 +138,6 @@ TRIALS = (
         status TEXT NOT NULL CHECK (status IN ({_quoted(TRIAL_STATUSES)})),
         came_from TEXT NOT NULL,
         commit_sha TEXT NOT NULL,
-        base_id TEXT REFERENCES experiments (id),
         queued_at REAL NOT NULL,
         device TEXT,
         worker_pid INTEGER,
@@ -143,6 +147,10 @@ TRIALS = (
         metrics TEXT NOT NULL DEFAULT '{{}}',
         error TEXT NOT NULL DEFAULT '',
         stop_requested INTEGER NOT NULL DEFAULT 0,
+        verification TEXT NOT NULL DEFAULT 'reported' CHECK (verification IN ({_quoted(VERIFICATIONS)})),
+        sandboxed INTEGER NOT NULL DEFAULT 0,
+        wall_seconds REAL NOT NULL DEFAULT 0,
+        cpu_seconds REAL NOT NULL DEFAULT 0,
         UNIQUE (experiment_id, attempt)
     ) STRICT
     """,
@@ -155,8 +163,17 @@ TRIALS = (
     WHEN OLD.status NOT IN ('queued', 'training')
     BEGIN SELECT RAISE(ABORT, 'an ended trial is immutable'); END
     """,
+    """
+    CREATE TABLE turns (
+        tag TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        taken INTEGER NOT NULL,
+        PRIMARY KEY (tag, agent)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX turns_in_order ON turns (taken)",
 )
-"""Trials, of which an ended one never changes."""
+"""Trials, of which an ended one never changes, and when each agent last had a turn on a device."""
 
 
 FINGERPRINTS = (
@@ -189,6 +206,8 @@ FLEET = (
     """
     CREATE TABLE fleet (
         gpu_id TEXT PRIMARY KEY,
+        host TEXT NOT NULL,
+        name TEXT NOT NULL,
         gpu_index INTEGER NOT NULL,
         gpu_name TEXT NOT NULL,
         vram_mb REAL NOT NULL,
@@ -196,9 +215,11 @@ FLEET = (
         seen_at REAL NOT NULL,
         experiment_id TEXT REFERENCES experiments (id),
         lent_at REAL,
-        lent_until REAL
+        lent_until REAL,
+        UNIQUE (host, name)
     ) STRICT
     """,
+    "CREATE INDEX loans ON fleet (experiment_id)",
 )
 """Devices of outside agents, and what they are lent to."""
 

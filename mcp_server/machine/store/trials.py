@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import zip_longest
 
 import aiosqlite
 
@@ -17,6 +18,13 @@ NEXT_DECISION = """(
 )"""
 """The number of the next verdict in an experiment's run, as an SQL expression; one once listed is not given again."""
 
+OUTPUTS_KEPT = 20
+"""The outputs of so many experiments of a run stay, the latest, beside those of its best."""
+
+
+class Changed(WrongState):
+    """An experiment is not, or not any more, what the caller took it for."""
+
 
 class Trials:
     """Queries about trials. Every write is guarded by the status that it expects to find."""
@@ -24,15 +32,16 @@ class Trials:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def enqueue(
-        self, experiment_id: str, seed: int | None, device_type: str, base_id: str | None = None
-    ) -> Trial:
-        """Queue a trial of an experiment, or return the live one; raises WrongState if it may not be trained.
+    async def enqueue(self, experiment_id: str, seed: int | None, device_type: str, commit: str | None = None) -> Trial:
+        """Queue a trial of an experiment, or return the live one.
 
         Args:
             seed: the seed of the trial; None takes the first from 42 on that the experiment had not, except that a
                 trial after one that was stopped or lost has the seed of that one.
-            base_id: see Trial.
+            commit: what the experiment is expected to be at; None: whatever it is at.
+
+        Raises:
+            Changed: it may not be trained in the state that it is in now, or is at another commit.
         """
 
         async def body(connection: aiosqlite.Connection) -> Trial:
@@ -50,8 +59,8 @@ class Trials:
                 " AND (status IN ('registered', 'needs_confirmation', 'keep') OR (status = 'trained' AND ?))",
                 [experiment_id, again],
             )
-            if found is None:
-                raise WrongState(f"Experiment {experiment_id} cannot be trained now", "Call history to see its status")
+            if found is None or commit not in (None, found["commit_sha"]):
+                raise Changed(f"Experiment {experiment_id} cannot be trained now", "Call history to see its status")
             chosen = seed
             if chosen is None:
                 chosen = last.seed if last and again else fresh_seed({trial.seed for trial in earlier})
@@ -64,7 +73,6 @@ class Trials:
                 status="queued",
                 queued_at=time.time(),
                 commit=found["commit_sha"],
-                base_id=base_id,
                 came_from=found["status"],
             )
             return await _insert(connection, trial)
@@ -72,21 +80,36 @@ class Trials:
         return await self._database.transaction(body)
 
     async def claim(self, device: str, device_type: str, worker_pid: int) -> Trial | None:
-        """Move the oldest queued trial of a device type to `training` on this device, if there is one."""
+        """Move the next queued trial of a device type to `training` on this device, if there is one.
+
+        Agents take turns: next is the one who had none for longest, and of its trials the one asked for first.
+        """
 
         async def body(connection: aiosqlite.Connection) -> Trial | None:
             row = await fetch(
                 connection,
                 """
-                UPDATE trials SET status = 'training', device = ?, worker_pid = ?, started_at = ?
-                WHERE id = (SELECT id FROM trials WHERE status = 'queued' AND device_type = ?
-                            ORDER BY queued_at, rowid LIMIT 1)
+                UPDATE trials SET status = 'training', device = ?1, worker_pid = ?2, started_at = ?3
+                WHERE id = (
+                    SELECT trials.id FROM trials JOIN experiments ON experiments.id = experiment_id
+                    LEFT JOIN turns ON turns.tag = experiments.tag AND turns.agent = experiments.agent
+                    WHERE trials.status = 'queued' AND device_type = ?4
+                    ORDER BY COALESCE(turns.taken, 0), queued_at, trials.rowid LIMIT 1
+                )
                 RETURNING *
                 """,
                 [device, worker_pid, time.time(), device_type],
             )
             if row is None:
                 return None
+            await connection.execute(
+                """
+                INSERT INTO turns (tag, agent, taken)
+                SELECT tag, agent, (SELECT COALESCE(max(taken), 0) + 1 FROM turns) FROM experiments WHERE id = ?
+                ON CONFLICT (tag, agent) DO UPDATE SET taken = excluded.taken
+                """,
+                [row["experiment_id"]],
+            )
             await _move(connection, row["experiment_id"], "training")
             return trial_of(row)
 
@@ -102,14 +125,27 @@ class Trials:
             row = await fetch(
                 connection,
                 """
-                UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?
+                UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?, verification = ?,
+                    sandboxed = ?, wall_seconds = ?, cpu_seconds = ?
                 WHERE id = ? AND status = 'training' RETURNING *
                 """,
-                [ending.status, ending.ended_at, ending.exit_code, dump(ending.metrics), ending.error, trial_id],
+                [
+                    ending.status,
+                    ending.ended_at,
+                    ending.exit_code,
+                    dump(ending.metrics),
+                    ending.error,
+                    ending.verification,
+                    ending.sandboxed,
+                    ending.wall_seconds,
+                    ending.cpu_seconds,
+                    trial_id,
+                ],
             )
             if row is None:
                 return False
             await _move(connection, row["experiment_id"], "trained")
+            await _give_back(connection, trial_of(row))
             if crashed:
                 await crash_body(connection, row["experiment_id"], ending.error, ending.metrics)
             return True
@@ -142,6 +178,7 @@ class Trials:
             )
             assert lost is not None
             if row["status"] == "stopped" or lost["times"] > MAX_LOST:
+                await _give_back(connection, trial_of(row))
                 return False
             lost_one = trial_of(row)
             attempt = lost_one.attempt + 1
@@ -199,17 +236,55 @@ class Trials:
         )
         return int(row["waiting"]) if row else 0
 
+    async def any_live(self) -> bool:
+        """Whether any trial is queued or in training."""
+        row = await self._database.one("SELECT 1 FROM trials WHERE status IN ('queued', 'training') LIMIT 1")
+        return row is not None
+
     async def position(self, trial: Trial) -> int:
-        """How many queued trials of its type come before a queued trial, plus one."""
-        row = await self._database.one(
+        """The place of a queued trial among those of its type, from 1, as agents take turns; 0 if it is not queued."""
+        rows = await self._database.all(
             """
-            SELECT count(*) AS position FROM trials
-            WHERE status = 'queued' AND device_type = ?
-              AND (queued_at, rowid) <= (SELECT queued_at, rowid FROM trials WHERE id = ?)
+            SELECT trials.id, experiments.tag, experiments.agent, COALESCE(turns.taken, 0) AS taken
+            FROM trials JOIN experiments ON experiments.id = experiment_id
+            LEFT JOIN turns ON turns.tag = experiments.tag AND turns.agent = experiments.agent
+            WHERE trials.status = 'queued' AND device_type = ?
+            ORDER BY taken, queued_at, trials.rowid
             """,
-            [trial.device_type, trial.id],
+            [trial.device_type],
         )
-        return int(row["position"]) if row else 0
+        lines: dict[tuple[str, str], list[str]] = {}  # each agent's trials, the agents in the order of their turns
+        for row in rows:
+            lines.setdefault((row["tag"], row["agent"]), []).append(row["id"])
+        place = 0
+        for turn in zip_longest(*lines.values()):
+            for each in turn:
+                place += each is not None
+                if each == trial.id:
+                    return place
+        return 0
+
+    async def outdated(self, tag: str) -> list[str]:
+        """Trials of a run whose output need not stay: ended ones of experiments that are neither its best nor among its
+        last `OUTPUTS_KEPT`. Only those that left these ranks lately are named: call it after every trial.
+        """
+        rows = await self._database.all(
+            """
+            WITH best AS (SELECT id FROM experiments WHERE tag = ?1 AND status = 'keep' ORDER BY decided DESC LIMIT 1),
+                recent AS (SELECT id FROM experiments WHERE tag = ?1 ORDER BY number DESC LIMIT ?2),
+                left_ranks AS (
+                    SELECT id FROM (SELECT id FROM experiments WHERE tag = ?1 ORDER BY number DESC LIMIT ?2 OFFSET ?2)
+                    UNION SELECT id FROM (
+                        SELECT id FROM experiments WHERE tag = ?1 AND status = 'keep' ORDER BY decided DESC LIMIT ?2
+                    )
+                )
+            SELECT trials.id FROM left_ranks JOIN trials ON trials.experiment_id = left_ranks.id
+            WHERE left_ranks.id NOT IN (SELECT id FROM best UNION SELECT id FROM recent)
+                AND trials.status NOT IN ('queued', 'training')
+            """,
+            [tag, OUTPUTS_KEPT],
+        )
+        return [row["id"] for row in rows]
 
     async def latest(self, experiment_id: str) -> Trial | None:
         """The newest trial of an experiment, if it has any."""
@@ -232,8 +307,8 @@ async def _insert(connection: aiosqlite.Connection, trial: Trial) -> Trial:
         connection,
         """
         INSERT INTO trials (
-            id, experiment_id, attempt, seed, device_type, status, came_from, queued_at, commit_sha, base_id
-        ) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?) RETURNING *
+            id, experiment_id, attempt, seed, device_type, status, came_from, queued_at, commit_sha
+        ) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?) RETURNING *
         """,
         [
             trial.id,
@@ -244,7 +319,6 @@ async def _insert(connection: aiosqlite.Connection, trial: Trial) -> Trial:
             trial.came_from,
             trial.queued_at,
             trial.commit,
-            trial.base_id,
         ],
     )
     assert row is not None
@@ -262,13 +336,20 @@ async def _move(connection: aiosqlite.Connection, experiment_id: str, status: st
     )
 
 
+async def _give_back(connection: aiosqlite.Connection, trial: Trial) -> None:
+    """Let an experiment wait for its confirmation as before, where that was stopped or lost: its verdict stands."""
+    if trial.came_from == "needs_confirmation" and trial.status in ("stopped", "lost"):
+        await _move(connection, trial.experiment_id, "needs_confirmation")
+
+
 async def crash_body(
     connection: aiosqlite.Connection, experiment_id: str, reason: str, metrics: Mapping[str, float | int | str]
 ) -> None:
     """Give an experiment the verdict `crash`, unless it is kept and was only measured again."""
     await connection.execute(
         f"""
-        UPDATE experiments SET status = 'crash', reason = ?, metrics = ?, decided = {NEXT_DECISION}, decided_at = ?
+        UPDATE experiments SET status = 'crash', reason = ?, metrics = ?, decided = {NEXT_DECISION}, decided_at = ?,
+            value = NULL, delta = NULL
         WHERE id = ? AND status <> 'keep'
         """,  # noqa: S608 - the expression is a constant
         [reason, dump(metrics), time.time(), experiment_id],

@@ -1,8 +1,8 @@
 """Verdicts: judging an experiment against the best of that very moment, and taking in what was measured again."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 import aiosqlite
 
@@ -13,12 +13,23 @@ from mcp_server.machine.store.memory import remember
 from mcp_server.machine.store.rows import dump, experiment_of, trial_of
 from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
 from mcp_server.research.case import Case, Record
-from mcp_server.research.experiment import FINISHED, Experiment, KnobValue, Numbers, Origin, Scalar, Status
+from mcp_server.research.experiment import (
+    FINISHED,
+    Experiment,
+    KnobValue,
+    Numbers,
+    Origin,
+    Scalar,
+    Status,
+    Verification,
+)
 from mcp_server.research.memory import Fingerprint
 
 _MEASURED_KEEPS = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND decided > 0"
 LATEST_KEEP = f"{_MEASURED_KEEPS} ORDER BY decided DESC LIMIT 1"
 FIRST_KEEP = f"{_MEASURED_KEEPS} ORDER BY decided LIMIT 1"
+REOPENED = "The best was measured again, and against its new mean this counts"
+"""How the reason begins that a near miss gets which is to be confirmed after all."""
 LOOKED_BACK = 50
 """So many near misses, the latest, are looked at again when the best was measured again."""
 
@@ -39,6 +50,8 @@ class Decision:
     runs: int = 1
     squares: float = 0.0
     dof: int = 0
+    verification: Verification = "reported"
+    sandboxed: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,14 +59,14 @@ class Restatement:
     """What is said of the best after it was measured again.
 
     Attributes:
-        reopened: near misses that are to be confirmed after all.
+        reopened: near misses that are to be confirmed after all, with the numbers by which they count now.
     """
 
     value: float
     runs: int
     squares: float
     dof: int
-    reopened: Collection[str] = ()
+    reopened: Mapping[str, Numbers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,14 +131,14 @@ class Verdicts:
                     "UPDATE experiments SET value = ?, runs = ?, squares = ?, dof = ? WHERE id = ?",
                     [said.value, said.runs, said.squares, said.dof, experiment_id],
                 )
-                for reopened in said.reopened:
+                for reopened, numbers in said.reopened.items():
+                    reason = f"{REOPENED}: z is {numbers.z:.2f} now."
                     await connection.execute(
                         """
                         UPDATE experiments SET status = 'needs_confirmation', near_miss = 0, decided = NULL,
-                            decided_at = NULL, reason = 'The best was measured again, against which this now counts.'
-                        WHERE id = ?
+                            decided_at = NULL, reason = ?, numbers = ?, delta = ? WHERE id = ?
                         """,
-                        [reopened],
+                        [reason, dump(asdict(numbers)), numbers.d, reopened],
                     )
             return (await _record(connection, experiment_id)).experiment
 
@@ -196,13 +209,14 @@ async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
     )
     first_keep = first["id"] if first else ""
     made_from = await sources(connection, subject.experiment)
-    trials = tuple(replace(trial, base_id=made_from.get(trial.commit, trial.base_id)) for trial in subject.trials)
+    trials = tuple(replace(trial, base_id=made_from.get(trial.commit)) for trial in subject.trials)
     subject = replace(subject, trials=trials)
     names = {trial.base_id or first_keep for trial in subject.trials} - {""}
+    baseline = await _record(connection, first_keep) if first_keep else None
     bases = {name: await _record(connection, name) for name in sorted(names)}
     incumbent = await _record(connection, last["id"]) if last else None
     assert sums is not None
-    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0)
+    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0, baseline)
 
 
 async def _record(connection: aiosqlite.Connection, experiment_id: str) -> Record:
@@ -224,7 +238,8 @@ async def _write(connection: aiosqlite.Connection, case: Case, decision: Decisio
     await connection.execute(
         """
         UPDATE experiments SET status = ?, reason = ?, value = ?, delta = ?, best_before = ?, near_miss = ?,
-            metrics = ?, origin = ?, numbers = ?, accepted_loss = ?, runs = ?, squares = ?, dof = ?
+            metrics = ?, origin = ?, numbers = ?, accepted_loss = ?, runs = ?, squares = ?, dof = ?,
+            verification = ?, sandboxed = ?
         WHERE id = ?
         """,
         [
@@ -241,9 +256,16 @@ async def _write(connection: aiosqlite.Connection, case: Case, decision: Decisio
             decision.runs,
             decision.squares,
             decision.dof,
+            decision.verification,
+            decision.sandboxed,
             experiment_id,
         ],
     )
+    if decision.status == "needs_confirmation" and decision.value is not None:
+        await connection.execute(
+            f"UPDATE experiments SET promising_after = {NEXT_DECISION} - 1 WHERE id = ?",  # noqa: S608 - a constant
+            [experiment_id],
+        )
     if decision.status in FINISHED:
         await connection.execute(
             f"UPDATE experiments SET decided = {NEXT_DECISION}, decided_at = ? WHERE id = ?",  # noqa: S608 - a constant

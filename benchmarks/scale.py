@@ -1,0 +1,390 @@
+"""How a server, its queue and its devices bear many agents: a real server over HTTP, real workers, simulated devices.
+
+    python benchmarks/scale.py [--devices 8] [--agents 16] [--experiments 400] [--seconds 0.2 2] [--executor local]
+    python benchmarks/scale.py --devices 8 --agents 16 --experiments 160 --seconds 5 --limit 0.02
+
+Each agent keeps so many experiments queued that no device waits for an agent; a training sleeps. Prints a table: the
+share of device time in which a trial waited and none had the device, how evenly the agents were served, verdicts per
+second, with trainings and without, the growth of the store, and the memory of the server. Exits 1 when the idle share
+is above --limit.
+"""
+
+import argparse
+import asyncio
+import itertools
+import math
+import os
+import random
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+
+SCRIPT = """\
+import time
+
+began = time.time()
+DURATION = 0.0
+NUMBER = 0
+time.sleep(DURATION)
+print(f"loss: {1 + (NUMBER * 7919 % 1000) / 1000}")
+print(f"script_seconds: {time.time() - began:.6f}")
+"""
+MEGABYTE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to simulate.
+
+    Attributes:
+        seconds: the shortest and the longest training.
+        executor: which executor the server uses; `options` are further words of its command line.
+    """
+
+    devices: int
+    agents: int
+    experiments: int
+    seconds: tuple[float, float]
+    executor: str = "local"
+    options: tuple[str, ...] = ()
+    seed: int = 1
+
+    @property
+    def ahead(self) -> int:
+        """Experiments that an agent keeps in flight: together twice as many as there are devices, and two at least."""
+        return max(2, math.ceil(2 * self.devices / self.agents))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as the store remembers it. Times are seconds since the epoch."""
+
+    device: str
+    agent: str
+    queued_at: float
+    started_at: float
+    ended_at: float
+    script_seconds: float
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How devices were used, from when each had had work until the last trial was taken.
+
+    Attributes:
+        idle: while a trial waited, the share of the devices' time in which no trial had them.
+        unused: the same at any time: here agents that queue too little count as well.
+        script: share in which the training script itself ran; the rest went into checkouts, starts and ends.
+        fairness: Jain's index of the trials that agents had: 1 where all had equally many, 1/agents where one had all.
+        longest_wait: of a trial in the queue, in units of the mean wait.
+    """
+
+    idle: float
+    unused: float
+    script: float
+    fairness: float
+    longest_wait: float
+
+
+@dataclass
+class Figures:
+    """What came of a plan; sizes in bytes."""
+
+    plan: Plan
+    usage: Usage
+    verdicts_per_second: float
+    plain_verdicts_per_second: float
+    store_per_experiment: float
+    files_per_experiment: float
+    memory: list[int] = field(default_factory=list)
+
+    def row(self) -> list[str]:
+        """The figures as a row of the table."""
+        usage, (low, high) = self.usage, self.plan.seconds
+        return [
+            self.plan.executor,
+            str(self.plan.devices),
+            str(self.plan.agents),
+            str(self.plan.experiments),
+            f"{low:g}" if low == high else f"{low:g} to {high:g}",
+            f"{usage.idle:.2%}",
+            f"{usage.unused:.2%}",
+            f"{usage.script:.1%}",
+            f"{usage.fairness:.3f}",
+            f"{usage.longest_wait:.1f}",
+            f"{self.verdicts_per_second:.1f}",
+            f"{self.plain_verdicts_per_second:.0f}",
+            f"{self.store_per_experiment / 1024:.1f} + {self.files_per_experiment / 1024:.1f}",
+            f"{self.memory[0] / MEGABYTE:.0f} to {max(self.memory) / MEGABYTE:.0f}",
+        ]
+
+
+COLUMNS = (
+    *("executor", "devices", "agents", "experiments", "seconds each", "idle", "unused", "in the script", "fairness"),
+    *("longest wait / mean", "verdicts/s", "verdicts/s alone", "KiB an experiment: store + files", "server MiB"),
+)
+
+
+def used(trials: Sequence[Trial]) -> Usage:
+    """How the devices were used by these trials."""
+    devices = {trial.device for trial in trials}
+    begin = max(min(t.started_at for t in trials if t.device == device) for device in devices)
+    end = max(trial.started_at for trial in trials)
+    times = sorted({begin, end, *(t for each in trials for t in (each.queued_at, each.started_at, each.ended_at))})
+    changes = Counter[tuple[float, str]]()
+    for each in trials:
+        changes.update({(each.queued_at, "waits"): 1, (each.started_at, "has"): 1})
+        changes.subtract({(each.started_at, "waits"): 1, (each.ended_at, "has"): 1})
+    waiting = having = 0
+    total = crowded = unused = idle = 0.0
+    for now, after in itertools.pairwise(times):
+        waiting, having = waiting + changes[now, "waits"], having + changes[now, "has"]
+        if begin <= now < end:
+            total += after - now
+            unused += (len(devices) - having) * (after - now)
+            crowded += (after - now) * (waiting > 0)
+            idle += (len(devices) - having) * (after - now) * (waiting > 0)
+    inside = [trial for trial in trials if trial.started_at >= begin]
+    counts = Counter(trial.agent for trial in inside)
+    shares = [counts[agent] for agent in {trial.agent for trial in trials}]
+    waits = [trial.started_at - trial.queued_at for trial in inside]
+    whole = [trial for trial in inside if trial.ended_at <= end]
+    return Usage(
+        idle=idle / max(crowded * len(devices), 1e-9),
+        unused=unused / max(total * len(devices), 1e-9),
+        script=sum(t.script_seconds for t in whole)
+        / max(sum(t.ended_at - t.started_at for t in whole), 1e-9)
+        * (1 - unused / max(total * len(devices), 1e-9)),
+        fairness=sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares)),
+        longest_wait=max(waits) / max(statistics.fmean(waits), 1e-9),
+    )
+
+
+class Place:
+    """A repository with a server of its own, in a temporary folder."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.repo = folder / "repo"
+        self.plan = plan
+        self.state = folder / "state"
+        self.environment = os.environ | {
+            "AUTORESEARCH_STATE": str(self.state),
+            "AUTORESEARCH_CACHE": str(folder / "cache"),
+            "AUTORESEARCH_LOCKS": str(folder / "locks"),
+        }
+        self.repo.mkdir()
+        (self.repo / "train.py").write_text(SCRIPT)
+        self._git("init", "--quiet")
+        self._git("add", ".")
+        self._git(
+            "-c", "user.name=scale", "-c", "user.email=scale@localhost", "commit", "--quiet", "--message", "Start"
+        )
+
+    def _git(self, *words: str) -> None:
+        subprocess.run(["git", *words], cwd=self.repo, check=True, capture_output=True)
+
+    @contextmanager
+    def serving(self) -> Iterator[tuple[str, psutil.Process]]:
+        """A server on a free port: its address and process."""
+        words = [sys.executable, "-m", "mcp_server", "serve", "--http", "--port", "0", "--repo", str(self.repo)]
+        if self.plan.executor == "local":
+            words += ["--devices", f"cpu:{self.plan.devices}"]
+        else:
+            words += ["--executor", self.plan.executor]
+        words += self.plan.options
+        with subprocess.Popen(words, env=self.environment, stderr=subprocess.PIPE, text=True) as server:
+            assert server.stderr is not None
+            for line in server.stderr:
+                if "dashboard" in line:
+                    break
+            try:
+                yield line.split("dashboard ")[1].split("/,")[0], psutil.Process(server.pid)
+            finally:
+                server.terminate()
+
+    def database(self) -> Path:
+        """The file of the store."""
+        return next(self.state.rglob("research.db"))
+
+    def trials(self, tag: str) -> list[Trial]:
+        """All trials of a run that ended well."""
+        query = """
+            SELECT device, agent, queued_at, started_at, ended_at,
+                COALESCE(json_extract(trials.metrics, '$.script_seconds'), 0)
+            FROM trials JOIN experiments ON experiments.id = experiment_id
+            WHERE tag = ? AND trials.status = 'finished' ORDER BY started_at
+        """
+        connection = sqlite3.connect(self.database())
+        try:
+            return [Trial(*row) for row in connection.execute(query, [tag])]
+        finally:
+            connection.close()
+
+    def sizes(self) -> tuple[int, int]:
+        """The sizes of the store, and of all other files that research leaves."""
+        connection = sqlite3.connect(self.database())
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        files = [*self.state.rglob("*"), *(self.repo / ".git").rglob("*")]
+        sizes = {path: path.stat().st_size for path in files if path.is_file() and not path.is_symlink()}
+        store = sum(size for path, size in sizes.items() if path.name.startswith("research.db"))
+        return store, sum(sizes.values()) - store
+
+
+class Caller:
+    """Calls the server's routes, again where it says that it is busy."""
+
+    def __init__(self, client: httpx2.AsyncClient) -> None:
+        self._client = client
+
+    async def call(self, route: str, **body: Any) -> dict[str, Any]:
+        """The answer of a route."""
+        while True:
+            response = await self._client.post(f"/api/{route}", json=body)
+            if response.status_code not in (429, 503):
+                break
+            await asyncio.sleep(float(response.headers.get("retry-after", 1)) * random.uniform(0.5, 1))
+        if response.status_code != 200:
+            raise RuntimeError(f"{route}: {response.text}")
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+@asynccontextmanager
+async def calling(address: str) -> AsyncIterator[Caller]:
+    """A caller of the server at an address."""
+    limits = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(base_url=address, timeout=600, limits=limits) as client:
+        yield Caller(client)
+
+
+class Crowd:
+    """Agents at work on one run."""
+
+    def __init__(self, caller: Caller, plan: Plan) -> None:
+        self._caller, self._plan = caller, plan
+        self._numbers = iter(range(1, plan.experiments + 1))
+        self._random = random.Random(plan.seed)
+
+    async def work(self) -> float:
+        """Do all experiments; the seconds that it took."""
+        goal = {"metric": "loss", "direction": "minimize", "time_budget_seconds": 60, "policy": "greedy"}
+        await self._caller.call("setup_run", tag="scale", agent="agent-1", **goal)
+        for number in range(2, self._plan.agents + 1):
+            await self._caller.call("setup_run", tag="scale", resume=True, agent=f"agent-{number}")
+        baseline = {"tag": "scale", "hypothesis": "the baseline", "category": "other", "agent": "agent-1"}
+        await self._finish(str((await self._caller.call("register", **baseline))["experiment_id"]))
+        started = time.monotonic()
+        await asyncio.gather(*(self._agent(f"agent-{number + 1}") for number in range(self._plan.agents)))
+        return time.monotonic() - started
+
+    async def _agent(self, name: str) -> None:
+        """An agent that always has its next experiments queued while the present one trains."""
+        flying: list[str] = []
+        for number in self._numbers:
+            duration = round(self._random.uniform(*self._plan.seconds), 3)
+            knobs = {"DURATION": duration, "NUMBER": number}
+            body = {"tag": "scale", "hypothesis": f"number {number}", "category": "other", "agent": name}
+            made = await self._caller.call("register", **body, description=f"{number}", knobs=knobs)
+            flying.append(str(made["experiment_id"]))
+            await self._caller.call("train", experiment_id=flying[-1], wait_seconds=0)
+            if len(flying) >= self._plan.ahead:
+                await self._finish(flying.pop(0))
+        for each in flying:
+            await self._finish(each)
+
+    async def _finish(self, experiment_id: str) -> None:
+        while True:
+            status = (await self._caller.call("train", experiment_id=experiment_id, wait_seconds=30))["status"]
+            if status not in ("queued", "training"):
+                break
+        await self._caller.call("complete", experiment_id=experiment_id)
+
+
+async def judge_alone(caller: Caller, experiments: int, agents: int) -> float:
+    """Verdicts per second where nothing is trained: experiments of the tracker's routes, registered and completed."""
+    await caller.call("experiment/setup", tag="alone")
+    numbers = iter(range(experiments))
+
+    async def agent(name: str) -> None:
+        for number in numbers:
+            body = {
+                "tag": "alone",
+                "commit_sha": f"not here {number}",
+                "gpu_id": name,
+                "hypothesis": f"number {number}",
+            }
+            made = await caller.call("experiment/register", **body)
+            value = 1 + (number * 7919 % 1000) / 1000
+            await caller.call("experiment/complete", experiment_id=made["experiment_id"], val_bpb=value)
+
+    started = time.monotonic()
+    await asyncio.gather(*(agent(f"gpu-{number}") for number in range(agents)))
+    return experiments / (time.monotonic() - started)
+
+
+async def measure(plan: Plan, alone: int) -> Figures:
+    """Carry a plan out. `alone` is the number of verdicts without training."""
+    with tempfile.TemporaryDirectory(prefix="autoresearch-scale-") as folder:
+        place = Place(Path(folder), plan)
+        with place.serving() as (address, server):
+            memory: list[int] = []
+            sampling = asyncio.create_task(_sample(server, memory))
+            async with calling(address) as caller:
+                await caller.call("list_runs")
+                before = place.sizes()
+                seconds = await Crowd(caller, plan).work()
+                after = place.sizes()
+                rate = await judge_alone(caller, alone, plan.agents)
+            sampling.cancel()
+        trials = place.trials("scale")[1:]  # the baseline ran alone
+        store, files = ((new - old) / plan.experiments for new, old in zip(after, before, strict=True))
+        return Figures(plan, used(trials), plan.experiments / seconds, rate, store, files, memory)
+
+
+async def _sample(server: psutil.Process, memory: list[int]) -> None:
+    while True:
+        memory.append(server.memory_info().rss)
+        await asyncio.sleep(0.5)
+
+
+def main() -> int:
+    """Measure as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, nargs="+", default=[8])
+    parser.add_argument("--agents", type=int, nargs="+", default=[16])
+    parser.add_argument("--experiments", type=int, default=400)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[0.2, 2.0], help="shortest and longest training")
+    parser.add_argument("--executor", nargs="+", default=["local"], help="local, ray, or both side by side")
+    parser.add_argument("--option", action="append", default=[], help="a further word for a server that is not local")
+    parser.add_argument("--alone", type=int, default=1000, help="verdicts to give without training")
+    parser.add_argument("--limit", type=float, default=1.0, help="the largest idle share that is good enough")
+    arguments = parser.parse_args()
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    worst = 0.0
+    for executor in arguments.executor:
+        options = () if executor == "local" else tuple(arguments.option)
+        for devices in arguments.devices:
+            for agents in arguments.agents:
+                span = (arguments.seconds[0], arguments.seconds[-1])
+                plan = Plan(devices, agents, arguments.experiments, span, executor, options)
+                figures = asyncio.run(measure(plan, arguments.alone))
+                print(f"| {' | '.join(figures.row())} |", flush=True)
+                worst = max(worst, figures.usage.idle)
+    return int(worst > arguments.limit)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

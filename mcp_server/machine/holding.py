@@ -1,0 +1,67 @@
+"""What the holder of a device's lock does with the device, on whatever machine: clear it, and train on it."""
+
+import asyncio
+import os
+import resource
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from mcp_server.machine import processes
+from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.rescoring import Question, settle
+from mcp_server.machine.rig import Order, Rig
+from mcp_server.machine.training import Ask, train
+from mcp_server.research.case import Case
+from mcp_server.research.experiment import Ending, Run
+
+Look = Callable[[], Awaitable[tuple[Run, Case]]]
+
+
+async def clear(lock: DeviceLock) -> bool:
+    """End all that is left of earlier trainings on a device, and wait for it a while; False if something remains."""
+    await processes.end(lock.mark)
+    deadline = time.monotonic() + processes.PATIENCE
+    while lock.is_busy() and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+        await processes.end(lock.mark)
+    return not lock.is_busy()
+
+
+async def run_trial(rig: Rig, order: Order, busy: int, ask: Ask, look: Look) -> Ending:
+    """Train what is ordered, score it anew where it might be kept, and free the device of all that it left.
+
+    Args:
+        busy: the descriptor of the device's busy lock, which is closed here.
+        ask: see `child.run`.
+        look: gives the run and the trial's case once it is trained.
+    """
+    try:
+        before = _childrens_seconds()
+        ending = await train(rig, order, busy, ask)
+        if order.task.rescore_command and ending.status == "finished":
+            await _free(rig)
+        ending = replace(ending, cpu_seconds=_childrens_seconds() - before)
+        run, case = await look()
+        ending = await settle(rig, order, Question(run, case, ending), busy, ask)
+    finally:
+        os.close(busy)
+    await _free(rig)
+    return ending
+
+
+async def _free(rig: Rig) -> None:
+    await processes.end(rig.lock.mark, below=os.getpid())
+    processes.reap()
+
+
+def _childrens_seconds() -> float:
+    """CPU seconds of all processes that ended below this one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def stuck(device: str, lock: DeviceLock) -> str:
+    """That a device cannot be freed, with the processes that have it."""
+    pids = [process.pid for process in processes.marked(lock.mark)]
+    return f"{device} is stuck: cannot kill {pids or 'whatever has its busy lock'}"

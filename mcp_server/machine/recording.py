@@ -1,0 +1,106 @@
+"""How trials come from the store and their endings into it, for whoever runs them."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from mcp_server.errors import NotReady
+from mcp_server.machine import result
+from mcp_server.machine.child import EndedBy
+from mcp_server.machine.folders import Folders
+from mcp_server.machine.rescoring import LEFT
+from mcp_server.machine.rig import Order
+from mcp_server.machine.store import Refused, Store
+from mcp_server.machine.training import discard
+from mcp_server.research.case import Case
+from mcp_server.research.experiment import Ending, Run, Trial
+
+Answer = TypeVar("Answer")
+
+TRIES = 12
+"""How often a refused write is tried; the waits between add up to about a minute, on top of SQLite's own."""
+
+
+async def order_of(store: Store, folders: Folders, trial: Trial) -> Order:
+    """What a claimed trial orders."""
+    experiment = await store.experiments.get(trial.experiment_id)
+    run = await store.runs.get(experiment.tag)
+    return Order(run.task, trial, folders.trial(trial.id), folders.inputs(run.tag), run.base_commit)
+
+
+async def look(store: Store, trial: Trial) -> tuple[Run, Case]:
+    """The run of a trial, and its case as it stands now."""
+    experiment = await store.experiments.get(trial.experiment_id)
+    case = await patiently(lambda: store.verdicts.case(trial.experiment_id))
+    return await store.runs.get(experiment.tag), case
+
+
+async def wanted(store: Store, trial: Trial) -> EndedBy | None:
+    """Why a trial in training is to end: a user asks for it, or the store is gone, and with it the place of results."""
+    try:
+        return "stop" if await store.trials.stop_requested(trial.id) else None
+    except Refused:
+        return None
+    except NotReady as error:
+        say(str(error))
+        return "shutdown"
+
+
+def keep(folder: Path, trial: Trial, ending: Ending) -> None:
+    """Write a result to the disk, and delete what no one needs any more: before the record, after which nobody would
+    come back to it."""
+    try:
+        result.write(folder, trial, ending)
+    except OSError as error:
+        say(f"{trial.id}: the result cannot be written: {error}")
+    for name in ("checkout", "tmp", *LEFT):
+        discard(folder / name)
+
+
+async def record(store: Store, trial: Trial, ending: Ending) -> None:
+    """Record how a trial ended; one that was lost is queued again."""
+    trials = store.trials
+    if ending.status == "lost":
+        await patiently(lambda: trials.lose(trial.id, ending.ended_at, ending.error))
+    else:
+        crashed = ending.status in ("failed", "timed_out")
+        await patiently(lambda: trials.finish(trial.id, ending, crashed))
+
+
+async def prune(store: Store, folders: Folders, trial: Trial) -> None:
+    """Delete what the trainings of a trial's run left, but for the best and the latest; logs and results stay."""
+    try:
+        for outdated in await store.trials.outdated(trial.experiment_id.rpartition("-")[0]):
+            await asyncio.to_thread(discard, folders.out(outdated))
+    except NotReady as error:  # the next trial will see to it
+        say(str(error))
+
+
+async def heal(store: Store, folders: Folders, trial: Trial, why: str) -> None:
+    """Give a trial that was left in training the end that it had; without a result it was lost, and `why` says how."""
+    folder = folders.trial(trial.id)
+    ending = result.read(folder, trial) or Ending("lost", time.time(), error=why)
+    discard(folder / "checkout")
+    await record(store, trial, ending)
+
+
+async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Await `attempt()`, again and again while the store is locked or the disk is full, and at last raise the error."""
+    for number in range(TRIES):
+        try:
+            return await attempt()
+        except Refused as error:
+            if number == TRIES - 1:
+                raise
+            say(f"trying again: {error}")
+        await asyncio.sleep(min(10.0, 0.1 * 2**number))
+    raise AssertionError("unreachable")
+
+
+def say(text: str) -> None:
+    """Write a line to the log of this process, which is its stderr."""
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{os.getpid()}] {text}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,231 @@
+"""Scoring what a training left anew, out of its reach: by the task's scorer and judge, each other's output their input.
+
+Both run from a checkout of the commit that the run began with. The scorer has what the training left, and neither the
+targets nor the record; the judge has the data, and asks.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mcp_server.errors import ResearchError
+from mcp_server.machine import child
+from mcp_server.machine.environment import command_words, launched, training_environment
+from mcp_server.machine.git import check_out, restore
+from mcp_server.machine.logfile import BoundedLog
+from mcp_server.machine.outcome import last_words
+from mcp_server.machine.rig import Order, Rig
+from mcp_server.machine.sandbox import exit_code, find_sandbox, walled
+from mcp_server.machine.views import judge_view, scorer_view
+from mcp_server.research.case import Case
+from mcp_server.research.experiment import Ending, Run, Scalar, TrialStatus
+from mcp_server.research.metrics import parse_metrics, quoted
+from mcp_server.research.rescoring import AUDIT, PRINTED, Rescored, fault, over_budget, to_be_rescored
+from mcp_server.research.verdict import finite, show
+
+SPLITS = ("val", "audit")
+NOTHING_HELD = 3
+"""The exit code of a judge that has no such data as it is asked to score."""
+LONGEST_QUOTE = 400
+FOLDER = "scoring"
+LEFT = (FOLDER, "tmp-scorer", "tmp-judge")
+"""Folders of a trial that are deleted once it is scored."""
+
+Ask = Callable[[], Awaitable[child.EndedBy | None]]
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where scorer and judge work on one trial.
+
+    Attributes:
+        checkout: of the commit that the run began with.
+        busy: the descriptor of the device's busy lock, which both inherit.
+        ask: see `child.run`.
+    """
+
+    rig: Rig
+    order: Order
+    checkout: Path
+    sandbox: str | None
+    busy: int
+    ask: Ask
+
+    @property
+    def place(self) -> Path:
+        """The working directory of both."""
+        return self.checkout / self.order.task.folder
+
+    def environment(self, role: str, split: str) -> dict[str, str]:
+        """All that one of them sees; its mark is its own below that of the device."""
+        order, rig = self.order, self.rig
+        mark = f"{rig.lock.mark}/{role}"
+        seen = training_environment(
+            rig.settings, order.task, order.trial, rig.device, mark, self.checkout, order.folder / "out"
+        )
+        return seen | {
+            "AUTORESEARCH_SPLIT": split,
+            "AUTORESEARCH_SANDBOXED": "1" if self.sandbox else "0",
+            "AUTORESEARCH_SCRIPT": str(order.folder / "checkout" / order.task.train_script),
+        }
+
+
+class Unscored(ResearchError):  # noqa: N818 - a finding
+    """What the training left cannot be scored."""
+
+
+class Ended(Exception):  # noqa: N818 - no error: somebody wished it
+    """Scoring was ended from outside."""
+
+    def __init__(self, by: child.EndedBy) -> None:
+        super().__init__(by)
+        self.by = by
+
+
+@dataclass(frozen=True)
+class Question:
+    """A trial that has just been trained: its run, its case before it, and how it ended."""
+
+    run: Run
+    case: Case
+    ending: Ending
+
+
+async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask) -> Ending:
+    """How a trial ended once its score is made anew, where it has to be; else as it ended.
+
+    A score that cannot be made anew for want of disk space or the like stays as it was printed, and is not kept.
+
+    Args:
+        busy: the descriptor of the device's busy lock, for scorer and judge to inherit.
+        ask: see `child.run`.
+    """
+    run, case, ending = question.run, question.case, question.ending
+    if not to_be_rescored(run, case, order.trial, ending):
+        return ending
+    printed = finite(ending.metrics.get(run.task.metric))
+    assert printed is not None
+    threads = len(rig.device.cores) or os.cpu_count() or 1
+    if why := over_budget(run, case, ending, threads):
+        return rejected(run, ending, why)
+    try:
+        rescored = await rescore(rig, order, busy, ask)
+    except Ended as ended:
+        status: TrialStatus = "stopped" if ended.by == "stop" else "lost"
+        return replace(ending, status=status, metrics={}, error="It was ended while its score was made anew.")
+    except Unscored as unscored:
+        return rejected(run, ending, unscored.what)
+    except (ResearchError, OSError) as error:
+        return replace(ending, metrics={**ending.metrics, "not_verified": str(error)[:LONGEST_QUOTE]})
+    if why := fault(run, case, printed, rescored):
+        return rejected(run, ending, why, rescored)
+    return earned(run, ending, rescored, find_sandbox(rig.settings.sandbox) is not None)
+
+
+async def rescore(rig: Rig, order: Order, busy: int, ask: Ask) -> Rescored:
+    """Score what a trial left in its folder.
+
+    Raises:
+        Unscored: scorer or judge says that it cannot be scored.
+        Ended: `ask` said so.
+        ResearchError, OSError: the checkout cannot be made.
+    """
+    checkout = order.folder / FOLDER
+    check_out(rig.repository, order.base_commit, checkout, order.task.inputs)
+    restore(rig.repository, order.trial.commit, order.folder / "checkout")
+    room = Room(rig, order, checkout, find_sandbox(rig.settings.sandbox), busy, ask)
+    said = {split: await _pass(room, split) for split in SPLITS}
+    values, audit = said["val"], said["audit"]
+    if values is None:
+        raise Unscored("the judge has no validation data", "Mend scorer.judge")
+    return Rescored(
+        value=_score(values),
+        audit=None if audit is None else _score(audit),
+        fingerprint=str(values.get("fingerprint", "")),
+        loader=str(values.get("loader", "")),
+        partial=bool(values.get("partial", 0)),
+    )
+
+
+def earned(run: Run, ending: Ending, rescored: Rescored, sandboxed: bool) -> Ending:
+    """The ending of a trial whose score is now that of the judge."""
+    kept = _without_ours(run, ending.metrics)
+    metrics = kept | rescored.metrics(run, ending.metrics.get(run.task.metric))
+    behind = sandboxed and ending.sandboxed
+    return replace(ending, metrics=metrics, verification="verified" if behind else "verified (unsandboxed)")
+
+
+def rejected(run: Run, ending: Ending, why: str, rescored: Rescored | None = None) -> Ending:
+    """The ending of a trial whose score does not count: the metric itself is gone, its values have other names."""
+    name = run.task.metric
+    printed = ending.metrics.get(name)
+    metrics = _without_ours(run, ending.metrics) | {f"{name}_{PRINTED}": printed if printed is not None else "nothing"}
+    metrics.pop(name, None)
+    numbers = f"printed {name} {_shown(printed)}"
+    if rescored is not None:
+        again = rescored.metrics(run, printed)
+        metrics |= {f"{name}_rescored": again.pop(name), **again}
+        numbers += f", scored anew {_shown(rescored.value)}"
+        numbers += "" if rescored.audit is None else f", on the audit data {_shown(rescored.audit)}"
+    return replace(ending, metrics=metrics, error=f"rejected ({numbers}): {why}.")
+
+
+def _without_ours(run: Run, metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Metrics without those that only the judge gives, whatever a training printed under their names."""
+    ours = {f"{run.task.metric}_{part}" for part in (PRINTED, AUDIT, "rescored")} | {"loader"}
+    return {name: value for name, value in metrics.items() if name not in ours}
+
+
+def _shown(value: Scalar | None) -> str:
+    number = finite(value)
+    return str(value) if number is None else show(number)
+
+
+async def _pass(room: Room, split: str) -> dict[str, Scalar] | None:
+    """One pass over a split, in processes of its own: what the judge printed; None where it has no such data."""
+    questions, answers = os.pipe(), os.pipe()
+    task = room.order.task
+    results = await asyncio.gather(
+        _run(room, "scorer", task.rescore_command, split, (questions[0], answers[1])),
+        _run(room, "judge", task.judge_command, split, (answers[0], questions[1])),
+    )
+    (scorer, scorers_words), (judge, judges_words) = results
+    for end in (scorer, judge):
+        if end.by in ("stop", "shutdown"):
+            raise Ended(end.by)
+    if judge.code == NOTHING_HELD:
+        return None
+    if judge.code == 0 and judge.by == "itself":
+        return parse_metrics(judges_words)
+    told = f"the judge of the {split} data failed: {quoted(last_words(judges_words), LONGEST_QUOTE)}"
+    if "deadline" in (judge.by, scorer.by):
+        told = f"scoring it anew took more than {task.deadline_seconds:g} s; {told}"
+    if scorer.code not in (0, None) and "BrokenPipe" not in scorers_words:
+        told += f"; the scorer failed: {quoted(last_words(scorers_words), LONGEST_QUOTE)}"
+    raise Unscored(told, "Let the harness evaluate the model that was trained")
+
+
+async def _run(room: Room, role: str, command: str, split: str, pipes: tuple[int, int]) -> tuple[child.Exit, str]:
+    """Run one of the two, with its errors in a log of its own."""
+    order, environment = room.order, room.environment(role, split)
+    words = command_words(order.task, command)
+    if room.sandbox:
+        view = (scorer_view if role == "scorer" else judge_view)(room.rig, order, room.checkout)
+        words = walled(room.sandbox, view, room.place, launched("attached", "1", *words))
+    log = BoundedLog(order.folder / f"{role}-{split}.txt")
+    try:
+        end = await child.run(
+            words, room.place, environment, log, order.task.deadline_seconds, room.ask, [room.busy], pipes=pipes
+        )
+        return (replace(end, code=exit_code(end.code)) if room.sandbox else end), log.text()
+    finally:
+        log.close()
+
+
+def _score(said: Mapping[str, Scalar]) -> float:
+    value = finite(said.get("score"))
+    if value is None:
+        raise Unscored(f"the judge gives the score {said.get('score')!r}", "Mend the model")
+    return value

@@ -1,0 +1,44 @@
+"""What a trial is run with and on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcp_server.machine.devices import Device
+from mcp_server.machine.folders import Folders
+from mcp_server.machine.git import Repository
+from mcp_server.machine.locks import DeviceLock
+from mcp_server.research.experiment import Trial
+from mcp_server.research.task import Task
+from mcp_server.settings import Settings
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Where trials run: a device with its lock, for a repository and its state folder."""
+
+    settings: Settings
+    repository: Repository
+    device: Device
+    lock: DeviceLock
+
+    @property
+    def state(self) -> Path:
+        """The folder with the record and all trials."""
+        return Folders.of(self.settings, self.repository.root).state
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained.
+
+    Attributes:
+        folder: the trial's folder; what it holds is deleted.
+        base_commit: what the run started from.
+        inputs: the run's record of its inputs, see `check_inputs`.
+    """
+
+    task: Task
+    trial: Trial
+    folder: Path
+    inputs: Path
+    base_commit: str = ""

@@ -1,0 +1,77 @@
+"""Who sees what behind the walls: the training, and those who score what it leaves."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from mcp_server.machine.rig import Order, Rig
+from mcp_server.machine.sandbox import View
+
+COMPILED = ("inductor", "triton")
+"""Folders of the cache for compiled kernels. Trainings on a GPU share them; those on a CPU have their own, so that no
+training finds what an earlier one left."""
+MEASURED = "measured"
+"""The folder of the cache for what was measured of the machine."""
+
+
+def training_view(rig: Rig, order: Order) -> View:
+    """A training sees neither the record and what other trials left, nor the data that audits it."""
+    cache = rig.settings.cache
+    shared = [] if rig.device.kind == "cpu" else _made(cache / name for name in COMPILED)
+    return View(
+        temporary=_made([order.folder / "tmp"])[0],
+        readable=[rig.repository.root, cache, *_chosen(cache), *_programs(order)],
+        writable=[order.folder / "checkout", order.folder / "out", *shared],
+        hidden=[*_record(rig), *audit_files(cache)],
+    )
+
+
+def scorer_view(rig: Rig, order: Order, checkout: Path) -> View:
+    """The scorer sees what the training left and no data at all, and writes nothing that stays."""
+    cache = rig.settings.cache
+    left = [order.folder / "checkout", order.folder / "out"]
+    return View(
+        temporary=_made([order.folder / "tmp-scorer"])[0],
+        readable=[rig.repository.root, cache, *_programs(order), checkout, *left],
+        hidden=[*_record(rig), cache / "data", *_chosen(cache)],
+    )
+
+
+def judge_view(rig: Rig, order: Order, checkout: Path) -> View:
+    """The judge sees the data, and nothing of the record. It alone may note what it measures of the machine."""
+    cache = rig.settings.cache
+    return View(
+        temporary=_made([order.folder / "tmp-judge"])[0],
+        readable=[rig.repository.root, cache, *_chosen(cache), *_programs(order), checkout],
+        writable=_made([cache / MEASURED]),
+        hidden=_record(rig),
+    )
+
+
+def audit_files(cache: Path) -> list[Path]:
+    """The data that no training may see."""
+    return [*(cache / "data").glob("*/audit.bin"), *(folder / "audit.bin" for folder in _chosen(cache))]
+
+
+def _chosen(cache: Path) -> list[Path]:
+    """The prepared data that AUTORESEARCH_DATA names, wherever it lies."""
+    chosen = os.environ.get("AUTORESEARCH_DATA")
+    return [cache / "data" / chosen] if chosen else []
+
+
+def _record(rig: Rig) -> list[Path]:
+    return [rig.state, rig.settings.locks, rig.settings.cache / "downloads"]
+
+
+def _programs(order: Order) -> list[Path]:
+    interpreter = Path(order.task.interpreter)
+    return [Path(sys.prefix), interpreter.parents[1], interpreter.resolve().parents[1]]
+
+
+def _made(folders: Iterable[Path]) -> list[Path]:
+    """The folders, which now exist."""
+    found = list(folders)
+    for folder in found:
+        folder.mkdir(parents=True, exist_ok=True)
+    return found

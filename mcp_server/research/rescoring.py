@@ -1,0 +1,154 @@
+"""Which results are scored anew before they count, and whether what then comes out bears the training's word out."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from mcp_server.research.case import Case, Record, decide, noise_of, stand, value_of
+from mcp_server.research.experiment import Ending, Run, Scalar, Trial
+from mcp_server.research.noise import mean
+from mcp_server.research.verdict import finite, show
+
+PRINTED, AUDIT = "printed", "audit"
+"""What stands behind the metric's name for the value that the training printed, and for that on the audit data."""
+
+LEAST = 1e-3
+"""What two scores of one model may differ by, as a share of the score where that is more than 1."""
+PARTIAL = 0.02
+"""The same where only some of the data were scored anew."""
+SHARE = 0.5
+"""How much of a gain must be seen on the audit data too."""
+SLACK, LEAST_SLACK = 0.15, 4.0
+"""What a training may take longer than the baseline did beside its budget: a share of that, and seconds."""
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """What the judge said.
+
+    Attributes:
+        value: the score on the data that the training is scored on.
+        audit: the score on data that no training sees; None where there are none.
+        fingerprint: of data and judge; empty where the judge has none.
+        loader: how the model was loaded; empty where the judge does not say.
+        partial: whether only some of the data were scored.
+    """
+
+    value: float
+    audit: float | None = None
+    fingerprint: str = ""
+    loader: str = ""
+    partial: bool = False
+
+    def metrics(self, run: Run, printed: Scalar | None) -> dict[str, Scalar]:
+        """The metrics that this replaces and adds."""
+        name = run.task.metric
+        found: dict[str, Scalar | None] = {
+            name: self.value,
+            f"{name}_{PRINTED}": printed,
+            f"{name}_{AUDIT}": self.audit,
+            "fingerprint": self.fingerprint or None,
+            "loader": self.loader or None,
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+
+def with_ending(case: Case, trial: Trial, ending: Ending) -> Case:
+    """The case of a trial that is still in training, as if it had ended so."""
+    ended = replace(
+        trial,
+        status=ending.status,
+        metrics=ending.metrics,
+        error=ending.error,
+        verification=ending.verification,
+        wall_seconds=ending.wall_seconds,
+        cpu_seconds=ending.cpu_seconds,
+    )
+    trials = tuple(ended if each.id == trial.id else each for each in case.subject.trials)
+    return replace(case, subject=replace(case.subject, trials=trials))
+
+
+def to_be_rescored(run: Run, case: Case, trial: Trial, ending: Ending) -> bool:
+    """Whether the score of a trial is made anew: it is of a baseline or of the best, or might be kept."""
+    value = finite(ending.metrics.get(run.task.metric))
+    if not run.task.rescore_command or ending.status != "finished" or ending.error or value is None:
+        return False
+    if case.subject.experiment.unchanged or case.incumbent is None or trial.came_from == "keep":
+        return True
+    base = case.bases.get(trial.base_id or case.first_keep)
+    for record in filter(None, (case.incumbent, base)):
+        known = (stand(run, record).mean, record.experiment.value)
+        if any(run.task.improvement(value, level) > 0 for level in known if level is not None):
+            return True
+    return decide(run, with_ending(case, trial, ending)).decision in ("keep", "needs_confirmation")
+
+
+def fault(run: Run, case: Case, printed: float, rescored: Rescored) -> str:
+    """Why a score does not count after all; empty where it does."""
+    task, value = run.task, rescored.value
+    sigma = noise_of(run, case.squares, case.dof).sigma or 0.0
+    size = max(1.0, abs(value))
+    allowed = max(3 * sigma, (PARTIAL if rescored.partial else LEAST) * size)
+    if abs(printed - value) > allowed:
+        return (
+            f"the training printed {task.metric} {show(printed)}, and the model that it handed in scores {show(value)}"
+        )
+    if rescored.audit is None:
+        return ""
+    for record in filter(None, (case.incumbent, case.baseline)):
+        before = mean_of(run, record, task.metric), mean_of(run, record, f"{task.metric}_{AUDIT}")
+        if before[0] is None or before[1] is None or record.experiment.id == case.subject.experiment.id:
+            continue
+        gain, seen = task.improvement(value, before[0]), task.improvement(rescored.audit, before[1])
+        if seen < SHARE * gain - max(sigma, LEAST * size):
+            return (
+                f"{task.metric} {show(value)} is better than that of {record.experiment.id} by {show(gain)}, and "
+                f"{show(rescored.audit)} on the audit data, which no training sees, by {show(seen)} only"
+            )
+    return ""
+
+
+def mean_of(run: Run, record: Record, name: str) -> float | None:
+    """The mean of a metric over the runs of a record that were scored anew; None where there is none."""
+    values = [
+        finite(trial.metrics.get(name))
+        for trial in record.finished
+        if trial.verification != "reported" and value_of(run, trial) is not None
+    ]
+    numbers = [value for value in values if value is not None]
+    return mean(numbers) if numbers else None
+
+
+def over_budget(run: Run, case: Case, ending: Ending, threads: int) -> str:
+    """Why a training took more than it may, by the worker's clock and all its processes' CPU time; empty if it did not.
+
+    On a GPU wall time counts; on a CPU what all processes together used of it, by the number of threads. What the
+    baseline took beside its budget is everyone's.
+
+    Args:
+        threads: how many the training was given.
+    """
+    task, on_cpu = run.task, run.device_kind == "cpu"
+    budget, allowance = task.time_budget_seconds, task.startup_seconds
+    if case.baseline and not case.subject.experiment.unchanged and case.baseline.finished:
+        beside = mean(list(_beside(case.baseline.finished, budget, on_cpu, threads)))
+        slack = max(LEAST_SLACK, SLACK * budget) if on_cpu else allowance / 2
+        allowance = min(allowance, max(0.0, beside) + slack)
+    used = _used(ending, on_cpu, threads)
+    if used <= budget + allowance:
+        return ""
+    clock = "CPU time of all its processes" if on_cpu else "wall time"
+    said = ending.metrics.get("training_seconds", "nothing")
+    return (
+        f"the training used {used:.1f} s ({clock}; its own clock says {said}), and its budget is {budget:g} s with "
+        f"{allowance:.1f} s for all else, as the baseline shows"
+    )
+
+
+def _beside(trials: Iterable[Trial], budget: float, on_cpu: bool, threads: int) -> Iterable[float]:
+    """What trainings took beside what their own clock showed."""
+    for trial in trials:
+        yield _used(trial, on_cpu, threads) - (finite(trial.metrics.get("training_seconds")) or budget)
+
+
+def _used(ended: Ending | Trial, on_cpu: bool, threads: int) -> float:
+    return ended.cpu_seconds / max(1, threads) if on_cpu else ended.wall_seconds
