@@ -357,7 +357,7 @@ SERVER = (
         "rejected: the record of mar8-2.1 .* was written",
         walled=stopped(NOT_THERE),
     ),
-    Cheat("kills its worker", after(ASK, WORKER), "was lost", "unjudged"),
+    Cheat("kills its worker", after(ASK, WORKER), "was lost", "unjudged", walled=Cheat("", {}, DIFFERS)),
     Cheat(
         "kills its worker and leaves a result",
         after(ASK, FORGED),
