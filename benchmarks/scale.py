@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py [--devices 8] [--agents 16] [--experiments 400] [--seconds 0.2 2] [--executor local]
     python benchmarks/scale.py --devices 8 --agents 16 --experiments 160 --seconds 5 --limit 0.02
+    python benchmarks/scale.py --executor local ray      side by side; ray on a cluster of one machine, started for it
 
 Each agent keeps so many experiments queued that no device waits for an agent; a training sleeps. Prints a table: the
 share of device time in which a trial waited and none had the device, how evenly the agents were served, verdicts per
@@ -11,25 +12,27 @@ is above --limit.
 
 import argparse
 import asyncio
-import itertools
 import math
 import os
 import random
+import re
 import sqlite3
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.scale_usage import Trial, Usage, used
 
 SCRIPT = """\
 import time
@@ -67,45 +70,20 @@ class Plan:
         return max(2, math.ceil(2 * self.devices / self.agents))
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A trial as the store remembers it. Times are seconds since the epoch."""
-
-    device: str
-    agent: str
-    queued_at: float
-    started_at: float
-    ended_at: float
-    script_seconds: float
-
-
-@dataclass(frozen=True)
-class Usage:
-    """How devices were used, from when each had had work until the last trial was taken.
-
-    Attributes:
-        idle: while a trial waited, the share of the devices' time in which no trial had them.
-        unused: the same at any time: here agents that queue too little count as well.
-        script: share in which the training script itself ran; the rest went into checkouts, starts and ends.
-        fairness: Jain's index of the trials that agents had: 1 where all had equally many, 1/agents where one had all.
-        longest_wait: of a trial in the queue, in units of the mean wait.
-    """
-
-    idle: float
-    unused: float
-    script: float
-    fairness: float
-    longest_wait: float
-
-
 @dataclass
 class Figures:
-    """What came of a plan; sizes in bytes."""
+    """What came of a plan; sizes in bytes.
+
+    Attributes:
+        plain_verdicts_per_second: of experiments that are only registered and judged.
+        plain_verdict_seconds: CPU seconds of the server, and of git, for one of these.
+    """
 
     plan: Plan
     usage: Usage
     verdicts_per_second: float
     plain_verdicts_per_second: float
+    plain_verdict_seconds: float
     store_per_experiment: float
     files_per_experiment: float
     memory: list[int] = field(default_factory=list)
@@ -126,6 +104,7 @@ class Figures:
             f"{usage.longest_wait:.1f}",
             f"{self.verdicts_per_second:.1f}",
             f"{self.plain_verdicts_per_second:.0f}",
+            f"{1000 * self.plain_verdict_seconds:.0f}",
             f"{self.store_per_experiment / 1024:.1f} + {self.files_per_experiment / 1024:.1f}",
             f"{self.memory[0] / MEGABYTE:.0f} to {max(self.memory) / MEGABYTE:.0f}",
         ]
@@ -133,43 +112,36 @@ class Figures:
 
 COLUMNS = (
     *("executor", "devices", "agents", "experiments", "seconds each", "idle", "unused", "in the script", "fairness"),
-    *("longest wait / mean", "verdicts/s", "verdicts/s alone", "KiB an experiment: store + files", "server MiB"),
+    *(
+        "longest wait / mean",
+        "verdicts/s",
+        "verdicts/s alone",
+        "CPU ms each",
+        "KiB an experiment: store + files",
+        "server MiB",
+    ),
 )
 
 
-def used(trials: Sequence[Trial]) -> Usage:
-    """How the devices were used by these trials."""
-    devices = {trial.device for trial in trials}
-    begin = max(min(t.started_at for t in trials if t.device == device) for device in devices)
-    end = max(trial.started_at for trial in trials)
-    times = sorted({begin, end, *(t for each in trials for t in (each.queued_at, each.started_at, each.ended_at))})
-    changes = Counter[tuple[float, str]]()
-    for each in trials:
-        changes.update({(each.queued_at, "waits"): 1, (each.started_at, "has"): 1})
-        changes.subtract({(each.started_at, "waits"): 1, (each.ended_at, "has"): 1})
-    waiting = having = 0
-    total = crowded = unused = idle = 0.0
-    for now, after in itertools.pairwise(times):
-        waiting, having = waiting + changes[now, "waits"], having + changes[now, "has"]
-        if begin <= now < end:
-            total += after - now
-            unused += (len(devices) - having) * (after - now)
-            crowded += (after - now) * (waiting > 0)
-            idle += (len(devices) - having) * (after - now) * (waiting > 0)
-    inside = [trial for trial in trials if trial.started_at >= begin]
-    counts = Counter(trial.agent for trial in inside)
-    shares = [counts[agent] for agent in {trial.agent for trial in trials}]
-    waits = [trial.started_at - trial.queued_at for trial in inside]
-    whole = [trial for trial in inside if trial.ended_at <= end]
-    return Usage(
-        idle=idle / max(crowded * len(devices), 1e-9),
-        unused=unused / max(total * len(devices), 1e-9),
-        script=sum(t.script_seconds for t in whole)
-        / max(sum(t.ended_at - t.started_at for t in whole), 1e-9)
-        * (1 - unused / max(total * len(devices), 1e-9)),
-        fairness=sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares)),
-        longest_wait=max(waits) / max(statistics.fmean(waits), 1e-9),
-    )
+RAY = """
+import sys
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": int(sys.argv[1]), "include_dashboard": False})
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@contextmanager
+def ray_machine(cpus: int) -> Iterator[str]:
+    """A Ray cluster of one machine with so many CPUs, as it believes: its address. Every device is a CPU of it."""
+    words = [sys.executable, "-c", RAY, str(cpus)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, text=True, **pipes) as cluster:  # type: ignore[call-overload]
+        yield next(line.strip() for line in cluster.stdout if line[:1].isdigit())
+        cluster.communicate()
 
 
 class Place:
@@ -199,18 +171,22 @@ class Place:
     def serving(self) -> Iterator[tuple[str, psutil.Process]]:
         """A server on a free port: its address and process."""
         words = [sys.executable, "-m", "mcp_server", "serve", "--http", "--port", "0", "--repo", str(self.repo)]
-        if self.plan.executor == "local":
-            words += ["--devices", f"cpu:{self.plan.devices}"]
-        else:
-            words += ["--executor", self.plan.executor]
-        words += self.plan.options
-        with subprocess.Popen(words, env=self.environment, stderr=subprocess.PIPE, text=True) as server:
-            assert server.stderr is not None
-            for line in server.stderr:
-                if "dashboard" in line:
-                    break
+        words += ["--devices", f"cpu:{self.plan.devices}"]
+        with ExitStack() as stack:
+            if self.plan.executor == "ray":
+                words += ["--executor", "ray", "--ray-address", stack.enter_context(ray_machine(self.plan.devices))]
+            yield stack.enter_context(self._server([*words, *self.plan.options]))
+
+    @contextmanager
+    def _server(self, words: Sequence[str]) -> Iterator[tuple[str, psutil.Process]]:
+        said = self.repo.with_name("server.log")
+        with said.open("w") as log, subprocess.Popen(words, env=self.environment, stderr=log) as server:
             try:
-                yield line.split("dashboard ")[1].split("/,")[0], psutil.Process(server.pid)
+                while not (found := re.search(r"dashboard (\S+)/,", said.read_text())):
+                    if server.poll() is not None:
+                        raise RuntimeError(f"the server does not start: {said.read_text()}")
+                    time.sleep(0.05)
+                yield found[1], psutil.Process(server.pid)
             finally:
                 server.terminate()
 
@@ -347,11 +323,13 @@ async def measure(plan: Plan, alone: int) -> Figures:
                 before = place.sizes()
                 seconds = await Crowd(caller, plan).work()
                 after = place.sizes()
+                used_before = sum(server.cpu_times()[:4])
                 rate = await judge_alone(caller, alone, plan.agents)
+                each = (sum(server.cpu_times()[:4]) - used_before) / alone
             sampling.cancel()
         trials = place.trials("scale")[1:]  # the baseline ran alone
         store, files = ((new - old) / plan.experiments for new, old in zip(after, before, strict=True))
-        return Figures(plan, used(trials), plan.experiments / seconds, rate, store, files, memory)
+        return Figures(plan, used(trials), plan.experiments / seconds, rate, each, store, files, memory)
 
 
 async def _sample(server: psutil.Process, memory: list[int]) -> None:

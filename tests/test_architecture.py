@@ -25,6 +25,7 @@ MAY_IMPORT = {
         "errors",
         "settings",
         "lab.lab",
+        "lab.artifact_loop",
         "lab.doctor",
         "lab.lending",
         "lab.tracking",

@@ -14,21 +14,24 @@ import typer
 
 from mcp_server import __version__
 from mcp_server.errors import ResearchError
-from mcp_server.interfaces.options import DevicesOption, JsonOption, RepoOption
+from mcp_server.interfaces.options import DevicesOption, ExecutorOption, JsonOption, RayAddressOption, RepoOption
+from mcp_server.interfaces.task import task
+from mcp_server.interfaces.waiting import wait_for
 from mcp_server.settings import Settings
 
 if TYPE_CHECKING:
     from mcp_server.operations import Operation
 
-INTERRUPTED = 130
-"""What shells report for a program that Ctrl-C ended."""
-
-OWN = ("serve", "demo", "doctor", "night", "--version")
+OWN = ("serve", "demo", "doctor", "night", "task", "--version")
 """With these as the first word, the operations need not be loaded: agents start servers often."""
 
 
 def main() -> None:
     """Run the command line of this process."""
+    if sys.platform == "win32":
+        sys.exit(
+            "autoresearch: Windows is served through WSL2. Run `wsl --install`, and install autoresearch in there."
+        )
     try:
         build(sys.argv[1:])(prog_name="autoresearch")
     except ResearchError as error:
@@ -47,6 +50,7 @@ def build(words: Sequence[str] = ()) -> typer.Typer:
     app.callback()(_program)
     for command in (serve, demo, night, doctor):
         app.command()(command)
+    app.add_typer(task)
     if not words or words[0] not in OWN:
         from mcp_server.interfaces.verbs import add_verbs
 
@@ -79,11 +83,13 @@ def serve(
     ] = None,
     repo: RepoOption = None,
     devices: DevicesOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Serve MCP over stdio, or with --http at /mcp, beside REST at /api, a dashboard at / and /healthz."""
     from mcp_server.interfaces.serve import serve_http, serve_stdio
 
-    settings = Settings.load(repo, devices)
+    settings = Settings.load(repo, devices, executor, ray_address)
     if http:
         if note_calls:
             raise typer.BadParameter("it is for stdio, where one agent calls", param_hint="--note-calls")
@@ -128,6 +134,8 @@ def night(
     ] = 15.0,
     repo: RepoOption = None,
     devices: DevicesOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Keep an agent at work until a limit is reached: start it again when it stops, asks, fails or hangs."""
     from datetime import datetime
@@ -141,17 +149,24 @@ def night(
     limits = Limits(moment, experiments, None if gpu_hours is None else gpu_hours * 3600)
     command = Command(Agent.named(agent), limits, tag, goal, patience * 60)
     said = "autoresearch: left at once; `autoresearch night` with the same tag goes on"
-    if received := wait_for(command.run(Settings.load(repo, devices), console()), said):
+    settings = Settings.load(repo, devices, executor, ray_address)
+    if received := wait_for(command.run(settings, console()), said):
         raise typer.Exit(128 + received)
 
 
-def doctor(repo: RepoOption = None, devices: DevicesOption = None, as_json: JsonOption = False) -> None:
+def doctor(
+    repo: RepoOption = None,
+    devices: DevicesOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check git, SQLite, devices, driver, data, disk and configuration, and say how to mend each."""
     from dataclasses import asdict
 
     from mcp_server.lab.doctor import check_machine
 
-    checks = asyncio.run(check_machine(Settings.load(repo, devices)))
+    checks = asyncio.run(check_machine(Settings.load(repo, devices, executor, ray_address)))
     if as_json:
         typer.echo(json.dumps({"checks": [asdict(check) for check in checks]}, indent=2, ensure_ascii=False))
     else:
@@ -164,7 +179,7 @@ def doctor(repo: RepoOption = None, devices: DevicesOption = None, as_json: Json
         )
 
 
-def act(operation: "Operation", given: dict[str, Any], repo: Path | None, devices: str | None, as_json: bool) -> None:
+def act(operation: "Operation", given: dict[str, Any], settings: Settings, as_json: bool) -> None:
     """Call an operation and print its answer."""
     from mcp_server.interfaces.answers import plain
 
@@ -174,7 +189,7 @@ def act(operation: "Operation", given: dict[str, Any], repo: Path | None, device
             f"autoresearch: detached; the training of {given['experiment_id']} goes on. "
             f"Repeat the command to watch it, or end it with `autoresearch stop {given['experiment_id']}`."
         )
-    answer = plain(wait_for(_call(operation, given, Settings.load(repo, devices)), goes_on))
+    answer = plain(wait_for(_call(operation, given, settings), goes_on))
     if as_json:
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
@@ -193,12 +208,3 @@ async def _call(operation: "Operation", given: dict[str, Any], settings: Setting
 
         with live_line() as progress:
             return await entrance.call(operation, given, progress)
-
-
-def wait_for(work: Any, on_interrupt: str) -> Any:
-    """Run a coroutine; Ctrl-C ends it, says so and leaves with the exit code of an interrupted program."""
-    try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
-        typer.echo(on_interrupt, err=True)
-        raise typer.Exit(INTERRUPTED) from None

@@ -66,7 +66,7 @@ async def displaced(bench: Bench, branch: Branch, run: Run, fitting: bool = Fals
     """
     keeps = await bench.store.history.keeps(run.tag, KEEPS)
     contained = {keep.id for keep in await branch.lineage(run, keeps[-1].decided if keeps else None)}
-    others = [keep for keep in keeps if keep.id not in contained and not keep.unchanged]
+    others = [keep for keep in keeps if keep.id not in contained and keep.commit_known and not keep.unchanged]
     tip = await branch.tip(run)
     trees = [(keep, await bench.run(_together, bench, tip, keep)) for keep in others]
     present = await bench.run(bench.repository.tree_of, tip) if trees else None

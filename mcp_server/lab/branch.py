@@ -24,7 +24,7 @@ class Branch:
         """The commit of the best: the latest keep's, at which the branch should be, or the base commit before any."""
         if run.task.external:
             best = await self._bench.store.experiments.best(run.tag)
-            return best.commit if best else run.base_commit
+            return best.commit if best and best.commit_known else run.base_commit
         last = await self._bench.store.experiments.last_projected(run.tag)
         return last.branch_commit if last and last.branch_commit else run.base_commit
 

@@ -3,7 +3,10 @@
 import asyncio
 import difflib
 import importlib.metadata
+import json
 import os
+import platform
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -18,13 +21,16 @@ from typing import Literal
 from mcp_server import __version__
 from mcp_server.errors import ResearchError
 from mcp_server.lab.data import prepared_data
-from mcp_server.lab.planning import HARNESS_MARK, interpreter_of
+from mcp_server.lab.interpreters import interpreter_of
+from mcp_server.lab.planning import HARNESS_MARK
 from mcp_server.machine.devices import find_devices
+from mcp_server.machine.executor import executor_of
 from mcp_server.machine.filesystem import NETWORK, file_system
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.git.command import check_installed, git
 from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.platforms import is_wsl2
 from mcp_server.machine.sandbox import TODO as MEND
 from mcp_server.machine.sandbox import find_sandbox, probe
 from mcp_server.machine.store.backups import backups, check_not_emptied, restore_advice
@@ -36,8 +42,10 @@ VARIABLES: Mapping[str, str] = {
     "AUTORESEARCH_CACHE": "folder of prepared data and compile caches; default: ~/.cache/autoresearch",
     "AUTORESEARCH_LOCKS": "folder of the device locks, on this machine; default: /tmp/autoresearch-<user id>",
     "AUTORESEARCH_DEVICES": "what --devices says where it is not given",
+    "AUTORESEARCH_EXECUTOR": "what --executor says where it is not given: local or ray",
+    "RAY_ADDRESS": "what --ray-address says where it is not given",
     "AUTORESEARCH_KEEP_ENV": "names of further environment variables that trainings may see, separated by commas",
-    "AUTORESEARCH_SANDBOX": "trainings behind walls: auto (where bubblewrap works; default), off, or require",
+    "AUTORESEARCH_SANDBOX": "trainings and scorers behind walls: auto (where bubblewrap works; default), off, require",
     "AUTORESEARCH_TOKEN": "bearer token that HTTP callers must send",
     "AUTORESEARCH_TOKEN_FILE": "file that holds the bearer token, readable by its owner alone",
     "AUTORESEARCH_HOSTS": "further names of this machine, or of a proxy before it, under which HTTP callers reach it",
@@ -47,9 +55,10 @@ VARIABLES: Mapping[str, str] = {
 
 FOR_TRAININGS = tuple(
     f"AUTORESEARCH_{name}" for name in ("TIME_BUDGET", "SEED", "DEVICE", "OUT", "THREADS", "DEVICE_KEY")
-)
+) + tuple(f"AUTORESEARCH_{name}" for name in ("COMPILE", "ATTENTION", "PRECISION", "OPTIMIZER_STATE"))
 """What the server tells a training; a user sets some of them to run a training script by hand."""
 
+CLUSTER_SECONDS = 60.0
 GIGABYTE = 1e9
 LEAST_FREE, SCARCE_FREE = 1 * GIGABYTE, 5 * GIGABYTE
 MOST_COUNTED = 200_000
@@ -107,6 +116,7 @@ async def check_machine(settings: Settings) -> list[Check]:
 
 def _checks(settings: Settings) -> Iterator[Check]:
     yield Check("autoresearch", "ok", f"{__version__} on Python {sys.version.split()[0]} at {sys.executable}")
+    yield _system(Place(settings, None))
     yield _guarded("git", _git)
     place = Place(settings, None)
     try:
@@ -127,6 +137,16 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         return Check(name, "fail", error.what, error.todo)
     except OSError as error:
         return Check(name, "fail", f"{error.filename or name}: {error.strerror or error}", "Mend the permissions")
+
+
+def _system(place: Place) -> Check:
+    found = f"{platform.system()} {platform.release()}"
+    if not is_wsl2():
+        return Check("system", "ok", found)
+    if re.match(r"/mnt/[a-z]/", f"{place.settings.repo}/"):
+        todo = "Move the repository into the Linux file system, e.g. to ~/: files of Windows are slow from WSL2"
+        return Check("system", "warn", f"{found} (WSL2), with the repository on a drive of Windows", todo)
+    return Check("system", "ok", f"{found} (WSL2)")
 
 
 def _git() -> Check:
@@ -194,13 +214,17 @@ def _locks(place: Place) -> Check:
 def _sandbox(place: Place) -> Check:
     wanted = place.settings.sandbox
     if program := find_sandbox(wanted):
-        return Check("sandbox", "ok", f"trainings run behind walls, by {program} (AUTORESEARCH_SANDBOX={wanted})")
+        return Check(
+            "sandbox", "ok", f"trainings and scorers run behind walls, by {program} (AUTORESEARCH_SANDBOX={wanted})"
+        )
     if wanted == "off":
         return Check("sandbox", "warn", "none, by AUTORESEARCH_SANDBOX=off", "Set it to auto or require")
     return Check("sandbox", "warn", f"none: {probe()[1]}; trainings can reach all that you can", MEND)
 
 
 def _devices(place: Place) -> Check:
+    if place.settings.executor != "local":
+        return _cluster(place.settings)
     found = find_devices(place.settings.devices)
     listed = "; ".join(
         f"{device.label} {device.name}"
@@ -209,6 +233,23 @@ def _devices(place: Place) -> Check:
         for device in found
     )
     return Check("devices", "ok", f"{listed} (--devices {place.settings.devices})")
+
+
+def _cluster(settings: Settings) -> Check:
+    """The machines of the cluster, listed by another process: Ray prints, and starts threads."""
+    executor_of(settings, settings.repo)  # raises what speaks against it, and touches nothing
+    words = [sys.executable, "-m", "mcp_server.machine.cluster.ray_cluster", settings.ray_address]
+    try:
+        asked = subprocess.run(words, capture_output=True, text=True, timeout=CLUSTER_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        found = f"the Ray cluster {settings.ray_address!r} does not answer in {CLUSTER_SECONDS:.0f} s"
+        return Check("devices", "fail", found, "Run `ray status`; is a firewall between?")
+    if asked.returncode:
+        what, todo = json.loads(asked.stderr.strip().splitlines()[-1])
+        return Check("devices", "fail", what, todo)
+    nodes = json.loads(asked.stdout)
+    listed = "; ".join(f"{node['name']}: {node['gpus']} GPUs, {node['cpus']:g} CPUs" for node in nodes)
+    return Check("devices", "ok", f"Ray cluster {settings.ray_address}: {listed} (--devices {settings.devices})")
 
 
 def _driver(place: Place) -> Check:

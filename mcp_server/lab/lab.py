@@ -26,6 +26,7 @@ class Lab:
     """One method per operation, grouped by what it knows. Made by `Lab.open`."""
 
     def __init__(self, bench: Bench) -> None:
+        self.bench = bench
         self.pool = pool = Pool(bench)
         branch = Branch(bench)
         self.setup = Setup(bench, pool, branch)

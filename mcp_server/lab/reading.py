@@ -173,6 +173,9 @@ class Reading:
         b = await self._bench.store.experiments.get(experiment_b)
         first, second = await self._metrics(a), await self._metrics(b)
         deltas = {name: second[name] - first[name] for name in first if name in second}
+        if elsewhere := " and ".join(each.id for each in (a, b) if not each.commit_known):
+            todo = f"The commit of {elsewhere} is not in this repository: fetch it to compare the code with git"
+            return Diff(a.id, b.id, deltas, "", todo)
         text = await self._bench.run(self._bench.repository.diff, a.commit, b.commit)
         return Diff(a.id, b.id, deltas, text, f"Call register(parent_id={b.id!r}, ...) to build on the second")
 
@@ -238,6 +241,8 @@ class Reading:
     async def experiment_diff(self, experiment_id: str) -> str:
         """The unified diff of an experiment against what it was based on."""
         experiment = await self._bench.store.experiments.get(experiment_id)
+        if not experiment.commit_known:
+            raise UnknownId(f"The commit {experiment.commit!r} is not in this repository", "Fetch it from its agent")
         return await self._bench.run(self._bench.repository.diff, experiment.base_commit, experiment.commit)
 
     async def _run(self, tag: str | None) -> Run:
@@ -265,7 +270,8 @@ class Reading:
 def _first_step(run: Run, evidence: Evidence, suggestion: Suggestion) -> str:
     if suggestion.calls and suggestion.calls[0].tool in ("train", "complete"):
         return suggestion.calls[0].text
-    first = "Begin with the baseline: register without any change" if evidence.best is None else "Choose one"
+    missing = evidence.best is None and evidence.begun is None
+    first = "Begin with the baseline: register without any change" if missing else "Choose one"
     return f"{first}, then register(tag={run.tag!r}, ...) and train"
 
 

@@ -149,7 +149,8 @@ class Registering:
             best = await self._bench.store.experiments.best(run.tag)
             return Base(await self._branch.tip(run), best.id if best else None)
         parent = await self._of_run(run, parent_id)
-        return Base(parent.branch_commit or parent.commit, parent.id)
+        commit = parent.commit if parent.commit_known else await self._branch.tip(run)
+        return Base(parent.branch_commit or commit, parent.id)
 
     async def _of_run(self, run: Run, experiment_id: str) -> Experiment:
         experiment = await self._bench.store.experiments.get(experiment_id)

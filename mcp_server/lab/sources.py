@@ -86,7 +86,7 @@ def _take_task(repository: Repository, named: str, found: Decisions) -> None:
     if "task" in values:
         raise InvalidInput(f"{path.name} names another task, {values['task']!r}", f"Only {CONFIG_FILE} may")
     if folder:
-        values["folder"] = folder
+        values["folder"] = placed(folder, values.get("folder") or ".").removesuffix("/.")
         for name in PLACED:
             if name in values:
                 values[name] = tuple(placed(folder, pattern) for pattern in values[name])

@@ -50,10 +50,12 @@ class _Part(BaseModel):
 
 
 class Mutation(_Part):
-    """What one experiment may change at most; lines added and removed count together."""
+    """What one experiment may change at most, lines added and removed together; and what the mutator may besides."""
 
     max_files: int | None = Field(default=None, ge=1)
     max_lines: int | None = Field(default=None, ge=1)
+    network: bool = False
+    writable: Texts = []
 
 
 class Memory(_Part):
@@ -69,6 +71,7 @@ class Runner(_Part):
 
     command: Command | None = None
     script: str | None = None
+    folder: str | None = None
     budget_seconds: float | None = Field(default=None, gt=0)
     startup_seconds: float | None = Field(default=None, ge=0)
     end_at_budget: bool = False
@@ -149,6 +152,9 @@ class TaskFile(_Part):
         found |= {
             "max_files": self.mutation.max_files,
             "max_lines": self.mutation.max_lines,
+            "mutator_network": self.mutation.network or None,
+            "mutator_writable": self.mutation.writable,
+            "folder": run.folder,
             "startup_seconds": run.startup_seconds,
             "end_at_budget": run.end_at_budget or None,
             "environment": list(run.environment.items()),

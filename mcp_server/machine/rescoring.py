@@ -32,6 +32,8 @@ LONGEST_QUOTE = 400
 FOLDER = "scoring"
 LEFT = (FOLDER, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
+HANDED_IN = ("program.json", "program.bin", "model.pickle")
+"""What our harness leaves to be scored, which goes too, so that no other training can hand it in or go on from it."""
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
 

@@ -3,10 +3,11 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mcp_server.errors import NotReady, WrongState
+from mcp_server.machine.git import state_of
 
 
 def check_inputs(record: Path, states: Mapping[str, str]) -> None:
@@ -40,6 +41,13 @@ def check_inputs(record: Path, states: Mapping[str, str]) -> None:
         )
 
 
+def record_inputs(record: Path, root: Path, inputs: Sequence[str]) -> None:
+    """Write down what the inputs below `root` are now, in place of what was known of them."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    _create(record, state_of(root, inputs))
+
+
 def state_of_files(folder: Path, files: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """What tells whether any of these files is written, replaced or deleted later, even where that is undone.
 
@@ -64,6 +72,31 @@ def installed(interpreter: str) -> frozenset[str]:
         for place in prefix.glob(pattern)
     ]
     return frozenset(path.name for place in places for path in place.iterdir() if path.name != "__pycache__")
+
+
+def check_left(record: Path, present: Iterable[str]) -> None:
+    """Raise WrongState where something that a training of the run installed, as `note_left` recorded, is still there.
+
+    Args:
+        record: the run's file, see `Order.left`.
+        present: see `installed`.
+    """
+    if not record.exists():
+        return
+    left = sorted(set(record.read_text(encoding="utf-8").splitlines()).intersection(present))
+    if left:
+        raise WrongState(
+            f"{', '.join(left)} was installed while an experiment of this run trained, and may change what all later "
+            "ones score",
+            "Uninstall it, or begin a new run if that was you: setup_run with another tag",
+        )
+
+
+def note_left(record: Path, names: Iterable[str]) -> None:
+    """Record what was installed while an experiment trained."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with record.open("a", encoding="utf-8") as file:
+        file.writelines(f"{name}\n" for name in names)
 
 
 def _create(record: Path, states: Mapping[str, str]) -> None:

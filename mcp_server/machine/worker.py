@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mcp_server.errors import NotReady, ResearchError
@@ -23,19 +24,19 @@ from mcp_server.machine.child import EndedBy
 from mcp_server.machine.devices import Device, find_device
 from mcp_server.machine.environment import launched, worker_environment
 from mcp_server.machine.folders import Folders
-from mcp_server.machine.foreign import Occupant, occupants
+from mcp_server.machine.foreign import LINGERING, Occupant, occupants
 from mcp_server.machine.git import Repository
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
-from mcp_server.machine.recording import heal, keep, look, order_of, patiently, prune, record, say, wanted
+from mcp_server.machine.recording import disown, heal, keep, look, order_of, patiently, prune, record, say, wanted
 from mcp_server.machine.rig import Rig
+from mcp_server.machine.sandbox import find_sandbox
 from mcp_server.machine.store import Store
 from mcp_server.research.experiment import Trial
+from mcp_server.research.integrity import meddled
 from mcp_server.settings import Settings
 
 LOG_LIMIT = 1024 * 1024
-LINGERING = 2.0
-"""Seconds for which a driver may still tell of a process that has ended."""
 
 
 def start_worker(settings: Settings, device: Device) -> None:
@@ -46,22 +47,29 @@ def start_worker(settings: Settings, device: Device) -> None:
     """
     log = DeviceLock(settings.locks, device.key).log
     words = [sys.executable, "-m", "mcp_server.machine.worker", "--repo", str(settings.repo), "--device", device.key]
+    start_detached(words, worker_environment(settings), log, f"The worker of {device.label}")
+
+
+def start_detached(words: Sequence[str], environment: Mapping[str, str], log: Path, name: str) -> None:
+    """Start a program that is nobody's child, and that says what it has to say in a log.
+
+    Raises:
+        NotReady: it cannot be started.
+    """
     try:
         too_long = log.exists() and log.stat().st_size > LOG_LIMIT
         with log.open("wb" if too_long else "ab") as output:
             subprocess.run(
                 launched("detached", *words),
                 cwd="/",
-                env=worker_environment(settings),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 check=True,
             )
     except (OSError, subprocess.CalledProcessError) as error:
-        raise NotReady(
-            f"The worker of {device.label} cannot be started: {error}", "Run `autoresearch doctor`"
-        ) from None
+        raise NotReady(f"{name} cannot be started: {error}", "Run `autoresearch doctor`") from None
 
 
 class Worker:
@@ -120,7 +128,8 @@ class Worker:
     async def _heal(self) -> None:
         """Give every trial that an earlier worker left in training the end that it had."""
         for trial in await patiently(lambda: self._store.trials.training_on(self._rig.device.key)):
-            await heal(self._store, self._folders, trial, "Its worker was killed.")
+            walled = find_sandbox(self._rig.settings.sandbox) is not None
+            await heal(self._store, self._folders, trial, "Its worker was killed.", walled, self._rig.repository)
 
     async def _claim(self) -> Trial | None:
         device = self._rig.device
@@ -134,12 +143,17 @@ class Worker:
 
         try:
             order = await order_of(self._store, self._folders, trial)
+            _, before = await look(self._store, trial)
         except BaseException:
             os.close(busy)
             raise
         ending = await run_trial(self._rig, order, busy, ask, lambda: look(self._store, trial))
+        _, after = await look(self._store, trial)
+        if what := meddled(trial, before, after):
+            await disown(self._store, self._folders, trial, what)
+            return
         keep(order.folder, trial, ending)
-        await record(self._store, trial, ending)
+        await record(self._store, trial, ending, self._rig.repository)
         await prune(self._store, self._folders, trial)
 
     def _note(self, trial: Trial | None = None) -> None:

@@ -79,6 +79,11 @@ class Evidence:
         """How many experiments of the run are finished."""
         return sum(count.tries for count in self.counts.values())
 
+    @property
+    def begun(self) -> Experiment | None:
+        """The baseline, where it is registered and has no verdict yet."""
+        return next((e for e in (*self.pending, *self.in_flight) if e.unchanged), None)
+
     @cached_property
     def changing(self) -> Mapping[Category, Count]:
         """The counts without experiments that changed nothing: a baseline is no try of the category that it names."""

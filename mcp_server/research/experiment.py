@@ -46,6 +46,8 @@ MAX_LOST = 2
 """How often a trial that was lost with its worker is queued again by itself."""
 
 FIRST_SEED = 42
+UNVERIFIED = "unverified"
+"""The `source` of an experiment whose commit is not in this repository."""
 NO_CHANGE = "no change"
 """The `diff_summary` of an experiment whose commit has the files of its base."""
 
@@ -167,6 +169,11 @@ class Experiment:
     sandboxed: bool = False
 
     @property
+    def commit_known(self) -> bool:
+        """Whether its commit is in this repository. An agent that runs git by itself may name one that is not."""
+        return self.source != UNVERIFIED
+
+    @property
     def imported(self) -> bool:
         """Whether it was taken from the table of an earlier session, as reported there."""
         return self.decided is not None and self.decided < 1
@@ -229,13 +236,18 @@ def fresh_seed(used: Collection[int]) -> int:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial ended, as its worker writes it to `result.json` and then to the store."""
+    """How a trial ended, as its worker writes it to `result.json` and then to the store.
+
+    Attributes:
+        out_of_memory: whether it failed for want of memory.
+    """
 
     status: TrialStatus
     ended_at: float
     exit_code: int | None = None
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
     error: str = ""
+    out_of_memory: bool = False
     verification: Verification = "reported"
     sandboxed: bool = False
     wall_seconds: float = 0.0

@@ -125,8 +125,8 @@ def _chosen(
     """The proposals to show, and remarks: first what stands in the way, then the new ideas, at least three in all."""
     remarks: list[str] = []
     chosen: list[Proposal] = []
-    if evidence.best is None and not any(e.unchanged for e in (*evidence.pending, *evidence.in_flight)):
-        chosen.append(_baseline(run, evidence))
+    if evidence.best is None:
+        chosen += _baseline(run, evidence)
     if run.task.policy != "greedy":
         chosen += guidance.owed(run, evidence)
     scene = Scene(run.task, evidence)
@@ -148,17 +148,24 @@ def _chosen(
     return [*chosen, *new], remarks
 
 
-def _baseline(run: Run, evidence: Evidence) -> Proposal:
-    """Measure what the run started from, whatever was edited in the workspace meanwhile.
+def _baseline(run: Run, evidence: Evidence) -> Iterator[Proposal]:
+    """Measure what the run started from, whatever was edited in the workspace meanwhile; nothing while that goes on.
 
     There is no call where it crashed before, or came to nothing twice: it would again.
     """
+    if begun := evidence.begun:
+        tool = {"registered": "train", "trained": "complete"}.get(begun.status)
+        if tool:
+            text = f"baseline: {begun.id} is {begun.status}: call {tool}({begun.id!r})."
+            yield Proposal("baseline", "other", text, tool, {"experiment_id": begun.id})
+        return
     failed = f" ({evidence.finished} finished without a score)" if evidence.finished else ""
     text = f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
     before = [e.status for e in evidence.recent if e.unchanged]
     if "crash" in before or len(before) > 1:
-        return Proposal("baseline", "other", text)
-    return Proposal("baseline", "other", text, "register", {"commit_sha": run.base_commit})
+        yield Proposal("baseline", "other", text)
+    else:
+        yield Proposal("baseline", "other", text, "register", {"commit_sha": run.base_commit})
 
 
 def _of_mode(scene: Scene, strategy: Strategy) -> Iterator[Proposal]:

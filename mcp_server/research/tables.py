@@ -17,7 +17,7 @@ from mcp_server.research.verdict import finite, show
 
 CSV_COLUMNS = (
     *("experiment", "commit", "status", "metric", "value", "standard_error", "runs", "better_by", "category"),
-    *("what", "peak_memory_gb", "origin"),
+    *("what", "peak_memory_gb", "origin", "verification"),
 )
 LONGEST_WORDS = 100
 
@@ -112,7 +112,7 @@ def csv_layout(task: Task, sigma: float | None) -> Layout:
         error = standard_error(e, sigma)
         gigabytes = None if memory is None else round(memory / 1024, 3)
         first = (e.id, e.commit[:7], e.status, task.metric, value, error, e.runs, e.delta)
-        return _csv_line((*first, e.category, what, gigabytes, e.origin))
+        return _csv_line((*first, e.category, what, gigabytes, e.origin, e.verification))
 
     return Layout(_csv_line(CSV_COLUMNS), row)
 

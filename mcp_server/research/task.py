@@ -71,6 +71,8 @@ class Task:
         end_at_budget: the command knows nothing of budgets: it is ended at its budget, and what it printed counts.
         max_files, max_lines: what one experiment may change at most, lines added and removed together.
         mutator: a command that writes a candidate, for the artifact loop.
+        mutator_network: whether the mutator may use the network, as one that asks a language model must.
+        mutator_writable: folders outside of its sandbox that the mutator may write, such as `~/.claude`.
         metric_pattern: a regular expression; the first group of its last match in the output is the metric.
         score_command: a command that prints the metric, run after the training; then no other line counts as it.
         rescore_command, judge_command: two commands that score a result anew, each other's output their input: one
@@ -107,6 +109,8 @@ class Task:
     max_files: int | None = None
     max_lines: int | None = None
     mutator: str = ""
+    mutator_network: bool = False
+    mutator_writable: tuple[str, ...] = ()
     metric_pattern: str = ""
     score_command: str = ""
     rescore_command: str = ""

@@ -131,7 +131,7 @@ async def test_the_record_and_its_backups(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("wanted", "fault", "status", "found"),
     [
-        ("auto", "", "ok", "trainings run behind walls, by /usr/bin/bwrap"),
+        ("auto", "", "ok", "trainings and scorers run behind walls, by /usr/bin/bwrap"),
         ("auto", "bwrap fails here", "warn", "none: bwrap fails here"),
         ("off", "", "warn", "by AUTORESEARCH_SANDBOX=off"),
         ("require", "bwrap fails here", "fail", "there is no sandbox: bwrap fails here"),

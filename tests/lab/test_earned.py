@@ -86,6 +86,11 @@ async def test_only_what_was_earned_is_kept(project: Project, settings: Settings
         summary = await lab.reading.summary("mar8")
         assert summary.best is not None
         assert (summary.best.verification, summary.best.sandboxed) == (words, words == "verified")
+        table = (await lab.reading.export("mar8", "csv")).text or ""
+        assert [line.rpartition(",")[2] for line in table.splitlines()] == [
+            *("verification", words, "reported", "reported", "reported", words)
+        ]
+        assert f"| Scored | {words}: anew" in ((await lab.reading.export("mar8", "markdown")).text or "")
 
 
 async def test_scorer_and_judge_go_together(project: Project, settings: Settings) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from mcp_server.research import guidance
 from mcp_server.research.evidence import Evidence, gather
-from mcp_server.research.experiment import NO_CHANGE, Experiment, Numbers, Run
+from mcp_server.research.experiment import NO_CHANGE, Experiment, Numbers, Run, Status
 from mcp_server.research.knobs import read_knobs
 from mcp_server.research.lines import Point
 from mcp_server.research.noise import Noise
@@ -80,6 +80,17 @@ def test_what_waits_is_served_when_it_can_be(
     owed = guidance.owed(RUN, evidence)
     assert [f"{each.tool} {each.arguments['experiment_id']}" for each in owed] == calls
     assert [e.id for e in guidance.to_confirm(evidence)] == confirmations
+
+
+@pytest.mark.parametrize(
+    ("status", "call"),
+    [("registered", "train"), ("trained", "complete"), ("queued", None), ("training", None)],
+)
+def test_a_baseline_that_nobody_goes_on_with_comes_first(status: Status, call: str | None) -> None:
+    suggestion = suggest(RUN, gather(TASK, [replace(BASELINE, status=status)], SCRIPT))
+    assert [(each.tool, each.arguments) for each in suggestion.calls if "e1" in each.text] == (
+        [(call, {"experiment_id": "e1"})] if call else []
+    )
 
 
 @pytest.mark.parametrize(("crashed", "tool"), [(False, "register"), (True, None)])

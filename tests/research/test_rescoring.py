@@ -51,6 +51,16 @@ def case(best: Record | None, first: Record | None = None, **fields: Any) -> Cas
     )
 
 
+def test_other_data_than_the_baselines_are_told_of_first() -> None:
+    told = replace(BEST, trials=(replace(BEST.trials[0], metrics={**BEST.trials[0].metrics, "fingerprint": "a" * 64}),))
+    for fingerprint, why in (
+        ("a" * 64, ""),
+        ("b" * 64, "the prepared data or the judge is not what e1 was scored with"),
+    ):
+        assert fault(run(), case(told), 0.9, Rescored(0.9, 1.0, fingerprint)).startswith(why)
+        assert bool(fault(run(), case(told), 0.9, Rescored(0.9, 1.0, fingerprint))) == bool(why)
+
+
 def ended(value: float | str | None, **fields: Any) -> Ending:
     return Ending("finished", 0.0, 0, {} if value is None else {"val_bpb": value}, **fields)
 

@@ -112,6 +112,11 @@ class Workspace:
             )
         return paths
 
+    def restore(self) -> None:
+        """Throw away every edit and every new file: back to what its HEAD has. Ignored files and links stay."""
+        self._when_free(lambda: self._tree.git("read-tree", "--reset", "-u", "HEAD", timeout=LONG_TIMEOUT))
+        self._tree.git("clean", "--force", "-d", "--quiet", *self._scope, timeout=LONG_TIMEOUT)
+
     def adopt(self, commit: str) -> None:
         """Base the workspace on `commit` without touching its files: for a commit that was made of its snapshot."""
         self._when_free(lambda: self._tree.git("read-tree", "--reset", commit))

@@ -63,10 +63,7 @@ class Experiments:
                 assert row is not None
                 same = await fetch(connection, _SAME, [experiment.tag, change.digest, experiment.base_commit])
                 admit(Count(row["total"], row["settled"] or 0, experiment_of(same) if same else None))
-            parent = experiment.parent_id
-            left = await fetch(connection, MOVED_FROM, [experiment.tag, experiment.base_commit])
-            if left is not None and left["experiment_id"] == parent:  # it moved after its commit was taken as a base
-                parent = left["parent_id"]
+            parent = await _parent(connection, experiment)
             row = await fetch(
                 connection,
                 """
@@ -208,6 +205,13 @@ class Experiments:
             )
 
         await self._database.transaction(body)
+
+
+async def _parent(connection: aiosqlite.Connection, experiment: Experiment) -> str | None:
+    """What an experiment is made from: that its parent was, if this moved after its commit was taken as a base."""
+    left = await fetch(connection, MOVED_FROM, [experiment.tag, experiment.base_commit])
+    moved = left is not None and left["experiment_id"] == experiment.parent_id
+    return left["parent_id"] if left is not None and moved else experiment.parent_id
 
 
 _COUNT = """

@@ -17,6 +17,20 @@ _LEGAL = " OR ".join(
     f"(OLD.status = '{old}' AND NEW.status IN ({_quoted(new)}))" for old, new in TRANSITIONS.items() if new
 )
 
+GUARDS = {
+    "legal_transitions": f"""
+    CREATE TRIGGER legal_transitions BEFORE UPDATE OF status ON experiments
+    WHEN NOT (OLD.status = NEW.status OR {_LEGAL})
+    BEGIN SELECT RAISE(ABORT, 'illegal transition'); END
+    """,
+    "ended_is_immutable": """
+    CREATE TRIGGER ended_is_immutable BEFORE UPDATE ON trials
+    WHEN OLD.status NOT IN ('queued', 'training')
+    BEGIN SELECT RAISE(ABORT, 'an ended trial is immutable'); END
+    """,
+}
+"""Triggers that refuse what no transition may do."""
+
 RUNS = (
     """
     CREATE TABLE runs (
@@ -103,11 +117,7 @@ EXPERIMENTS = (
     "CREATE INDEX promising ON experiments (tag, promising_after)",
     "CREATE INDEX children ON experiments (parent_id, base_commit)",
     "CREATE INDEX lessons ON experiments (tag, decided) WHERE lesson <> ''",
-    f"""
-    CREATE TRIGGER legal_transitions BEFORE UPDATE OF status ON experiments
-    WHEN NOT (OLD.status = NEW.status OR {_LEGAL})
-    BEGIN SELECT RAISE(ABORT, 'illegal transition'); END
-    """,
+    GUARDS["legal_transitions"],
 )
 """Experiments, and the guard on their status."""
 
@@ -158,11 +168,7 @@ TRIALS = (
     "CREATE UNIQUE INDEX live_trials ON trials (experiment_id) WHERE status IN ('queued', 'training')",
     "CREATE INDEX queue ON trials (device_type, queued_at) WHERE status = 'queued'",
     "CREATE INDEX training ON trials (device) WHERE status = 'training'",
-    """
-    CREATE TRIGGER ended_is_immutable BEFORE UPDATE ON trials
-    WHEN OLD.status NOT IN ('queued', 'training')
-    BEGIN SELECT RAISE(ABORT, 'an ended trial is immutable'); END
-    """,
+    GUARDS["ended_is_immutable"],
     """
     CREATE TABLE turns (
         tag TEXT NOT NULL,

@@ -10,6 +10,7 @@ import aiosqlite
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.machine.store.connection import Database, fetch
 from mcp_server.machine.store.rows import dump, trial_of
+from mcp_server.machine.store.schema import GUARDS
 from mcp_server.research.experiment import MAX_LOST, Ending, Trial, fresh_seed
 
 NEXT_DECISION = """(
@@ -75,7 +76,7 @@ class Trials:
                 commit=found["commit_sha"],
                 came_from=found["status"],
             )
-            return await _insert(connection, trial)
+            return await insert(connection, trial)
 
         return await self._database.transaction(body)
 
@@ -122,35 +123,47 @@ class Trials:
         """
 
         async def body(connection: aiosqlite.Connection) -> bool:
-            row = await fetch(
-                connection,
-                """
-                UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?, verification = ?,
-                    sandboxed = ?, wall_seconds = ?, cpu_seconds = ?
-                WHERE id = ? AND status = 'training' RETURNING *
-                """,
-                [
-                    ending.status,
-                    ending.ended_at,
-                    ending.exit_code,
-                    dump(ending.metrics),
-                    ending.error,
-                    ending.verification,
-                    ending.sandboxed,
-                    ending.wall_seconds,
-                    ending.cpu_seconds,
-                    trial_id,
-                ],
-            )
-            if row is None:
+            trial = await end_trial(connection, trial_id, ending)
+            if trial is None:
                 return False
-            await _move(connection, row["experiment_id"], "trained")
-            await _give_back(connection, trial_of(row))
+            await _move(connection, trial.experiment_id, "trained")
+            await _give_back(connection, trial)
             if crashed:
-                await crash_body(connection, row["experiment_id"], ending.error, ending.metrics)
+                await crash_body(connection, trial.experiment_id, ending.error, ending.metrics)
             return True
 
         return await self._database.transaction(body)
+
+    async def disown(self, trial: Trial, ended_at: float, why: str) -> None:
+        """Discard an experiment whose record was written by others while it trained, whatever it says now; one that was
+        kept before, and only measured again, stays.
+
+        The guards of the tables are put aside for it, and put back if others took them away.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> None:
+            for name in GUARDS:
+                await connection.execute(f"DROP TRIGGER IF EXISTS {name}")
+            await connection.execute(
+                """
+                UPDATE trials SET status = 'failed', ended_at = ?, metrics = '{}', error = ?, verification = 'reported'
+                WHERE id = ?
+                """,
+                [ended_at, why, trial.id],
+            )
+            await connection.execute(
+                f"""
+                UPDATE experiments SET status = 'discard', reason = ?, metrics = '{{}}', value = NULL, delta = NULL,
+                    near_miss = 0, decided_at = ?, decided = {NEXT_DECISION}, branch_commit = NULL, numbers = NULL,
+                    accepted_loss = 0, runs = 0, squares = 0, dof = 0, verification = 'reported'
+                WHERE id = ? AND ? <> 'keep'
+                """,  # noqa: S608 - the expression is a constant
+                [why, ended_at, trial.experiment_id, trial.came_from],
+            )
+            for guard in GUARDS.values():
+                await connection.execute(guard)
+
+        await self._database.transaction(body)
 
     async def lose(self, trial_id: str, ended_at: float, error: str) -> bool:
         """Record that a trial was lost with its worker, and queue it again at most `MAX_LOST` times.
@@ -182,7 +195,7 @@ class Trials:
                 return False
             lost_one = trial_of(row)
             attempt = lost_one.attempt + 1
-            await _insert(
+            await insert(
                 connection, replace(lost_one, id=f"{experiment_id}.{attempt}", attempt=attempt, queued_at=time.time())
             )
             return True
@@ -215,9 +228,9 @@ class Trials:
         return await self._database.transaction(body)
 
     async def stop_requested(self, trial_id: str) -> bool:
-        """Whether someone asked to end this trial."""
-        row = await self._database.one("SELECT stop_requested FROM trials WHERE id = ?", [trial_id])
-        return bool(row and row["stop_requested"])
+        """Whether a trial in training is to end: someone asked for it, or wrote another status into its row."""
+        row = await self._database.one("SELECT stop_requested, status FROM trials WHERE id = ?", [trial_id])
+        return row is None or bool(row["stop_requested"]) or row["status"] != "training"
 
     async def training_on(self, device: str) -> list[Trial]:
         """The trials recorded as in training on a device: more than one only if something went wrong."""
@@ -301,7 +314,32 @@ class Trials:
         return [trial_of(row) for row in rows]
 
 
-async def _insert(connection: aiosqlite.Connection, trial: Trial) -> Trial:
+async def end_trial(connection: aiosqlite.Connection, trial_id: str, ending: Ending) -> Trial | None:
+    """Record how a trial in training ended; None if that was recorded before."""
+    row = await fetch(
+        connection,
+        """
+        UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?, verification = ?,
+            sandboxed = ?, wall_seconds = ?, cpu_seconds = ?
+        WHERE id = ? AND status = 'training' RETURNING *
+        """,
+        [
+            ending.status,
+            ending.ended_at,
+            ending.exit_code,
+            dump(ending.metrics),
+            ending.error,
+            ending.verification,
+            ending.sandboxed,
+            ending.wall_seconds,
+            ending.cpu_seconds,
+            trial_id,
+        ],
+    )
+    return trial_of(row) if row else None
+
+
+async def insert(connection: aiosqlite.Connection, trial: Trial) -> Trial:
     """Insert a trial as queued and move its experiment to `queued`."""
     row = await fetch(
         connection,
