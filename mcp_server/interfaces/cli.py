@@ -128,6 +128,12 @@ def night(
     gpu_hours: Annotated[
         float | None, typer.Option(help="Hours of training to end after, summed over devices", min=0.0001)
     ] = None,
+    metric: Annotated[str | None, typer.Option(help="Of a new run: the key that the script prints")] = None,
+    direction: Annotated[str | None, typer.Option(help="Of a new run: minimize or maximize")] = None,
+    time_budget_seconds: Annotated[float | None, typer.Option(help="Of a new run: seconds of one training")] = None,
+    train_script: Annotated[str | None, typer.Option(help="Of a new run: the script to edit and run")] = None,
+    task: Annotated[str | None, typer.Option(help="Of a new run: name or path of a task")] = None,
+    plan: Annotated[str | None, typer.Option(help="Of a new run: path of an experiment plan")] = None,
     goal: Annotated[str, typer.Option(help="What to find or improve, in your words")] = "",
     patience: Annotated[
         float, typer.Option(help="Minutes without output, call or training until the agent is started anew", min=0.01)
@@ -147,7 +153,16 @@ def night(
 
     moment = None if until is None else next_time(until, datetime.now().astimezone())
     limits = Limits(moment, experiments, None if gpu_hours is None else gpu_hours * 3600)
-    command = Command(Agent.named(agent), limits, tag, goal, patience * 60)
+    named = {
+        "metric": metric,
+        "direction": direction,
+        "time_budget_seconds": time_budget_seconds,
+        "train_script": train_script,
+        "task": task,
+        "plan": plan,
+    }
+    setting = {name: value for name, value in named.items() if value is not None}
+    command = Command(Agent.named(agent), limits, tag, goal, patience * 60, setting=setting)
     said = "autoresearch: left at once; `autoresearch night` with the same tag goes on"
     settings = Settings.load(repo, devices, executor, ray_address)
     if received := wait_for(command.run(settings, console()), said):
