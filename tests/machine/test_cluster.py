@@ -161,10 +161,11 @@ def test_a_server_over_stdio_trains_in_the_cluster_and_says_nothing_but_its_prot
             if holder := driver.holder():  # the server's end was not the driver's
                 os.kill(holder.pid, signal.SIGTERM)
     until(lambda: not driver.is_held(), 60)
-    assert made["platform"]["device_name"] == H100
+    model = made["platform"]["device_name"]  # that of the first machine, of those that were up in time
+    assert model == made["devices"][0]["name"]
     assert (trained["status"], verdict["status"]) == ("trained", "keep")
-    assert trained["device"].endswith(("/cuda:0", "/cuda:1"))
-    assert {device["name"] for device in devices} == {H100, A100}
+    assert model in [device["name"] for device in devices if device["key"] == trained["device"]]
+    assert {device["name"] for device in devices} <= {H100, A100}
 
 
 @pytest.mark.parametrize(
