@@ -1,9 +1,10 @@
 # `make demo` shows the whole loop at work; `make test` is the check that every change must pass.
-# Both install what they need into .venv and need nothing but git, make and Python 3.11 or newer.
+# `make cheats` shows what becomes of every cheat of the suite.
+# All install what they need into .venv and need nothing but git, make and Python 3.11 or newer.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test cheats lint walls clean
 
 install: .venv/installed
 
@@ -21,8 +22,17 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint walls
 	$(BIN)/pytest -n 2 --dist worksteal
+
+cheats: install walls
+	$(BIN)/python benchmarks/cheats.py
+
+# Trainings run behind bubblewrap where there is one; without it those tests are skipped.
+walls:
+	@command -v bwrap >/dev/null || test "$$(uname)" != Linux || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
+	  || (apt-get install --yes --quiet bubblewrap || (apt-get update --quiet && apt-get install --yes --quiet bubblewrap)) \
+	  || echo "bubblewrap could not be installed: trainings run without walls"
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

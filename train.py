@@ -69,6 +69,7 @@ FINAL_LR = 0.0  # learning rates at the end, as a share of the peak
 # Device
 COMPILE = "cuda"  # device on which torch.compile is used: cuda, cpu, mps or none
 BIG_GPU_GIB = 40  # GiB of memory from which a CUDA GPU counts as big
+LEAN_GPU_GIB = 8  # GiB of memory up to which Muon keeps its mean in bfloat16 (CUDA only)
 
 # Factors on the knobs above, for a CUDA GPU. CPU and MPS take the knobs as they are.
 BIG_GPU = {
@@ -108,6 +109,7 @@ class Recipe:
     passes: int  # forward passes in one optimizer step
     head_lr: float
     bf16: bool
+    lean: bool  # whether Muon keeps its mean in bfloat16
 
 
 def recipe_for(runtime: prepare.Runtime, vocab_size: int, seq_len: int) -> Recipe:
@@ -140,6 +142,7 @@ def recipe_for(runtime: prepare.Runtime, vocab_size: int, seq_len: int) -> Recip
         passes=all_rows // rows,
         head_lr=HEAD_LR * factors.get("HEAD_LR", 1),
         bf16=runtime.bf16,
+        lean=cuda and runtime.bf16 and runtime.memory_gib <= LEAN_GPU_GIB,
     )
 
 
@@ -388,8 +391,8 @@ def muon_update(
     tensor, new values do not recompile.
     """
     rate, momentum, decay = rates.unbind()
-    mean.lerp_(gradients, 1 - momentum)
-    update = orthogonalise(gradients.lerp(mean, momentum), dtype)
+    mean.lerp_(gradients.to(mean.dtype), (1 - momentum).to(mean.dtype))
+    update = orthogonalise(gradients.lerp(mean.to(gradients.dtype), momentum), dtype)
     neuron = -1 if update.size(-2) >= update.size(-1) else -2
     variance.lerp_(update.square().mean(neuron, keepdim=True), 1 - MUON_BETA2)
     even = update * variance.clamp_min(1e-10).rsqrt()
@@ -402,13 +405,15 @@ def muon_update(
 class Muon(torch.optim.Optimizer):
     """Updates all matrices of one shape together."""
 
-    def __init__(self, matrices: list[nn.Parameter], lr: float, dtype: torch.dtype, compiled: bool) -> None:
+    def __init__(
+        self, matrices: list[nn.Parameter], lr: float, dtype: torch.dtype, compiled: bool, lean: bool = False
+    ) -> None:
         shapes: dict[torch.Size, list[nn.Parameter]] = {}
         for matrix in matrices:
             shapes.setdefault(matrix.shape, []).append(matrix)
         groups = [{"params": params} for params in shapes.values()]
         super().__init__(groups, {"lr": lr, "momentum": MOMENTUM_START, "weight_decay": WEIGHT_DECAY})
-        self.dtype = dtype
+        self.dtype, self.lean = dtype, lean
         self.update = torch.compile(muon_update, dynamic=False) if compiled else muon_update
 
     @torch.no_grad()
@@ -419,7 +424,7 @@ class Muon(torch.optim.Optimizer):
             state = self.state[params[0]]
             if not state:
                 neuron = -1 if weights.size(-2) >= weights.size(-1) else -2
-                state["mean"] = torch.zeros_like(weights)
+                state["mean"] = torch.zeros_like(weights, dtype=torch.bfloat16 if self.lean else weights.dtype)
                 state["variance"] = torch.zeros_like(weights.mean(neuron, keepdim=True))
             rates = torch.tensor([group["lr"], group["momentum"], group["weight_decay"]])
             rates = rates.to(weights.device, non_blocking=True)
@@ -427,18 +432,18 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_copy_(list(params), list(new.unbind()))
 
 
-def make_optimizers(model: GPT, head_lr: float, compiled: bool) -> tuple[torch.optim.AdamW, Muon]:
+def make_optimizers(model: GPT, recipe: Recipe, compiled: bool) -> tuple[torch.optim.AdamW, Muon]:
     """Sorts the parameters by role. The learning rates of AdamW shrink with the root of the width."""
     scale = (model.embed.embedding_dim / 768) ** -0.5
     groups = [
         {"params": [w for name, w in model.named_parameters() if "embed" in name], "lr": EMBEDDING_LR * scale},
-        {"params": [model.head.weight], "lr": head_lr * scale},
+        {"params": [model.head.weight], "lr": recipe.head_lr * scale},
         {"params": [model.residual_weights], "lr": SCALAR_LR / 100},
         {"params": [model.x0_weights], "lr": SCALAR_LR},
     ]
     adamw = torch.optim.AdamW(groups, betas=(ADAM_BETA1, ADAM_BETA2), eps=1e-10, weight_decay=0.0, fused=True)
     matrices = [w for name, w in model.blocks.named_parameters() if "embed" not in name]
-    muon = Muon(matrices, MATRIX_LR, model.dtype, compiled)
+    muon = Muon(matrices, MATRIX_LR, model.dtype, compiled, recipe.lean)
     for group in (*adamw.param_groups, *muon.param_groups):
         group["peak_lr"] = group["lr"]
     return adamw, muon
@@ -564,13 +569,17 @@ def main() -> None:
     attend = choose_attention(runtime, recipe)
     model = GPT(recipe, attend).to(runtime.device)
     compiled = runtime.device == COMPILE
-    adamw, muon = make_optimizers(model, recipe.head_lr, compiled)
+    adamw, muon = make_optimizers(model, recipe, compiled)
     batches = prepare.batches(data, recipe.rows, runtime)
     forward: nn.Module = torch.compile(model, dynamic=False) if compiled else model  # type: ignore[assignment]
     weights = list(model.parameters())
     params = sum(weight.numel() for weight in weights)
     each = side_by_side(runtime.threads) if runtime.device == "cpu" else map
-    print(f"device: {runtime.device} | attention: {attend.__name__} | compiled: {compiled} | parameters: {params:,}")
+    print(
+        f"device: {runtime.device} | attention: {attend.__name__} | compiled: {compiled}"
+        f" | precision: {'bf16' if recipe.bf16 else 'fp32'} | optimizer state: {'bf16' if recipe.lean else 'fp32'}"
+        f" | batch: {recipe.passes} x {recipe.rows} rows | parameters: {params:,}"
+    )
     print(recipe, flush=True)
 
     def pass_over(batch: prepare.Batch) -> tuple[Tensor, tuple[Tensor, ...]]:

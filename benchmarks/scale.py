@@ -12,17 +12,15 @@ is above --limit.
 
 import argparse
 import asyncio
-import itertools
 import math
 import os
 import random
+import re
 import sqlite3
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +29,10 @@ from typing import Any
 
 import httpx2
 import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.scale_usage import Trial, Usage, used
 
 SCRIPT = """\
 import time
@@ -68,45 +70,20 @@ class Plan:
         return max(2, math.ceil(2 * self.devices / self.agents))
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A trial as the store remembers it. Times are seconds since the epoch."""
-
-    device: str
-    agent: str
-    queued_at: float
-    started_at: float
-    ended_at: float
-    script_seconds: float
-
-
-@dataclass(frozen=True)
-class Usage:
-    """How devices were used, from when each had had work until the last trial was taken.
-
-    Attributes:
-        idle: while a trial waited, the share of the devices' time in which no trial had them.
-        unused: the same at any time: here agents that queue too little count as well.
-        script: share in which the training script itself ran; the rest went into checkouts, starts and ends.
-        fairness: Jain's index of the trials that agents had: 1 where all had equally many, 1/agents where one had all.
-        longest_wait: of a trial in the queue, in units of the mean wait.
-    """
-
-    idle: float
-    unused: float
-    script: float
-    fairness: float
-    longest_wait: float
-
-
 @dataclass
 class Figures:
-    """What came of a plan; sizes in bytes."""
+    """What came of a plan; sizes in bytes.
+
+    Attributes:
+        plain_verdicts_per_second: of experiments that are only registered and judged.
+        plain_verdict_seconds: CPU seconds of the server, and of git, for one of these.
+    """
 
     plan: Plan
     usage: Usage
     verdicts_per_second: float
     plain_verdicts_per_second: float
+    plain_verdict_seconds: float
     store_per_experiment: float
     files_per_experiment: float
     memory: list[int] = field(default_factory=list)
@@ -127,6 +104,7 @@ class Figures:
             f"{usage.longest_wait:.1f}",
             f"{self.verdicts_per_second:.1f}",
             f"{self.plain_verdicts_per_second:.0f}",
+            f"{1000 * self.plain_verdict_seconds:.0f}",
             f"{self.store_per_experiment / 1024:.1f} + {self.files_per_experiment / 1024:.1f}",
             f"{self.memory[0] / MEGABYTE:.0f} to {max(self.memory) / MEGABYTE:.0f}",
         ]
@@ -134,43 +112,15 @@ class Figures:
 
 COLUMNS = (
     *("executor", "devices", "agents", "experiments", "seconds each", "idle", "unused", "in the script", "fairness"),
-    *("longest wait / mean", "verdicts/s", "verdicts/s alone", "KiB an experiment: store + files", "server MiB"),
+    *(
+        "longest wait / mean",
+        "verdicts/s",
+        "verdicts/s alone",
+        "CPU ms each",
+        "KiB an experiment: store + files",
+        "server MiB",
+    ),
 )
-
-
-def used(trials: Sequence[Trial]) -> Usage:
-    """How the devices were used by these trials."""
-    devices = {trial.device for trial in trials}
-    begin = max(min(t.started_at for t in trials if t.device == device) for device in devices)
-    end = max(trial.started_at for trial in trials)
-    times = sorted({begin, end, *(t for each in trials for t in (each.queued_at, each.started_at, each.ended_at))})
-    changes = Counter[tuple[float, str]]()
-    for each in trials:
-        changes.update({(each.queued_at, "waits"): 1, (each.started_at, "has"): 1})
-        changes.subtract({(each.started_at, "waits"): 1, (each.ended_at, "has"): 1})
-    waiting = having = 0
-    total = crowded = unused = idle = 0.0
-    for now, after in itertools.pairwise(times):
-        waiting, having = waiting + changes[now, "waits"], having + changes[now, "has"]
-        if begin <= now < end:
-            total += after - now
-            unused += (len(devices) - having) * (after - now)
-            crowded += (after - now) * (waiting > 0)
-            idle += (len(devices) - having) * (after - now) * (waiting > 0)
-    inside = [trial for trial in trials if trial.started_at >= begin]
-    counts = Counter(trial.agent for trial in inside)
-    shares = [counts[agent] for agent in {trial.agent for trial in trials}]
-    waits = [trial.started_at - trial.queued_at for trial in inside]
-    whole = [trial for trial in inside if trial.ended_at <= end]
-    return Usage(
-        idle=idle / max(crowded * len(devices), 1e-9),
-        unused=unused / max(total * len(devices), 1e-9),
-        script=sum(t.script_seconds for t in whole)
-        / max(sum(t.ended_at - t.started_at for t in whole), 1e-9)
-        * (1 - unused / max(total * len(devices), 1e-9)),
-        fairness=sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares)),
-        longest_wait=max(waits) / max(statistics.fmean(waits), 1e-9),
-    )
 
 
 RAY = """
@@ -229,13 +179,14 @@ class Place:
 
     @contextmanager
     def _server(self, words: Sequence[str]) -> Iterator[tuple[str, psutil.Process]]:
-        with subprocess.Popen(words, env=self.environment, stderr=subprocess.PIPE, text=True) as server:
-            assert server.stderr is not None
-            for line in server.stderr:
-                if "dashboard" in line:
-                    break
+        said = self.repo.with_name("server.log")
+        with said.open("w") as log, subprocess.Popen(words, env=self.environment, stderr=log) as server:
             try:
-                yield line.split("dashboard ")[1].split("/,")[0], psutil.Process(server.pid)
+                while not (found := re.search(r"dashboard (\S+)/,", said.read_text())):
+                    if server.poll() is not None:
+                        raise RuntimeError(f"the server does not start: {said.read_text()}")
+                    time.sleep(0.05)
+                yield found[1], psutil.Process(server.pid)
             finally:
                 server.terminate()
 
@@ -372,11 +323,13 @@ async def measure(plan: Plan, alone: int) -> Figures:
                 before = place.sizes()
                 seconds = await Crowd(caller, plan).work()
                 after = place.sizes()
+                used_before = sum(server.cpu_times()[:4])
                 rate = await judge_alone(caller, alone, plan.agents)
+                each = (sum(server.cpu_times()[:4]) - used_before) / alone
             sampling.cancel()
         trials = place.trials("scale")[1:]  # the baseline ran alone
         store, files = ((new - old) / plan.experiments for new, old in zip(after, before, strict=True))
-        return Figures(plan, used(trials), plan.experiments / seconds, rate, store, files, memory)
+        return Figures(plan, used(trials), plan.experiments / seconds, rate, each, store, files, memory)
 
 
 async def _sample(server: psutil.Process, memory: list[int]) -> None:

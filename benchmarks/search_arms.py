@@ -25,6 +25,7 @@ from mcp_server.research.script import effective, outline
 from mcp_server.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+HARNESS = ("prepare.py", "scoring.py")
 DEVICES = "cpu:1"
 TAG = "search"
 CALLS = 8
@@ -48,6 +49,12 @@ class Arm(Protocol):
         ...
 
 
+def bring_harness(folder: Path) -> None:
+    """Put the files that a training script imports beside it."""
+    for name in HARNESS:
+        (folder / name).write_text((ROOT / name).read_text())
+
+
 @dataclass(frozen=True)
 class Trainer:
     """Trains scripts as the lab does: on the same device, threads, data and budget."""
@@ -59,7 +66,7 @@ class Trainer:
     def prepare(self) -> None:
         """Prepare the data, and the folder that trainings run in."""
         self.folder.mkdir(parents=True)
-        (self.folder / "prepare.py").write_text((ROOT / "prepare.py").read_text())
+        bring_harness(self.folder)
         self._run("prepare.py", "--profile", "stdlib", "--vocab-size", "2048").check_returncode()
 
     def train(self, script: str, seed: int) -> float | None:
@@ -181,7 +188,7 @@ class Followed:
         folder.mkdir(parents=True)
         git(folder, "init", "--quiet", "--initial-branch", "main")
         (folder / "train.py").write_text(script)
-        (folder / "prepare.py").write_text((ROOT / "prepare.py").read_text())
+        bring_harness(folder)
         git(folder, "add", "--all")
         git(folder, "commit", "--quiet", "--message", "The training script as it comes")
         locks = folder.with_name(f"{folder.name}-locks")

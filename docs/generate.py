@@ -8,7 +8,9 @@ from pathlib import Path
 from types import NoneType
 from typing import get_args, get_type_hints
 
-from mcp_server.interfaces import cli
+from typer.models import ArgumentInfo
+
+from mcp_server.interfaces import cli, task
 from mcp_server.interfaces.arguments import arguments_model
 from mcp_server.interfaces.verbs import flag, kind, meaning, positional
 from mcp_server.operations import OPERATIONS, Operation
@@ -27,13 +29,16 @@ def page(text: str) -> str:
 
 def commands() -> Iterator[str]:
     """The commands that are no operations, with their options."""
-    for command in (cli.serve, cli.demo, cli.night, cli.doctor):
+    named = {"serve": cli.serve, "demo": cli.demo, "night": cli.night, "task run": task.run, "doctor": cli.doctor}
+    for words, command in named.items():
         about = " ".join((command.__doc__ or "").split())
-        yield from (f"### autoresearch {command.__name__}", "", about, "", "| option | meaning |", "|---|---|")
+        yield from (f"### autoresearch {words}", "", about, "", "| option | meaning |", "|---|---|")
         for name, parameter in inspect.signature(command).parameters.items():
             wanted, option = get_args(parameter.annotation)[:2]
             one = next((part for part in get_args(wanted) if part is not NoneType), wanted)
             typed = option.default if isinstance(option.default, str) else flag(name)  # where typer keeps `--dir`
+            if isinstance(option, ArgumentInfo):
+                typed, one = name.upper(), bool
             yield f"| `{f'{typed} {VALUES[one]}'.strip()}` | {_cell(option.help)} |"
         yield ""
 

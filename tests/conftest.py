@@ -1,4 +1,7 @@
-"""Every test gets a home, locks and a cache of its own, and nothing of the environment of whoever runs the tests."""
+"""Every test gets a home, locks and a cache of its own, and nothing of the environment of whoever runs the tests.
+
+AUTORESEARCH_SANDBOX alone is handed on, so that the suite can be run with walls around trainings and without.
+"""
 
 import os
 from pathlib import Path
@@ -13,7 +16,8 @@ from tests.project import Project
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home that cannot be written, so that touching it fails; folders of the test's own for all else."""
     for name in [name for name in os.environ if name.startswith(("GIT_", "XDG_", "AUTORESEARCH_"))]:
-        monkeypatch.delenv(name)
+        if name != "AUTORESEARCH_SANDBOX":
+            monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", "/nonexistent-home")
     monkeypatch.setenv("AUTORESEARCH_LOCKS", str(tmp_path / "locks"))
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))

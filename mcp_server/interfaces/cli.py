@@ -15,20 +15,23 @@ import typer
 from mcp_server import __version__
 from mcp_server.errors import ResearchError
 from mcp_server.interfaces.options import DevicesOption, ExecutorOption, JsonOption, RayAddressOption, RepoOption
+from mcp_server.interfaces.task import task
+from mcp_server.interfaces.waiting import wait_for
 from mcp_server.settings import Settings
 
 if TYPE_CHECKING:
     from mcp_server.operations import Operation
 
-INTERRUPTED = 130
-"""What shells report for a program that Ctrl-C ended."""
-
-OWN = ("serve", "demo", "doctor", "night", "--version")
+OWN = ("serve", "demo", "doctor", "night", "task", "--version")
 """With these as the first word, the operations need not be loaded: agents start servers often."""
 
 
 def main() -> None:
     """Run the command line of this process."""
+    if sys.platform == "win32":
+        sys.exit(
+            "autoresearch: Windows is served through WSL2. Run `wsl --install`, and install autoresearch in there."
+        )
     try:
         build(sys.argv[1:])(prog_name="autoresearch")
     except ResearchError as error:
@@ -47,6 +50,7 @@ def build(words: Sequence[str] = ()) -> typer.Typer:
     app.callback()(_program)
     for command in (serve, demo, night, doctor):
         app.command()(command)
+    app.add_typer(task)
     if not words or words[0] not in OWN:
         from mcp_server.interfaces.verbs import add_verbs
 
@@ -124,6 +128,12 @@ def night(
     gpu_hours: Annotated[
         float | None, typer.Option(help="Hours of training to end after, summed over devices", min=0.0001)
     ] = None,
+    metric: Annotated[str | None, typer.Option(help="Of a new run: the key that the script prints")] = None,
+    direction: Annotated[str | None, typer.Option(help="Of a new run: minimize or maximize")] = None,
+    time_budget_seconds: Annotated[float | None, typer.Option(help="Of a new run: seconds of one training")] = None,
+    train_script: Annotated[str | None, typer.Option(help="Of a new run: the script to edit and run")] = None,
+    task: Annotated[str | None, typer.Option(help="Of a new run: name or path of a task")] = None,
+    plan: Annotated[str | None, typer.Option(help="Of a new run: path of an experiment plan")] = None,
     goal: Annotated[str, typer.Option(help="What to find or improve, in your words")] = "",
     patience: Annotated[
         float, typer.Option(help="Minutes without output, call or training until the agent is started anew", min=0.01)
@@ -143,7 +153,16 @@ def night(
 
     moment = None if until is None else next_time(until, datetime.now().astimezone())
     limits = Limits(moment, experiments, None if gpu_hours is None else gpu_hours * 3600)
-    command = Command(Agent.named(agent), limits, tag, goal, patience * 60)
+    named = {
+        "metric": metric,
+        "direction": direction,
+        "time_budget_seconds": time_budget_seconds,
+        "train_script": train_script,
+        "task": task,
+        "plan": plan,
+    }
+    setting = {name: value for name, value in named.items() if value is not None}
+    command = Command(Agent.named(agent), limits, tag, goal, patience * 60, setting=setting)
     said = "autoresearch: left at once; `autoresearch night` with the same tag goes on"
     settings = Settings.load(repo, devices, executor, ray_address)
     if received := wait_for(command.run(settings, console()), said):
@@ -204,12 +223,3 @@ async def _call(operation: "Operation", given: dict[str, Any], settings: Setting
 
         with live_line() as progress:
             return await entrance.call(operation, given, progress)
-
-
-def wait_for(work: Any, on_interrupt: str) -> Any:
-    """Run a coroutine; Ctrl-C ends it, says so and leaves with the exit code of an interrupted program."""
-    try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
-        typer.echo(on_interrupt, err=True)
-        raise typer.Exit(INTERRUPTED) from None

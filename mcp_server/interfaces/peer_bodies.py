@@ -70,6 +70,12 @@ class Question(Tag):
     limit: int | None = Field(None, ge=0, le=LARGEST)
 
 
+class NearMissQuestion(Tag):
+    """How many near misses to list."""
+
+    limit: int = Field(20, ge=0, le=LARGEST)
+
+
 class Choice(Tag):
     """A strategy set by hand, until the next verdict."""
 

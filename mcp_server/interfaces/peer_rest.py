@@ -24,7 +24,6 @@ from mcp_server.interfaces.entrance import Entrance, InternalError, boundary
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.lending import Described
 
-NEAR_MISSES = 20
 HERE = "localhost"
 STATUS_CODES: dict[type[ResearchError], int] = {UnknownId: 404, NotReady: 503, InternalError: 500}
 
@@ -46,7 +45,7 @@ async def _register(lab: Lab, given: bodies.Registration) -> answers.Registered:
         "experiment_id": experiment.id,
         "status": "registered",
         "commit_sha": experiment.commit,
-        "commit_verified": shapes.verified(experiment),
+        "commit_verified": experiment.commit_known,
         "category": experiment.category,
     }
 
@@ -97,10 +96,9 @@ async def _best(lab: Lab, given: bodies.Tag) -> answers.Best:
     return {"best": shapes.best(best), "experiment": shapes.experiment(best)}
 
 
-async def _near_misses(lab: Lab, given: bodies.Question) -> answers.NearMisses:
+async def _near_misses(lab: Lab, given: bodies.NearMissQuestion) -> answers.NearMisses:
     """List discarded experiments that lacked little when they were judged, the nearest first."""
-    limit = NEAR_MISSES if given.limit is None else given.limit
-    found, total = await lab.tracking.near_misses(given.tag, limit)
+    found, total = await lab.tracking.near_misses(given.tag, given.limit)
     return {"near_misses": [shapes.near_miss(e) for e in found], "total": total}
 
 
@@ -251,7 +249,7 @@ TRAILS = [
     Trail("experiment/crash", "POST", bodies.Failure, _crash, answers.Crashed),
     Trail("experiment/history", "POST", bodies.Question, _history, answers.History),
     Trail("experiment/best", "POST", bodies.Tag, _best, answers.Best),
-    Trail("experiment/near-misses", "POST", bodies.Question, _near_misses, answers.NearMisses),
+    Trail("experiment/near-misses", "POST", bodies.NearMissQuestion, _near_misses, answers.NearMisses),
     Trail("search/strategy", "POST", bodies.Tag, _strategy, answers.Strategy),
     Trail("search/set-strategy", "POST", bodies.Choice, _set_strategy, answers.Strategy),
     Trail("search/adapt", "POST", bodies.Tag, _adapt, answers.Strategy),

@@ -47,7 +47,7 @@ def experiment(e: Any) -> answers.Experiment:
         "tag": e.tag,
         "parent_id": e.parent_id,
         "commit_sha": e.commit,
-        "commit_verified": verified(e),
+        "commit_verified": e.commit_known,
         "description": e.description,
         "hypothesis": e.hypothesis,
         "category": e.category,
@@ -59,11 +59,6 @@ def experiment(e: Any) -> answers.Experiment:
         "diff_summary": e.diff_summary,
         "error": e.reason if e.status == "crash" else None,
     }
-
-
-def verified(e: Any) -> bool:
-    """Whether an experiment's commit is in this repository."""
-    return str(e.source) != "unverified"
 
 
 def best(e: Any) -> answers.BestInShort:

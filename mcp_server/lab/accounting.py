@@ -58,17 +58,21 @@ async def ended(bench: Bench, run: Run) -> str:
     return f"it has its {task.max_experiments} experiments (max_experiments)"
 
 
-async def displaced(bench: Bench, branch: Branch, run: Run) -> list[Experiment]:
-    """The keeps whose change the present best does not have, the newest first: worth applying again."""
-    contained = {keep.id for keep in await branch.lineage(run)}
+async def displaced(bench: Bench, branch: Branch, run: Run, fitting: bool = False) -> list[Experiment]:
+    """The keeps whose change the present best does not have, the newest first: worth applying again.
+
+    Args:
+        fitting: only those whose change fits the best as it is.
+    """
     keeps = await bench.store.history.keeps(run.tag, KEEPS)
-    others = [keep for keep in keeps if keep.id not in contained and not keep.unchanged]
+    contained = {keep.id for keep in await branch.lineage(run, keeps[-1].decided if keeps else None)}
+    others = [keep for keep in keeps if keep.id not in contained and keep.commit_known and not keep.unchanged]
     tip = await branch.tip(run)
-    return [keep for keep in others if not await bench.run(_has, bench, tip, keep)]
+    trees = [(keep, await bench.run(_together, bench, tip, keep)) for keep in others]
+    present = await bench.run(bench.repository.tree_of, tip) if trees else None
+    return [keep for keep, tree in trees if tree != present and (tree is not None or not fitting)]
 
 
-def _has(bench: Bench, tip: str, keep: Experiment) -> bool:
-    """Whether a commit has all of the change of a keep already."""
-    repository = bench.repository
-    combined = combine(repository, tip, [(keep.base_commit, keep.commit)])
-    return combined.tree is not None and combined.tree == repository.tree_of(tip)
+def _together(bench: Bench, tip: str, keep: Experiment) -> str | None:
+    """The tree of a commit with the change of a keep; None where that does not fit."""
+    return combine(bench.repository, tip, [(keep.base_commit, keep.commit)]).tree

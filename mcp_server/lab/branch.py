@@ -24,7 +24,7 @@ class Branch:
         """The commit of the best: the latest keep's, at which the branch should be, or the base commit before any."""
         if run.task.external:
             best = await self._bench.store.experiments.best(run.tag)
-            return best.commit if best else run.base_commit
+            return best.commit if best and best.commit_known else run.base_commit
         last = await self._bench.store.experiments.last_projected(run.tag)
         return last.branch_commit if last and last.branch_commit else run.base_commit
 
@@ -61,11 +61,15 @@ class Branch:
         )
         return [other for other in later if (other.decided or 0) < (keep.decided or 0)]
 
-    async def lineage(self, run: Run) -> list[Experiment]:
-        """The keeps that the present best was made from, itself included, the oldest first."""
+    async def lineage(self, run: Run, since: int | None = None) -> list[Experiment]:
+        """The keeps that the present best was made from, itself included, the oldest first.
+
+        Args:
+            since: the number of a verdict, to leave out what was kept before it.
+        """
         found: list[Experiment] = []
         keep = await self._bench.store.experiments.best(run.tag)
-        while keep is not None:
+        while keep is not None and (keep.decided or 0) >= (since or 0):
             found.append(keep)
             keep = await self.kept_ancestor(keep)
         return found[::-1]

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from mcp_server.machine.store.verdicts import Decision, Restatement
 from mcp_server.research.case import Case, candidate, decide, noise_of, replicates, scored, stand, weigh
-from mcp_server.research.experiment import Run, Scalar
-from mcp_server.research.plateau import reopened
+from mcp_server.research.experiment import Numbers, Run, Scalar
+from mcp_server.research.plateau import reconsidered
 from mcp_server.research.verdict import finite, judge
 
 
@@ -53,8 +53,8 @@ def restatement(run: Run, case: Case, near_misses: list[Case]) -> Restatement | 
         return None
     best, own = stand(run, case.subject), weigh(run, case.subject)
     noise = noise_of(run, case.squares - experiment.squares + own.sum_of_squares, case.dof - experiment.dof + own.dof)
-    again: tuple[str, ...] = ()
+    again: Mapping[str, Numbers] = {}
     if case.incumbent is not None and case.incumbent.experiment.id == experiment.id:
         once = [near for near in near_misses if len(near.subject.finished) == 1]
-        again = reopened(run.task, [candidate(run, near) for near in once], best, noise)
+        again = reconsidered(run.task, [candidate(run, near) for near in once], best, noise)
     return Restatement(best.mean, len(values), own.sum_of_squares, own.dof, again)

@@ -5,10 +5,13 @@ import difflib
 import importlib.metadata
 import json
 import os
+import platform
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +21,8 @@ from typing import Literal
 from mcp_server import __version__
 from mcp_server.errors import ResearchError
 from mcp_server.lab.data import prepared_data
-from mcp_server.lab.planning import HARNESS_MARK, interpreter_of
+from mcp_server.lab.interpreters import interpreter_of
+from mcp_server.lab.planning import HARNESS_MARK
 from mcp_server.machine.devices import find_devices
 from mcp_server.machine.executor import executor_of
 from mcp_server.machine.filesystem import NETWORK, file_system
@@ -26,9 +30,11 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.git.command import check_installed, git
 from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.platforms import is_wsl2
 from mcp_server.machine.sandbox import TODO as MEND
 from mcp_server.machine.sandbox import find_sandbox, probe
-from mcp_server.machine.store.probe import OLDEST, journal_mode
+from mcp_server.machine.store.backups import backups, check_not_emptied, restore_advice
+from mcp_server.machine.store.probe import OLDEST, damage, journal_mode
 from mcp_server.settings import Settings
 
 VARIABLES: Mapping[str, str] = {
@@ -39,7 +45,7 @@ VARIABLES: Mapping[str, str] = {
     "AUTORESEARCH_EXECUTOR": "what --executor says where it is not given: local or ray",
     "RAY_ADDRESS": "what --ray-address says where it is not given",
     "AUTORESEARCH_KEEP_ENV": "names of further environment variables that trainings may see, separated by commas",
-    "AUTORESEARCH_SANDBOX": "trainings behind walls: auto (where bubblewrap works; default), off, or require",
+    "AUTORESEARCH_SANDBOX": "trainings and scorers behind walls: auto (where bubblewrap works; default), off, require",
     "AUTORESEARCH_TOKEN": "bearer token that HTTP callers must send",
     "AUTORESEARCH_TOKEN_FILE": "file that holds the bearer token, readable by its owner alone",
     "AUTORESEARCH_HOSTS": "further names of this machine, or of a proxy before it, under which HTTP callers reach it",
@@ -49,7 +55,7 @@ VARIABLES: Mapping[str, str] = {
 
 FOR_TRAININGS = tuple(
     f"AUTORESEARCH_{name}" for name in ("TIME_BUDGET", "SEED", "DEVICE", "OUT", "THREADS", "DEVICE_KEY")
-)
+) + tuple(f"AUTORESEARCH_{name}" for name in ("COMPILE", "ATTENTION", "PRECISION", "OPTIMIZER_STATE"))
 """What the server tells a training; a user sets some of them to run a training script by hand."""
 
 CLUSTER_SECONDS = 60.0
@@ -57,6 +63,9 @@ GIGABYTE = 1e9
 LEAST_FREE, SCARCE_FREE = 1 * GIGABYTE, 5 * GIGABYTE
 MOST_COUNTED = 200_000
 """Files of the state folder whose sizes are added up."""
+
+LONGEST_LOOK = 5.0
+"""Seconds for which the record is looked through."""
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -107,6 +116,7 @@ async def check_machine(settings: Settings) -> list[Check]:
 
 def _checks(settings: Settings) -> Iterator[Check]:
     yield Check("autoresearch", "ok", f"{__version__} on Python {sys.version.split()[0]} at {sys.executable}")
+    yield _system(Place(settings, None))
     yield _guarded("git", _git)
     place = Place(settings, None)
     try:
@@ -127,6 +137,16 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         return Check(name, "fail", error.what, error.todo)
     except OSError as error:
         return Check(name, "fail", f"{error.filename or name}: {error.strerror or error}", "Mend the permissions")
+
+
+def _system(place: Place) -> Check:
+    found = f"{platform.system()} {platform.release()}"
+    if not is_wsl2():
+        return Check("system", "ok", found)
+    if re.match(r"/mnt/[a-z]/", f"{place.settings.repo}/"):
+        todo = "Move the repository into the Linux file system, e.g. to ~/: files of Windows are slow from WSL2"
+        return Check("system", "warn", f"{found} (WSL2), with the repository on a drive of Windows", todo)
+    return Check("system", "ok", f"{found} (WSL2)")
 
 
 def _git() -> Check:
@@ -166,6 +186,22 @@ def _state(place: Place) -> Check:
     return Check("state folder", "ok", f"{place.state} on {kind or 'an unknown file system'}, WAL works")
 
 
+def _record(place: Place) -> Check:
+    """The store itself, and its backups."""
+    store = place.state / "research.db"
+    copies = backups(store)
+    check_not_emptied(store)
+    if not store.exists():
+        return Check("record", "ok", "none yet")
+    if fault := damage(store, LONGEST_LOOK):
+        return Check("record", "fail", f"{store} is damaged: {fault}", restore_advice(store))
+    state = "is too large to look through here" if fault is None else "is sound"
+    if not copies:
+        return Check("record", "ok", f"{store} {state}; no backup yet: servers make one within a minute")
+    minutes = (time.time() - copies[0].stat().st_mtime) / 60
+    return Check("record", "ok", f"{store} {state}; {len(copies)} backups, the newest of {minutes:.0f} min ago")
+
+
 def _locks(place: Place) -> Check:
     kind = file_system(place.settings.locks)
     if kind in NETWORK:
@@ -178,7 +214,9 @@ def _locks(place: Place) -> Check:
 def _sandbox(place: Place) -> Check:
     wanted = place.settings.sandbox
     if program := find_sandbox(wanted):
-        return Check("sandbox", "ok", f"trainings run behind walls, by {program} (AUTORESEARCH_SANDBOX={wanted})")
+        return Check(
+            "sandbox", "ok", f"trainings and scorers run behind walls, by {program} (AUTORESEARCH_SANDBOX={wanted})"
+        )
     if wanted == "off":
         return Check("sandbox", "warn", "none, by AUTORESEARCH_SANDBOX=off", "Set it to auto or require")
     return Check("sandbox", "warn", f"none: {probe()[1]}; trainings can reach all that you can", MEND)
@@ -285,6 +323,7 @@ CHECKS: Mapping[str, Callable[[Place], Check]] = {
     "sqlite": _sqlite,
     "state folder": _state,
     "state size": _sizes,
+    "record": _record,
     "device locks": _locks,
     "sandbox": _sandbox,
     "devices": _devices,

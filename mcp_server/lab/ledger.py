@@ -1,12 +1,13 @@
 """The results file in the user's repository: a line for every verdict, in their order."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
-from mcp_server.errors import NotReady
+from mcp_server.errors import NotReady, WrongState
 from mcp_server.lab.bench import Bench
 from mcp_server.machine.git import locked
-from mcp_server.research.experiment import Run
+from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.tables import to_tsv
 from mcp_server.research.task import Task
 
@@ -36,35 +37,52 @@ def usable(path: Path, task: Task) -> str:
 
 async def list_results(bench: Bench, run: Run) -> list[str]:
     """Append every verdict that the results file lacks; returns what stood in the way, for the user to read."""
-    path = bench.repository.root / run.task.results_file
-    history, runs = bench.store.history, bench.store.runs
-    while batch := await history.decided_after(run.tag, await runs.listed(run.tag), BATCH):
-        lines = list(to_tsv(batch, run.task))[1:]
-        try:
-            await bench.run(_append, path, bench.folders.state / "results.lock", run.task, lines)
-        except (OSError, NotReady) as error:
-            return [f"{run.task.results_file} could not be written ({error}); `autoresearch export` gives its content."]
-        last = batch[-1].decided
-        assert last is not None
-        await runs.set_listed(run.tag, last)
+    if not await _missing(bench, run):
+        return []
+    try:
+        async with _alone(bench, bench.folders.state / "results.lock"):
+            while batch := await _missing(bench, run):
+                await _add(bench, run, batch)
+    except (OSError, NotReady, WrongState) as error:
+        return [f"{run.task.results_file} could not be written ({error}); `autoresearch export` gives its content."]
     return []
 
 
-def _append(path: Path, lock: Path, task: Task, lines: Sequence[str]) -> None:
+async def _missing(bench: Bench, run: Run) -> Sequence[Experiment]:
+    return await bench.store.history.decided_after(run.tag, await bench.store.runs.listed(run.tag), BATCH)
+
+
+async def _add(bench: Bench, run: Run, batch: Sequence[Experiment]) -> None:
+    """Append some verdicts and remember that; the lock must be held, for another server may have the same ones."""
+    last = batch[-1].decided
+    assert last is not None
+    lines = list(to_tsv(batch, run.task))[1:]
+    await bench.run(_append, bench.repository.root / run.task.results_file, run.task, lines)
+    await bench.store.runs.set_listed(run.tag, last)
+
+
+@asynccontextmanager
+async def _alone(bench: Bench, lock: Path) -> AsyncIterator[None]:
+    """Hold a lock that servers share; waiting for it is beside the event loop."""
+    with ExitStack() as held:
+        await bench.run(held.enter_context, locked(lock, LOCK_SECONDS))
+        yield
+
+
+def _append(path: Path, task: Task, lines: Sequence[str]) -> None:
     """Append lines, except those that a server killed at this very place has written already."""
     if reason := usable(path, task):
         raise NotReady(f"it {reason}", "Move it away")
-    with locked(lock, LOCK_SECONDS):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        present = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        known = next(count for count in range(len(lines), -1, -1) if present[len(present) - count :] == lines[:count])
-        text = ("" if present else header(task)) + "".join(lines[known:])
-        with path.open("ab", buffering=0) as file:
-            end = file.tell()
-            try:
-                rest = memoryview(text.encode())
-                while rest:
-                    rest = rest[file.write(rest) :]
-            except OSError:  # the disk is full: no half of a line stays
-                file.truncate(end)
-                raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    present = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    known = next(count for count in range(len(lines), -1, -1) if present[len(present) - count :] == lines[:count])
+    text = ("" if present else header(task)) + "".join(lines[known:])
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            rest = memoryview(text.encode())
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:  # the disk is full: no half of a line stays
+            file.truncate(end)
+            raise

@@ -59,9 +59,19 @@ async def check_new(bench: Bench, run: Run, candidate: Candidate, found: Trace) 
     """Raise InvalidInput where the same change was made on the same base before."""
     for earlier in await bench.store.memory.identical(run.tag, found.change):
         if earlier.base_commit == candidate.base_commit:
-            raise InvalidInput(
-                f"{earlier.id} made the very same change on the same base: {_became_of(earlier)}", _instead(earlier)
-            )
+            refuse_again(earlier)
+
+
+def refuse_again(earlier: Experiment) -> None:
+    """Raise InvalidInput: this experiment made the same change on the same base."""
+    if earlier.unchanged:
+        raise InvalidInput(
+            f"Nothing but comments or formatting is changed against what {earlier.id} measures as it is",
+            "Change something that the training can show",
+        )
+    raise InvalidInput(
+        f"{earlier.id} made the very same change on the same base: {_became_of(earlier)}", _instead(earlier)
+    )
 
 
 def _became_of(earlier: Experiment) -> str:

@@ -5,19 +5,30 @@ import os
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-from mcp_server.errors import InvalidInput, Undecided
+from mcp_server.errors import InvalidInput, NotReady, Undecided
 from mcp_server.lab.data import prepared_data
+from mcp_server.lab.interpreters import environment_notes, interpreter_of
 from mcp_server.lab.ledger import usable
 from mcp_server.lab.sources import BUILTIN, Decisions, gather
-from mcp_server.machine.git import Repository, check_path, expand_inputs, find_inputs
+from mcp_server.machine.git import (
+    Repository,
+    check_path,
+    expand_inputs,
+    find_inputs,
+    is_data_file,
+    pointers,
+    submodules,
+)
 from mcp_server.research.guard import check_pattern, matches
+from mcp_server.research.knobs import read_knobs
+from mcp_server.research.shrinking import find_memory_knobs
 from mcp_server.research.task import Direction, Task, check_task, split_command
+from mcp_server.research.variations import fitted, variations
 from mcp_server.settings import Settings
 
 HARNESS_MARK = re.compile(r"^HARNESS = \"autoresearch-mcp\"", re.MULTILINE)
@@ -29,6 +40,9 @@ SCORING, ANEW = "scoring.py", ("rescore_command", "judge_command")
 _LOWER_IS_BETTER = re.compile(r"loss|error|bpb|perplexity|ppl|rmse|mae|mse|latency|seconds", re.IGNORECASE)
 _HIGHER_IS_BETTER = re.compile(r"acc|accuracy|f1|auc|reward|r2|bleu|precision|recall|throughput", re.IGNORECASE)
 
+
+MODULE_FILES = ("{}.py", "{}/__main__.py", "src/{}.py", "src/{}/__main__.py")
+"""Where a module that is run by `python -m` may lie."""
 
 MOST_PATTERNS = 100
 
@@ -46,7 +60,7 @@ class Plan:
     rows: tuple[dict[str, str], ...] = ()
 
 
-def plan(repository: Repository, commit: str, settings: Settings, tag: str, given: Mapping[str, Any]) -> Plan:
+def plan_run(repository: Repository, commit: str, settings: Settings, tag: str, given: Mapping[str, Any]) -> Plan:
     """Make the task from the given arguments, task file, autoresearch.toml, the built-in task and the repository.
 
     Raises:
@@ -68,6 +82,7 @@ def plan(repository: Repository, commit: str, settings: Settings, tag: str, give
     _check_places(values)
     if not values.get("external"):
         _choose_script(repository, commit, found, notes)
+        _choose_memory(repository, commit, found)
     _choose_metric(found, notes)
     task = check_task(Task(**{**_defaults(repository, values), **values, "builtin": builtin}))
     task = _with_results_file(repository, commit, tag, task, "results_file" in values)
@@ -75,13 +90,16 @@ def plan(repository: Repository, commit: str, settings: Settings, tag: str, give
         task = _with_readonly(repository, commit, task, found)
         _check_globs(repository, commit, task, notes)
         task = _with_inputs(repository, task, values.get("inputs"), notes)
+        task = _with_elsewhere(repository, commit, task, notes)
+        notes.extend(environment_notes(repository.root, repository.files(commit), task))
+        task = _with_plan(repository, commit, task, found)
     return Plan(task, tuple(notes), tuple(found.rows(task)))
 
 
 def _check_places(values: dict[str, Any]) -> None:
     """Raise InvalidInput unless every path and glob stays within the repository."""
-    for name in ("results_file", "train_script"):
-        if values.get(name) is not None:
+    for name in ("results_file", "train_script", "folder"):
+        if values.get(name):
             values[name] = check_path(str(values[name]).removeprefix("./"))
     for name in ("editable", "readonly", "inputs"):
         patterns = values.get(name) or ()
@@ -110,9 +128,11 @@ def _is_builtin(repository: Repository, commit: str, given: Mapping[str, Any], f
 def _choose_script(repository: Repository, commit: str, found: Decisions, notes: list[str]) -> None:
     """Settle `train_script` and `command`, each from the other where only one is given."""
     values, files = found.values, set(repository.files(commit))
-    script = values.get("train_script")
+    script, folder = values.get("train_script"), values.get("folder")
+    if folder and not any(file.startswith(f"{folder}/") for file in files):
+        raise InvalidInput(f"folder {folder!r} holds no committed file", "Give the folder that the command runs in")
     if script is None and values.get("command"):
-        script = next(iter(_named_files(values["command"], values.get("folder", ""), files, ".py")), None)
+        script = _researched(_named_files(values["command"], folder or "", files, ".py"), files, values.get("editable"))
         if script is None and not values.get("editable"):
             raise InvalidInput(
                 f"command {values['command']!r} names no committed script",
@@ -120,14 +140,14 @@ def _choose_script(repository: Repository, commit: str, found: Decisions, notes:
             )
         found.decide("train_script", script or "", "named in the command")
     if script is None and not values.get("command"):
-        if "train.py" not in files:
+        script = f"{folder}/train.py" if folder else "train.py"
+        if script not in files:
             raise Undecided(
                 "It is not said which script trains",
                 {"train_script": "which script should be researched"},
                 "Then call setup_run(train_script=..., metric=..., direction=..., time_budget_seconds=...)",
             )
-        script = "train.py"
-        notes.append("The training script is train.py.")
+        notes.append(f"The training script is {script}.")
         found.decide("train_script", script, "found in the repository")
     if script is not None and script not in files:
         exists = (repository.root / script).exists()
@@ -136,15 +156,34 @@ def _choose_script(repository: Repository, commit: str, found: Decisions, notes:
             "Commit it first: runs start from the committed state" if exists else _instead(script, files),
         )
     values["train_script"] = script or ""
-    words = os.path.relpath(values["train_script"] or ".", values.get("folder") or ".")
+    words = os.path.relpath(values["train_script"] or ".", folder or ".")
     found.decide("command", f"python {shlex.quote(words)}", "from the script")
+
+
+def _choose_memory(repository: Repository, commit: str, found: Decisions) -> None:
+    """Take the script's own names for batch and accumulation, where nobody has said what decides the memory."""
+    script = found.values.get("train_script")
+    if not script or not script.endswith(".py") or {"batch_knob", "checkpointing_knob"} & found.values.keys():
+        return
+    knobs = find_memory_knobs(repository.read_file(commit, script) or "")
+    for name, knob in zip(("batch_knob", "accumulation_knob"), knobs or (), strict=False):
+        found.decide(name, knob, "found in the script")
+
+
+def _researched(named: list[str], files: set[str], editable: Sequence[str] | None) -> str | None:
+    """The script whose constants are to be researched: one that the command names, unless another alone may change."""
+    if not editable or any(matches(editable, path) for path in named):
+        return next((path for path in named if not editable or matches(editable, path)), None)
+    scripts = [path for path in files if path.endswith(".py") and matches(editable, path)]
+    return scripts[0] if len(scripts) == 1 else None
 
 
 def _named_files(command: str, folder: str, files: set[str], ending: str = "") -> list[str]:
     """The committed files that a command names, by path or as a module after `-m`."""
     words = split_command(command)
-    modules = [word.replace(".", "/") + ".py" for before, word in itertools.pairwise(words) if before == "-m"]
-    paths = [os.path.normpath(os.path.join(folder, word)) for word in (*words, *modules)]  # noqa: PTH118 - no real path
+    modules = [word.replace(".", "/") for before, word in itertools.pairwise(words) if before == "-m"]
+    forms = [form.format(module) for module in modules for form in MODULE_FILES]
+    paths = [os.path.normpath(os.path.join(folder, word)) for word in (*words, *forms)]  # noqa: PTH118 - no real path
     return [path for path in paths if path in files and path.endswith(ending)]
 
 
@@ -153,9 +192,9 @@ def _with_readonly(repository: Repository, commit: str, task: Task, found: Decis
     files = set(repository.files(commit))
     anew = (task.rescore_command, task.judge_command)
     commands = [command for command in (task.score_command, *anew, task.mutator, *task.checks) if command]
-    if not task.score_command and not task.train_script:
-        commands.append(task.command)
     judging = [path for command in commands for path in _named_files(command, task.folder, files)]
+    running = _named_files(task.command, task.folder, files)
+    judging += [path for path in running if not matches(task.editable, path)]
     guarded = [path for path in (*judging, *found.protected) if path in files and path not in task.editable]
     added = tuple(path for path in dict.fromkeys(guarded) if path not in task.readonly)
     if not added:
@@ -184,8 +223,23 @@ def _choose_metric(found: Decisions, notes: list[str]) -> None:
         raise Undecided(
             "The metric and the budget of a run are never assumed",
             questions,
-            "Then call setup_run again with the answers",
+            "Then call again with the answers",
         )
+
+
+def _with_plan(repository: Repository, commit: str, task: Task, found: Decisions) -> Task:
+    """The task with its plan as the script takes it; a run is over when its baseline and its plan are done."""
+    if not task.vary and not task.hold:
+        return task
+    source = repository.read_file(commit, task.train_script) if task.train_script else None
+    if source is None:
+        raise InvalidInput("a plan varies the constants of a script, and this task has none", "Give train_script")
+    task = fitted(task, source)
+    if task.vary and task.max_experiments is None:
+        count = 1 + len(list(variations(task, {name: knob.value for name, knob in read_knobs(source).items()})))
+        found.decide("max_experiments", count, "baseline and plan")
+        task = replace(task, max_experiments=count)
+    return task
 
 
 def _instead(script: str, files: set[str]) -> str:
@@ -201,20 +255,14 @@ def _direction(metric: str) -> Direction | None:
 
 
 def _defaults(repository: Repository, values: Mapping[str, Any]) -> dict[str, Any]:
-    script = values.get("train_script", "")
+    script, folder = values.get("train_script", ""), values.get("folder", "")
     return {
         "train_script": "",
         "command": "true",
-        "interpreter": str(interpreter_of(repository.root)),
+        "interpreter": str(interpreter_of(repository.root, str(PurePosixPath(script).parent if script else folder))),
         "editable": (script,) if script else (),
         "policy": "greedy" if values.get("external") else "noise_aware",
     }
-
-
-def interpreter_of(root: Path) -> Path:
-    """The Python that trains: the repository's own virtual environment, else the one that runs this server."""
-    own = root / ".venv" / "bin" / "python"
-    return own if os.access(own, os.X_OK) else Path(sys.executable)
 
 
 def _check_globs(repository: Repository, commit: str, task: Task, notes: list[str]) -> None:
@@ -254,3 +302,24 @@ def _with_inputs(repository: Repository, task: Task, declared: Sequence[str] | N
         f"Linked as input: {found.path} ({found.bytes / 1e6:.1f} MB, {found.files} files)." for found in inputs
     )
     return replace(task, inputs=tuple(found.path for found in inputs))
+
+
+def _with_elsewhere(repository: Repository, commit: str, task: Task, notes: list[str]) -> Task:
+    """The task with the submodules that are filled as inputs; raises NotReady where data is still in Git LFS."""
+    left = pointers(repository)
+    if data := [path for path in left if is_data_file(path)]:
+        more = f" and {len(data) - 1} more" if len(data) > 1 else ""
+        raise NotReady(
+            f"{data[0]!r}{more} holds a pointer of Git LFS and not the data",
+            "Run `git lfs pull` in the repository, then call again",
+        )
+    if left:
+        notes.append(f"Pointers of Git LFS, whose content is not here: {', '.join(left[:5])}. `git lfs pull` gets it.")
+    inside = submodules(repository, commit)
+    for path, filled in inside.items():
+        notes.append(
+            f"Linked as input: submodule {path}, as it is checked out now."
+            if filled
+            else f"Submodule {path} is empty here. If the training needs it: git submodule update --init {path}"
+        )
+    return replace(task, inputs=(*task.inputs, *(path for path, filled in inside.items() if filled)))

@@ -40,20 +40,21 @@ class Pool:
         labels = {device.key: device.label for device in await self.devices()}
         return labels.get(key, key) if key else None
 
-    async def wake(self, device_type: str) -> None:
-        """Have somebody at work wherever there are trials of a type to take or to heal."""
+    async def wake(self, device_type: str) -> int:
+        """Have somebody at work wherever there are trials of a type to take or to heal; how many were called."""
         async with self._waking:
             training = await self._bench.store.trials.in_training()
             waiting = await self._bench.store.trials.waiting(device_type)
-            if waiting or training:
-                await self._bench.run(self._executor.wake, device_type, waiting, set(training))
+            if not waiting and not training:
+                return 0
+            return await self._bench.run(self._executor.wake, device_type, waiting, set(training)) or 0
 
-    async def heal(self) -> None:
-        """Start workers where trainings were left alone, or wait though a device is free."""
-        trials = self._bench.store.trials
-        if await trials.any_live():
-            for device_type in sorted({device.type for device in await self.devices()}):
-                await self.wake(device_type)
+    async def heal(self) -> int:
+        """Start workers where trainings were left alone, or wait though a device is free; how many."""
+        if not await self._bench.store.trials.any_live():
+            return 0
+        types = sorted({device.type for device in await self.devices()})
+        return sum([await self.wake(device_type) for device_type in types])
 
     async def views(self) -> list[DeviceView]:
         """Every device as it is now."""

@@ -1,13 +1,14 @@
 """Reading: everything that looks at the record and changes nothing."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
 from mcp_server.errors import InvalidInput, NotReady, UnknownId
+from mcp_server.lab.accounting import displaced
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.exporting import write_export
@@ -35,6 +36,7 @@ from mcp_server.research.guidance import noise_text
 from mcp_server.research.strategy import choose
 from mcp_server.research.suggestions import Suggestion
 from mcp_server.research.task import Category
+from mcp_server.research.verdict import finite
 
 Tag = Annotated[str | None, "The run; default: the newest"]
 
@@ -57,7 +59,8 @@ class Reading:
         """Say what to try next and why: the strategy, categories by promise, concrete values for this very script."""
         run = await self._run(tag)
         source = await self._script(run, await self._branch.tip(run))
-        evidence = await gather(self._bench, run, source)
+        gathered = await gather(self._bench, run, source)
+        evidence = replace(gathered, displaced=tuple(await displaced(self._bench, self._branch, run, fitting=True)))
         suggestion = suggestions.suggest(run, evidence)
         fields = asdict(suggestion)
         return Suggested(
@@ -135,7 +138,7 @@ class Reading:
             baseline=start,
             best=view(best) if best else None,
             improvement=gain,
-            improvement_percent=None if gain is None or not start else 100 * gain / abs(start),
+            improvement_percent=None if gain is None or not start else finite(100 * gain / abs(start)),
             counts=plain(counts),
             experiments=sum(counts.values()),
             max_experiments=task.max_experiments,
@@ -170,6 +173,9 @@ class Reading:
         b = await self._bench.store.experiments.get(experiment_b)
         first, second = await self._metrics(a), await self._metrics(b)
         deltas = {name: second[name] - first[name] for name in first if name in second}
+        if elsewhere := " and ".join(each.id for each in (a, b) if not each.commit_known):
+            todo = f"The commit of {elsewhere} is not in this repository: fetch it to compare the code with git"
+            return Diff(a.id, b.id, deltas, "", todo)
         text = await self._bench.run(self._bench.repository.diff, a.commit, b.commit)
         return Diff(a.id, b.id, deltas, text, f"Call register(parent_id={b.id!r}, ...) to build on the second")
 
@@ -235,6 +241,8 @@ class Reading:
     async def experiment_diff(self, experiment_id: str) -> str:
         """The unified diff of an experiment against what it was based on."""
         experiment = await self._bench.store.experiments.get(experiment_id)
+        if not experiment.commit_known:
+            raise UnknownId(f"The commit {experiment.commit!r} is not in this repository", "Fetch it from its agent")
         return await self._bench.run(self._bench.repository.diff, experiment.base_commit, experiment.commit)
 
     async def _run(self, tag: str | None) -> Run:
@@ -262,7 +270,8 @@ class Reading:
 def _first_step(run: Run, evidence: Evidence, suggestion: Suggestion) -> str:
     if suggestion.calls and suggestion.calls[0].tool in ("train", "complete"):
         return suggestion.calls[0].text
-    first = "Begin with the baseline: register without any change" if evidence.best is None else "Choose one"
+    missing = evidence.best is None and evidence.begun is None
+    first = "Begin with the baseline: register without any change" if missing else "Choose one"
     return f"{first}, then register(tag={run.tag!r}, ...) and train"
 
 

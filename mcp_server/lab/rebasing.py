@@ -10,11 +10,15 @@ from mcp_server.machine.git import combine
 from mcp_server.machine.store.verdicts import Moved
 from mcp_server.research.experiment import Experiment, Run
 
+MOST_MOVES = 3
+"""So often a change is put on a new best for its confirmation; each costs a training, and others wait."""
+
 
 async def on_best(bench: Bench, branch: Branch, run: Run, experiment: Experiment) -> Experiment:
     """Move an experiment that needs confirmation to the present best, if it was made from an older one.
 
-    It is discarded, with the reason, where its change does not fit there or is in the best already.
+    Returns it as it is then, for another server may have done the same. It is discarded, with the reason, where its
+    change does not fit there, is in the best already, or was put on a new best `MOST_MOVES` times.
     """
     best = await bench.store.experiments.best(run.tag)
     base = await branch.kept_ancestor(experiment)
@@ -22,6 +26,9 @@ async def on_best(bench: Bench, branch: Branch, run: Run, experiment: Experiment
         return experiment
     if base is None and best.id == await bench.store.history.first_keep(run.tag):
         return experiment
+    if await bench.store.experiments.moves(experiment.id) >= MOST_MOVES:
+        reason = f"It was put on a new best {MOST_MOVES} times, and the best is another one again."
+        return await bench.store.verdicts.drop(experiment.id, reason)
     tip = await branch.tip(run)
     old = (base.branch_commit or base.commit) if base else run.base_commit
     combined = await bench.run(combine, bench.repository, tip, [(old, experiment.commit)])
@@ -34,8 +41,11 @@ async def on_best(bench: Bench, branch: Branch, run: Run, experiment: Experiment
         return await bench.store.verdicts.drop(experiment.id, reason)
     candidate = Candidate(combined.tree, tip, best.id, experiment.request, also=(experiment.commit,))
     moved = await bench.run(_commit, bench, run, candidate, experiment, best)
-    await bench.store.verdicts.move(experiment, moved)
-    return await bench.store.experiments.get(experiment.id)
+    done = await bench.store.verdicts.move(experiment, moved)
+    present = await bench.store.experiments.get(experiment.id)
+    if not done:  # another server did it, and its commit is the one to keep
+        await bench.run(bench.repository.keep_ref, run.tag, experiment.id, present.commit)
+    return present
 
 
 def _commit(bench: Bench, run: Run, candidate: Candidate, experiment: Experiment, best: Experiment) -> Moved:

@@ -24,7 +24,7 @@ from mcp_server.lab.candidates import (
     from_knobs,
 )
 from mcp_server.lab.claims import Claim, make_claim
-from mcp_server.lab.novelty import check_new, check_seed, trace
+from mcp_server.lab.novelty import check_new, check_seed, refuse_again, trace
 from mcp_server.lab.results import Registered
 from mcp_server.lab.views import view
 from mcp_server.machine.git import Change
@@ -149,7 +149,8 @@ class Registering:
             best = await self._bench.store.experiments.best(run.tag)
             return Base(await self._branch.tip(run), best.id if best else None)
         parent = await self._of_run(run, parent_id)
-        return Base(parent.branch_commit or parent.commit, parent.id)
+        commit = parent.commit if parent.commit_known else await self._branch.tip(run)
+        return Base(parent.branch_commit or commit, parent.id)
 
     async def _of_run(self, run: Run, experiment_id: str) -> Experiment:
         experiment = await self._bench.store.experiments.get(experiment_id)
@@ -166,10 +167,11 @@ class Registering:
         await self._check_target(run)
         waiting = await bench.store.history.open(run.tag, 1)
         unchanged = not changes and not run.task.external
-        admit = partial(_admit, run, unchanged, waiting[0].id if waiting else None)
+        novel = bool(changes) and not run.task.external
+        admit = partial(_admit, run, unchanged, novel, waiting[0].id if waiting else None)
         admit(await bench.store.experiments.count(run.tag))
         found = await bench.run(trace, bench.repository, run, candidate, changes)
-        if changes and not run.task.external:
+        if novel:
             await bench.run(check_seed, bench.repository, candidate, changes)
             await check_new(bench, run, candidate, found)
         now = time.time()
@@ -255,10 +257,11 @@ class Registering:
         )
 
 
-def _admit(run: Run, unchanged: bool, waiting: str | None, count: Count) -> None:
+def _admit(run: Run, unchanged: bool, novel: bool, waiting: str | None, count: Count) -> None:
     """Raise where a run may have no further experiment, or none without a change.
 
     Args:
+        novel: it must be, see `check_new`: another server may have registered the same at this moment.
         waiting: an experiment without a verdict, if there is one.
     """
     if run.task.max_experiments is not None and count.total >= run.task.max_experiments:
@@ -266,6 +269,8 @@ def _admit(run: Run, unchanged: bool, waiting: str | None, count: Count) -> None
             f"Run {run.tag!r} has its {run.task.max_experiments} experiments (max_experiments)",
             f"Call report(tag={run.tag!r}) and show it to the user",
         )
+    if novel and count.same is not None:
+        refuse_again(count.same)
     if unchanged and count.settled:
         first = f"Call train({waiting!r}) if that was meant" if waiting else "Change something first"
         raise InvalidInput(

@@ -13,14 +13,16 @@ from mcp_server.errors import InvalidInput, NotReady, WrongState
 from mcp_server.lab.bench import Bench, Desk
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.ledger import list_results
-from mcp_server.lab.planning import Plan, plan
+from mcp_server.lab.planning import Plan, plan_run
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.reporting import SUMMARY
 from mcp_server.lab.results import SetUp
 from mcp_server.lab.sources import Decisions
 from mcp_server.lab.views import plain, view
 from mcp_server.machine.devices import Device
+from mcp_server.machine.platforms import facts_of
 from mcp_server.research.experiment import Experiment, Run
+from mcp_server.research.platform import adjust
 from mcp_server.research.task import Category, check_name
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -44,6 +46,10 @@ class Setup:
         time_budget_seconds: Annotated[float | None, "Training seconds of one experiment", Gt(0)] = None,
         train_script: Annotated[str | None, "The script to edit and run, e.g. train.py"] = None,
         command: Annotated[str | None, "Command that trains; default: python <train_script>; no shell"] = None,
+        folder: Annotated[str | None, "Folder of the repository that the command runs in; default: its top"] = None,
+        end_at_budget: Annotated[
+            bool | None, "True: the script knows no budget; end it at its budget, and its last printed metric counts"
+        ] = None,
         editable: Annotated[list[str] | None, "Globs an experiment may change; default: the script"] = None,
         readonly: Annotated[list[str] | None, "Globs never to change, whatever editable says"] = None,
         inputs: Annotated[list[str] | None, "Globs of untracked data to link; default: found by themselves"] = None,
@@ -54,6 +60,7 @@ class Setup:
         target: Annotated[float | None, "Stop when the metric reaches this"] = None,
         results_file: Annotated[str | None, "Table of results in the repository; default results.tsv"] = None,
         task: Annotated[str | None, "Name or path of a task"] = None,
+        plan: Annotated[str | None, "Path of an experiment plan (YAML or JSON): vary, hold, metric, ..."] = None,
         base_ref: Annotated[str | None, "Commit to start from; default HEAD"] = None,
         agent: Annotated[str | None, "Your name, one workspace each; default: a free one"] = None,
         resume: Annotated[bool, "True: continue the run of this tag"] = False,
@@ -78,11 +85,11 @@ class Setup:
             )
         repository = self._bench.repository
         commit = await self._bench.run(repository.resolve, "HEAD" if base_ref is None else base_ref)
-        planned = await self._bench.run(plan, repository, commit, self._bench.settings, name, chosen)
+        planned = await self._bench.run(plan_run, repository, commit, self._bench.settings, name, chosen)
         devices = await self._pool.devices(anew=True)
         run = _new_run(name, commit, planned, devices)
         notes = [*planned.adjustments, *_device_notes(devices), *await self._left_out(run)]
-        rows = planned.rows
+        rows = [*planned.rows, *_platform_rows(run)]
         if preview:
             return await self._answer(run, None, None, notes, _CONFIRM.format(tag=name), rows)
         if not external:
@@ -202,7 +209,7 @@ class Setup:
             counts=plain(await store.history.counts(run.tag)),
             open_experiments=[view(experiment) for experiment in waiting],
             next_action=next_action,
-            research_config=list(rows) or Decisions.made(run.task).rows(run.task),
+            research_config=list(rows) or [*Decisions.made(run.task).rows(run.task), *_platform_rows(run)],
         )
 
 
@@ -212,6 +219,8 @@ CONFIG = (
     "time_budget_seconds",
     "train_script",
     "command",
+    "folder",
+    "end_at_budget",
     "editable",
     "readonly",
     "inputs",
@@ -222,6 +231,7 @@ CONFIG = (
     "target",
     "results_file",
     "task",
+    "plan",
 )
 """The arguments that decide the research config."""
 
@@ -251,29 +261,45 @@ def _new_run(tag: str, commit: str, planned: Plan, devices: list[Device]) -> Run
     if not devices:
         raise NotReady("No device is available", "Run `autoresearch doctor`")
     device = devices[0]
+    facts = facts_of(device)
     return Run(
         tag=tag,
         branch=f"autoresearch/{tag}",
         base_commit=commit,
         task=planned.task,
         device_kind=device.kind,
-        platform={"device_kind": device.kind, "device_name": device.name, "devices": str(len(devices))},
+        platform={
+            "device_kind": device.kind,
+            "device_name": device.name,
+            "devices": str(len(devices)),
+            "system": facts.system + (" (WSL2)" if facts.wsl2 else ""),
+            **adjust(facts).shown(),
+        },
         created_at=time.time(),
     )
 
 
+def _platform_rows(run: Run) -> list[dict[str, str]]:
+    """What the platform decides, as rows of the research config."""
+    names = [name for name in ("compile", "attention", "precision", "optimizer_state") if name in run.platform]
+    return [{"field": name, "value": run.platform[name], "source": f"this {run.device_kind}"} for name in names]
+
+
 def _device_notes(devices: list[Device]) -> list[str]:
     """What the user should know about the devices: which are too slow to expect much, and which are left out."""
+    why = adjust(facts_of(devices[0])).why if devices else ()
+    told = [f"Adjusted to {devices[0].kind}: {'; '.join(why)}. Scripts find this in variables."] if why else []
     others = sorted({device.name for device in devices if device.type != devices[0].type})
     if others:
         return [
             f"The run is on {devices[0].name}; {', '.join(others)} stay out of it, since results of different types of "
-            "device are never compared."
+            "device are never compared.",
+            *told,
         ]
     if devices and devices[0].kind == "cpu":
         cores = ", ".join(f"{device.label} with {len(device.cores)} cores" for device in devices)
-        return [f"No GPU is used: trainings run on the CPU ({cores})."]
-    return []
+        return [f"No GPU is used: trainings run on the CPU ({cores}).", *told]
+    return told
 
 
 def _check_same(run: Run, given: Mapping[str, Any]) -> None:
@@ -285,6 +311,8 @@ def _check_same(run: Run, given: Mapping[str, Any]) -> None:
                     f"run {run.tag!r} is not of the task {value!r}", "Leave task out to resume the run as it is"
                 )
             continue
+        if name == "plan":
+            raise InvalidInput(f"run {run.tag!r} exists, and a plan begins one", "Leave plan out, or give a new tag")
         wanted = tuple(value) if isinstance(value, list) else value
         present = getattr(run.task, name)
         if present != wanted:

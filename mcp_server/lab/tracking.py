@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mcp_server.errors import InvalidInput, NotReady, UnknownId, WrongState
+from mcp_server.errors import InvalidInput, NotReady, ResearchError, UnknownId, WrongState
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.gathering import gather
 from mcp_server.lab.logs import read_whole
@@ -21,7 +21,7 @@ from mcp_server.lab.texts import LONGEST
 from mcp_server.lab.verdicts import Verdicts
 from mcp_server.machine.devices import Device, reading
 from mcp_server.research.evidence import Count
-from mcp_server.research.experiment import FINISHED, Experiment, Run, Status, Trial
+from mcp_server.research.experiment import FINISHED, UNVERIFIED, Experiment, Run, Status, Trial
 from mcp_server.research.metrics import clean
 from mcp_server.research.strategy import (
     TREND_KEEPS,
@@ -45,8 +45,7 @@ WAKE_SECONDS = 2.0
 LOG_LINES = 50
 LOG_CHARACTERS = 20_000
 LONGEST_NAME = 200
-UNVERIFIED = "unverified"
-"""The source of an experiment whose commit is not in this repository."""
+FLAT = "The last kept values are flat or worsening in order of start: consider another strategy."
 
 
 @dataclass(frozen=True)
@@ -258,7 +257,9 @@ class Tracking:
         history = self._bench.store.history
         tally = await self._tally(run)
         keeps = await history.latest_keeps(run.tag, TREND_KEEPS)
-        found = suggest(run, await gather(self._bench, run, None))
+        values = [keep.value for keep in reversed(keeps) if keep.value is not None]
+        found = suggest(run, await gather(self._bench, run, await self._script(run)))
+        flat = len(values) >= 3 and values[-1] >= values[0]
         return Outlook(
             mode=found.strategy,
             tally=tally,
@@ -266,9 +267,18 @@ class Tracking:
             high_yield=high_yielding(tally.counts),
             near_misses=await history.near_miss_total(run.tag),
             near_miss_categories=await history.near_miss_categories(run.tag),
-            trend=[keep.value for keep in reversed(keeps) if keep.value is not None],
-            suggestions=found.suggestions,
+            trend=values,
+            suggestions=(*found.suggestions, FLAT) if flat else found.suggestions,
         )
+
+    async def _script(self, run: Run) -> str | None:
+        """The training script of the best, where its commit is here."""
+        best = await self._bench.store.experiments.best(run.tag)
+        commit = best.commit if best and best.commit_known else run.base_commit
+        try:
+            return await self._bench.run(self._bench.repository.read_file, commit, run.task.train_script)
+        except ResearchError:
+            return None
 
     async def overview(self, tag: str) -> Overview:
         """A run at a glance."""
@@ -331,7 +341,7 @@ class Tracking:
         return trial
 
     async def _check_trainable(self, experiment: Experiment) -> None:
-        if experiment.source == UNVERIFIED:
+        if not experiment.commit_known:
             raise WrongState(
                 f"The commit {experiment.commit!r} of {experiment.id} is not in this repository",
                 "Fetch it here and register again, or train it where it is",

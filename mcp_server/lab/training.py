@@ -15,6 +15,7 @@ from mcp_server.lab.logs import read_end, read_whole
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.rebasing import on_best
 from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
+from mcp_server.machine.store.trials import Changed
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Trial, fresh_seed
 from mcp_server.research.metrics import as_data, clean, parse_progress, quoted
 
@@ -63,25 +64,34 @@ class Training:
             raise WrongState(
                 f"Run {run.tag!r} is external: its trainings are yours", "Train, then call complete with the metrics"
             )
-        trials = await self._bench.store.trials.of(experiment_id)
-        trial = trials[-1] if trials else None
-        if trial is None or trial.status not in LIVE:
-            trial = await self._queue(run, experiment, trials, seed)
+        try:
+            trial = await self._live_or_queued(run, experiment, seed)
+        except Changed:  # by another server, at this moment
+            trial = await self._live_or_queued(run, await self._bench.store.experiments.get(experiment_id), seed)
         if seed is not None and trial is not None and seed != trial.seed:
             raise WrongState(
                 f"Experiment {experiment_id} is {experiment.status} with seed {trial.seed}, not {seed}",
-                "Leave seed out; another seed is for an experiment that needs confirmation or is kept",
+                "Leave seed out; policy greedy runs nothing again"
+                if run.task.policy == "greedy"
+                else "Leave seed out; another seed is for an experiment that needs confirmation or is kept",
             )
         if trial is None:  # it was given up before any training
             return _untrained(experiment)
         return await self._watch(run, trial, wait_seconds, progress)
 
+    async def _live_or_queued(self, run: Run, experiment: Experiment, seed: int | None) -> Trial | None:
+        trials = await self._bench.store.trials.of(experiment.id)
+        if trials and trials[-1].status in LIVE:
+            return trials[-1]
+        return await self._queue(run, experiment, trials, seed)
+
     async def _queue(self, run: Run, experiment: Experiment, trials: list[Trial], seed: int | None) -> Trial | None:
         """Queue a trial where the experiment may be trained now; else its last trial, or that with this seed."""
         last = trials[-1] if trials else None
         same = next((trial for trial in trials if trial.seed == seed and trial.status not in AGAIN), None)
+        stopped = last is not None and last.status in AGAIN
         if experiment.status == "keep":
-            if seed is None or same:
+            if run.task.policy == "greedy" or same or (seed is None and not stopped):
                 return same or last
         elif experiment.status == "needs_confirmation":
             if same:
@@ -89,18 +99,14 @@ class Training:
                     f"Experiment {experiment.id} was trained with seed {seed} before, and would come out the same",
                     f"Leave seed out, or give another: {fresh_seed({trial.seed for trial in trials})}",
                 )
-        elif experiment.status != "registered" and not (
-            experiment.status == "trained" and last is not None and last.status in AGAIN
-        ):
+        elif experiment.status != "registered" and not (experiment.status == "trained" and stopped):
             return last
         await self._pool.of_type(run.device_type)
         if experiment.status == "needs_confirmation":
             experiment = await on_best(self._bench, self._branch, run, experiment)
-            if experiment.status == "discard":
-                return last
-        base = await self._branch.kept_ancestor(experiment)
-        base_id = base.id if base else None
-        return await self._bench.store.trials.enqueue(experiment.id, seed, run.device_type, base_id)
+            if experiment.status != "needs_confirmation":
+                return await self._bench.store.trials.latest(experiment.id)
+        return await self._bench.store.trials.enqueue(experiment.id, seed, run.device_type, experiment.commit)
 
     async def _watch(self, run: Run, trial: Trial, wait_seconds: float, progress: Watcher | None) -> Trained:
         """Wait until the trial has ended or the time is up; wake workers where the queue stands still."""
@@ -255,8 +261,11 @@ def _next(experiment: Experiment, trial: Trial, status: str) -> str:
         return f"Call train({name}) again to go on watching; meanwhile edit the next idea in the workspace"
     if status == "stopped":
         why = "was lost with its worker" if trial.status == "lost" else "was stopped"
-        return f"The training {why}: call train({name}) to run it again, or crash({name}) to give it up"
+        given_up = f", or crash({name}) to give it up" if experiment.status == "trained" else ", or leave it as it is"
+        return f"The training {why}: call train({name}) to run it again{given_up}"
     if experiment.status == "keep" and trial.came_from == "keep":
+        if trial.status != "finished":
+            return f"The repeat failed, so that {name} stays as it is: call suggest for the next idea"
         return f"Call complete({name}): what was measured again is taken into the mean of the best"
     if experiment.status in FINISHED:
         why = f" ({experiment.reason})" if experiment.status == "discard" else ""

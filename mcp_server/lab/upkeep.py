@@ -15,6 +15,7 @@ from mcp_server.machine.store.backups import back_up, is_small, is_stale
 COPY_SECONDS = 5.0
 HEAL_SECONDS = 2.0
 """Seconds between two looks at whether there is something to do."""
+LONGEST_PAUSE = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +41,19 @@ async def kept_up(store: Path, pool: Pool) -> AsyncIterator[None]:
 
 
 async def _heal_on(pool: Pool) -> None:
+    """Look again and again; ever more seldom while each look finds workers to start, which then die at once."""
+    pause = HEAL_SECONDS
     while True:
-        await asyncio.sleep(HEAL_SECONDS)
-        await _heal(pool)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE) if await _heal(pool) else HEAL_SECONDS
 
 
-async def _heal(pool: Pool) -> None:
+async def _heal(pool: Pool) -> int:
     try:
-        await pool.heal()
+        return await pool.heal()
     except (ResearchError, OSError) as error:  # whoever calls `train` is told
         log.info("trainings that were left alone cannot be taken up: %s", error)
+        return 0
 
 
 async def _copy_on(store: Path, ending: threading.Event) -> None:

@@ -1,7 +1,7 @@
 """Verdicts: judging an experiment, and moving the branch and the workspace accordingly."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -9,12 +9,12 @@ from mcp_server.errors import InvalidInput, ResearchError, WrongState
 from mcp_server.lab.bench import Bench, Desk
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.decisions import decision, restatement
-from mcp_server.lab.gathering import gather
+from mcp_server.lab.gathering import PENDING, gather
 from mcp_server.lab.ledger import list_results
 from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
-from mcp_server.machine.store.verdicts import Restatement
+from mcp_server.machine.store.verdicts import REOPENED, Restatement
 from mcp_server.research.case import Case, Record, error_of, noise_of, without_weight
 from mcp_server.research.evidence import IN_FLIGHT
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
@@ -66,9 +66,8 @@ class Verdicts:
         experiment = await store.experiments.get(experiment_id)
         run = await store.runs.get(experiment.tag)
         reason = clean_text("error", error)
-        trial = await store.trials.latest(experiment_id)
         if experiment.status != "crash":
-            _check_may_crash(run, experiment, trial)
+            _check_may_crash(run, experiment, await store.trials.of(experiment_id))
             await store.experiments.crash(experiment_id, reason or "given up by the agent")
             experiment = await store.experiments.get(experiment_id)
         await list_results(self._bench, run)
@@ -110,15 +109,21 @@ class Verdicts:
         )
 
     async def _take_in(self, run: Run, experiment: Experiment) -> tuple[Experiment, list[str]]:
-        """Take in what was measured of a kept experiment since its verdict; also the near misses that this reopens."""
-        found: list[str] = []
+        """Take in what was measured of a kept experiment since its verdict.
+
+        Also the near misses that this reopened, now or in an earlier call, and that still wait.
+        """
 
         def look(case: Case, near_misses: list[Case]) -> Restatement | None:
-            said = restatement(run, case, near_misses)
-            found[:] = said.reopened if said else []
-            return said
+            return restatement(run, case, near_misses)
 
-        return await self._bench.store.verdicts.restate(experiment.id, look), found
+        await list_results(self._bench, run)  # what is reopened loses its verdict, and is listed with the next one too
+        restated = await self._bench.store.verdicts.restate(experiment.id, look)
+        waiting = await self._bench.store.history.pending(run.tag, PENDING)
+        against = [
+            e.id for e in waiting if e.reason.startswith(REOPENED) and e.numbers and e.numbers.base == restated.id
+        ]
+        return restated, against
 
     async def _verdict(self, run: Run, experiment: Experiment, reopened: list[str]) -> Completed:
         """Show the verdict, after bringing the branch and the agent's workspace up to date with it."""
@@ -182,7 +187,7 @@ class Verdicts:
             begun = next((f"Train and complete {other.id!r}, the" for other in under_way if other.unchanged), None)
             return f"{begun or 'Register with no change and train and complete that'} baseline; then complete this one"
         trials = await self._bench.store.trials.of(experiment.id)
-        seed = fresh_seed({trial.seed for trial in trials})
+        seed = fresh_seed({trial.seed for trial in trials if trial.status not in ("stopped", "lost")})
         base = await self._branch.kept_ancestor(experiment)
         first = await self._bench.store.history.first_keep(run.tag)
         stale = best is not None and (base.id if base else first) != best.id
@@ -232,14 +237,14 @@ def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> Non
         raise WrongState(
             f"Experiment {experiment.id} is {experiment.status} and has no result", f"Call train({experiment.id!r})"
         )
-    if trial.status in ("stopped", "lost"):
+    if trial.status in ("stopped", "lost") and experiment.status == "trained":
         raise WrongState(
             f"The training of {experiment.id} was {trial.status}, so that there is nothing to judge",
             f"Call train({experiment.id!r}) to run it again, or crash({experiment.id!r}) to give it up",
         )
 
 
-def _check_may_crash(run: Run, experiment: Experiment, trial: Trial | None) -> None:
+def _check_may_crash(run: Run, experiment: Experiment, trials: Sequence[Trial]) -> None:
     """Raise WrongState where an experiment is healthy or still under way."""
     if run.task.external and experiment.status not in FINISHED:
         return
@@ -252,9 +257,10 @@ def _check_may_crash(run: Run, experiment: Experiment, trial: Trial | None) -> N
         raise WrongState(
             f"Experiment {name} is {experiment.status}", f"Call stop({name}) first, or train({name}) to wait"
         )
-    if trial is None or trial.status not in ("stopped", "lost"):
+    if any(trial.status == "finished" for trial in trials):
+        todo = "It waits for another run: call train, or leave it" if experiment.status == "needs_confirmation" else ""
         raise WrongState(
-            f"Experiment {name} was trained well and has a result", f"Call complete({name}) for the verdict"
+            f"Experiment {name} was trained well and has a result", todo or f"Call complete({name}) for the verdict"
         )
 
 
@@ -267,7 +273,12 @@ def _measured(
     """
     if not run.task.external:
         record = trial.metrics if trial else {}
-        wrong = {name: value for name, value in (given or {}).items() if not _equal(record.get(name), value)}
+        known = [record, *_judged(run, experiment)]
+        wrong = {
+            name: value
+            for name, value in (given or {}).items()
+            if not any(_equal(numbers.get(name), value) for numbers in known)
+        }
         if wrong:
             name, value = next(iter(wrong.items()))
             raise InvalidInput(
@@ -291,6 +302,14 @@ def _measured(
             f"metrics has no {run.task.metric!r}", f"Give metrics={{{run.task.metric!r}: VALUE}}, as you measured it"
         )
     return dict(given)
+
+
+def _judged(run: Run, experiment: Experiment) -> Sequence[Mapping[str, Scalar]]:
+    """The metrics that a verdict was given on, and the value that it gave; none before the verdict."""
+    if experiment.status not in FINISHED:
+        return []
+    value = {} if experiment.value is None else {run.task.metric: experiment.value}
+    return [experiment.metrics, value]
 
 
 def _equal(record: Scalar | None, value: float) -> bool:

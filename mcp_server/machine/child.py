@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,11 +31,13 @@ class Exit:
     Attributes:
         code: its exit code; minus the number of the signal that ended it; None if it could not be killed.
         seconds: wall time that it ran.
+        starved: whether the system killed something for want of memory meanwhile, as far as it tells.
     """
 
     by: EndedBy
     code: int | None
     seconds: float
+    starved: bool = False
 
 
 async def run(
@@ -60,7 +63,7 @@ async def run(
         pipes: descriptors of its input and its output, which are closed here; then only its errors go to the log.
     """
     started = time.monotonic()
-    mark = environment[MARK]
+    mark, kills = environment[MARK], _kills_for_memory()
     source, sink = os.pipe()
     os.set_blocking(source, False)
     loop = asyncio.get_running_loop()
@@ -88,10 +91,20 @@ async def run(
         await asyncio.wait({ended}, timeout=processes.PATIENCE)
         loop.remove_reader(source)
         _drain(source, log)
-        return Exit(by, ended.result() if ended.done() else None, seconds)
+        return Exit(by, ended.result() if ended.done() else None, seconds, _kills_for_memory() > kills)
     finally:
         loop.remove_reader(source)
         os.close(source)
+
+
+def _kills_for_memory() -> int:
+    """How many processes Linux has killed for want of memory since it started; 0 elsewhere."""
+    try:
+        counts = Path("/proc/vmstat").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    found = re.search(r"^oom_kill (\d+)$", counts, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 async def _watch(

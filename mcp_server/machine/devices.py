@@ -75,6 +75,7 @@ class Nvml(Protocol):
     def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any: ...  # noqa: N802
     def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int: ...  # noqa: N802
     def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any: ...  # noqa: N802
+    def nvmlDeviceGetCudaComputeCapability(self, handle: Any) -> Any: ...  # noqa: N802
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Any: ...  # noqa: N802
 
 
@@ -126,6 +127,17 @@ def reading(device: Device, nvml: Nvml | None = None) -> Reading:
     percents = psutil.cpu_percent(percpu=True)  # since the previous call
     ours = [percents[core] for core in device.cores if core < len(percents)]
     return Reading(_cpu_temperature(), round(sum(ours) / len(ours), 1) if ours else None, used)
+
+
+def compute_capability(device: Device, nvml: Nvml | None = None) -> tuple[int, int] | None:
+    """A GPU's compute capability, such as (9, 0); None for other devices, and where the driver does not tell."""
+    driver = load_driver(nvml) if device.kind == "cuda" else None
+    try:
+        handle = driver.nvmlDeviceGetHandleByUUID(device.uuid) if driver else None
+        major, minor = driver.nvmlDeviceGetCudaComputeCapability(handle) if driver else (0, 0)
+    except Exception:
+        return None
+    return (int(major), int(minor)) if major else None
 
 
 def load_driver(nvml: Nvml | None) -> Nvml | None:

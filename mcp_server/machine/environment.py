@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mcp_server.machine.devices import Device
+from mcp_server.machine.platforms import facts_of
 from mcp_server.research.experiment import Trial
+from mcp_server.research.platform import variables
 from mcp_server.research.task import Task, split_command
 from mcp_server.settings import Settings
 
@@ -98,6 +100,7 @@ def training_environment(
     seed = str(trial.seed if task.fixed_seed is None else task.fixed_seed)
     place = checkout / task.folder
     environment = kept | {
+        **variables(facts_of(device)),
         **dict(task.environment),
         **dict.fromkeys(task.seed_variables, seed),
         "AUTORESEARCH_TIME_BUDGET": f"{task.time_budget_seconds:g}",
@@ -118,6 +121,7 @@ def training_environment(
         # `uv run` would install torch anew in every checkout, or repoint an editable install at it.
         "UV_PROJECT_ENVIRONMENT": str(Path(programs).parent),
         "UV_NO_SYNC": "1",
+        "UV_NO_CACHE": "1",  # its cache cannot be written from behind walls, and nothing is installed
     }
     if device.cores:
         threads = str(len(device.cores))

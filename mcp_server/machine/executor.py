@@ -50,8 +50,8 @@ class Executor(Protocol):
             InvalidInput, NotReady: there are none as the settings ask for them.
         """
 
-    def wake(self, device_type: str, waiting: int, training: Collection[str]) -> None:
-        """Return at once, and have somebody at work on devices of a type.
+    def wake(self, device_type: str, waiting: int, training: Collection[str]) -> int | None:
+        """Return at once, and have somebody at work on devices of a type; how many were called, where that is known.
 
         Args:
             waiting: how many trials are queued for the type.
@@ -76,13 +76,16 @@ class LocalExecutor:
             self._found = find_devices(self._settings.devices)
         return self._found
 
-    def wake(self, device_type: str, waiting: int, training: Collection[str]) -> None:
+    def wake(self, device_type: str, waiting: int, training: Collection[str]) -> int:
         """Start a worker on free devices, as many as there are trials to take or to heal."""
+        started = 0
         for device in [device for device in self.devices() if device.type == device_type]:
             orphaned = device.key in training
             if (waiting > 0 or orphaned) and self._is_free(device):
                 start_worker(self._settings, device)
                 waiting -= 0 if orphaned else 1
+                started += 1
+        return started
 
     def occupancy(self, device: Device) -> Occupancy:
         """See `Executor`."""

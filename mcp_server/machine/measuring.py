@@ -9,7 +9,7 @@ from mcp_server.machine.environment import command_words
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.sandbox import exit_code
 from mcp_server.research.experiment import Scalar
-from mcp_server.research.metrics import find_metric, parse_metrics, quoted
+from mcp_server.research.metrics import find_metric, parse_metrics, quoted, spot_metric
 from mcp_server.research.task import Task
 
 LONGEST_QUOTE = 1000
@@ -83,11 +83,14 @@ async def measure(task: Task, bay: Bay, scratch: Path) -> Measured:
 
 
 def read_metrics(task: Task, text: str) -> dict[str, Scalar]:
-    """The metrics in an output, the task's own by its pattern where it has one."""
+    """The metrics in an output: its `key: value` lines, and the task's own by its pattern or wherever it stands."""
     metrics = parse_metrics(text)
     if task.metric_pattern:
         found = find_metric(task.metric_pattern, text)
         metrics.pop(task.metric, None)
+        metrics |= {} if found is None else {task.metric: found}
+    elif task.metric not in metrics and not task.builtin:
+        found = spot_metric(task.metric, text)
         metrics |= {} if found is None else {task.metric: found}
     return metrics
 

@@ -27,6 +27,8 @@ _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|can't allocate memory|cannot allocate memory|^MemoryError|std::bad_alloc",
     re.I | re.M,
 )
+NO_MEMORY = "Out of memory"
+"""What the error of a training begins with that failed for want of it."""
 _TRACEBACK = "Traceback (most recent call last):"
 
 
@@ -83,11 +85,12 @@ def ending(
     for folder in (checkout, checkout.resolve()):
         text = text.replace(f"{folder}/", "")
     status, error = _status(task, end, text, metrics, changed, hint)
+    starved = status == "failed" and error.startswith(NO_MEMORY)
     if measured and not changed and ended_well(task, end) and (measured.rejection or measured.failure):
         metrics.pop(task.metric, None)
         status, error = ("finished", measured.rejection) if measured.rejection else ("failed", measured.failure)
     error = clean(error, len(error) + 1).strip()
-    return Ending(status, ended_at, end.code, metrics, error[:LONGEST_ERROR])
+    return Ending(status, ended_at, end.code, metrics, error[:LONGEST_ERROR], starved)
 
 
 def ended_well(task: Task, end: Exit) -> bool:
@@ -107,16 +110,16 @@ def _status(
         return "timed_out", (
             f"Ended after {task.deadline_seconds:g} s: a training may take twice its budget of "
             f"{task.time_budget_seconds:g} s and {task.startup_seconds:g} s besides. Make it watch "
-            f"AUTORESEARCH_TIME_BUDGET. At its end {_quote(text)}"
+            f"AUTORESEARCH_TIME_BUDGET, or begin a run with end_at_budget. At its end {_quote(text)}"
         )
     if not ended_well(task, end):
-        return "failed", _failure(end.code, text, hint)
+        return "failed", _failure(end, text, hint)
     if fault := changed.fault():
         return "failed", fault
     if task.metric not in metrics:
         return "failed", (
-            f'It printed no metric {task.metric}: print a line "{task.metric}: value" at the end. '
-            f"At its end {_quote(text)}"
+            f'It printed no metric {task.metric}: print a line "{task.metric}: value" at the end'
+            f"{_printed(metrics)}. At its end {_quote(text)}"
         )
     value = metrics[task.metric]
     if finite(value) is None:
@@ -124,10 +127,17 @@ def _status(
     return "finished", ""
 
 
-def _failure(code: int | None, text: str, hint: str | None) -> str:
+def _printed(metrics: dict[str, Scalar]) -> str:
+    """The names that were printed instead of the metric."""
+    names = [name for name, value in metrics.items() if not isinstance(value, str)]
+    return f" (printed were {', '.join(names[-SHOWN:])})" if names else ""
+
+
+def _failure(end: Exit, text: str, hint: str | None) -> str:
+    code = end.code
     how = f"Exit code {code}" if code is None or code >= 0 else f"Killed by {_signal(-code)}"
-    if _OUT_OF_MEMORY.search(text[-LOOKED_AT:]):
-        return f"Out of memory ({how}): use a smaller batch or model; {_quote(text)}"
+    if _OUT_OF_MEMORY.search(text[-LOOKED_AT:]) or (code == -signal.SIGKILL and end.starved):
+        return f"{NO_MEMORY} ({how}): use a smaller batch or model; {_quote(text)}"
     if code == -signal.SIGKILL:
         how += " (perhaps by the system, for want of memory)"
     return f"{how}: {_quote(text)}. {hint or ''}"

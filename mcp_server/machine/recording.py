@@ -1,10 +1,12 @@
 """How trials come from the store and their endings into it, for whoever runs them."""
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,9 +14,12 @@ from mcp_server.errors import NotReady
 from mcp_server.machine import result
 from mcp_server.machine.child import EndedBy
 from mcp_server.machine.folders import Folders
-from mcp_server.machine.rescoring import LEFT
+from mcp_server.machine.git import Repository
+from mcp_server.machine.rescoring import HANDED_IN, LEFT
+from mcp_server.machine.retry import smaller
 from mcp_server.machine.rig import Order
 from mcp_server.machine.store import Refused, Store
+from mcp_server.machine.store.retries import Smaller
 from mcp_server.machine.training import discard
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Trial
@@ -59,24 +64,76 @@ def keep(folder: Path, trial: Trial, ending: Ending) -> None:
         say(f"{trial.id}: the result cannot be written: {error}")
     for name in ("checkout", "tmp", *LEFT):
         discard(folder / name)
+    if not (folder / "out").is_symlink():
+        for name in HANDED_IN:
+            with contextlib.suppress(OSError):
+                (folder / "out" / name).unlink()
 
 
-async def record(store: Store, trial: Trial, ending: Ending) -> None:
-    """Record how a trial ended; one that was lost is queued again."""
+async def record(store: Store, trial: Trial, ending: Ending, repository: Repository | None = None) -> None:
+    """Record how a trial ended; one that was lost is queued again.
+
+    Args:
+        repository: where to commit what needs less, for one that ran out of memory the first time; None: no retry.
+    """
     trials = store.trials
     if ending.status == "lost":
         await patiently(lambda: trials.lose(trial.id, ending.ended_at, ending.error))
-    else:
-        crashed = ending.status in ("failed", "timed_out")
-        await patiently(lambda: trials.finish(trial.id, ending, crashed))
+        return
+    less, said = await _smaller(store, repository, trial, ending) if repository else (None, "")
+    if less is not None:
+        await patiently(lambda: store.retries.retry(trial.id, ending, less))
+        return
+    crashed = ending.status in ("failed", "timed_out")
+    told = replace(ending, error=f"{ending.error} {said}".strip())
+    await patiently(lambda: trials.finish(trial.id, told, crashed))
 
 
-async def heal(store: Store, folders: Folders, trial: Trial, why: str) -> None:
-    """Give a trial that was left in training the end that it had; without a result it was lost, and `why` says how."""
+async def _smaller(store: Store, repository: Repository, trial: Trial, ending: Ending) -> tuple[Smaller | None, str]:
+    """What to train instead of what ran out of memory, and what to say of it; see `retry.smaller`."""
+    if not ending.out_of_memory:
+        return None, ""
+    experiment = await patiently(lambda: store.experiments.get(trial.experiment_id))
+    run = await patiently(lambda: store.runs.get(experiment.tag))
+    trials = await patiently(lambda: store.trials.of(experiment.id))
+    return await asyncio.to_thread(smaller, repository, run, experiment, trials, trial, ending)
+
+
+async def disown(store: Store, folders: Folders, trial: Trial, what: str) -> None:
+    """Discard an experiment whose training wrote something into the record; `what` says what."""
+    told = (
+        f"rejected: {what} was written while {trial.id} trained, and not by its worker. Train behind walls "
+        "(bubblewrap), and compare the record with its backups."
+    )
+    say(told)
+    discard(folders.trial(trial.id) / "checkout")
+    await patiently(lambda: store.trials.disown(trial, time.time(), told))
+
+
+async def prune(store: Store, folders: Folders, trial: Trial) -> None:
+    """Delete what the trainings of a trial's run left, but for the best and the latest; logs and results stay."""
+    try:
+        for outdated in await store.trials.outdated(trial.experiment_id.rpartition("-")[0]):
+            await asyncio.to_thread(discard, folders.out(outdated))
+    except NotReady as error:  # the next trial will see to it
+        say(str(error))
+
+
+async def heal(
+    store: Store, folders: Folders, trial: Trial, why: str, walled: bool, repository: Repository | None = None
+) -> None:
+    """Give a trial that was left in training the end that it had; without a result it was lost, and `why` says how.
+
+    Args:
+        walled: trainings run behind walls, so that none can have written the result itself. Else its score counts as
+            the training's own word, which is never enough for a keep.
+    """
     folder = folders.trial(trial.id)
     ending = result.read(folder, trial) or Ending("lost", time.time(), error=why)
+    if not walled:
+        ending = replace(ending, verification="reported")
     discard(folder / "checkout")
-    await record(store, trial, ending)
+    await record(store, trial, ending, repository)
 
 
 async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -32,6 +32,8 @@ LONGEST_QUOTE = 400
 FOLDER = "scoring"
 LEFT = (FOLDER, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
+HANDED_IN = ("program.json", "program.bin", "model.pickle")
+"""What our harness leaves to be scored, which goes too, so that no other training can hand it in or go on from it."""
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
@@ -199,11 +201,11 @@ async def _pass(room: Room, split: str) -> dict[str, Scalar] | None:
         return None
     if judge.code == 0 and judge.by == "itself":
         return parse_metrics(judges_words)
-    told = f"the judge of the {split} data says {quoted(last_words(judges_words), LONGEST_QUOTE)}"
+    told = f"the judge of the {split} data failed: {quoted(last_words(judges_words), LONGEST_QUOTE)}"
     if "deadline" in (judge.by, scorer.by):
         told = f"scoring it anew took more than {task.deadline_seconds:g} s; {told}"
     if scorer.code not in (0, None) and "BrokenPipe" not in scorers_words:
-        told += f" and the scorer {quoted(last_words(scorers_words), LONGEST_QUOTE)}"
+        told += f"; the scorer failed: {quoted(last_words(scorers_words), LONGEST_QUOTE)}"
     raise Unscored(told, "Let the harness evaluate the model that was trained")
 
 

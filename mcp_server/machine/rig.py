@@ -42,3 +42,8 @@ class Order:
     folder: Path
     inputs: Path
     base_commit: str = ""
+
+    @property
+    def left(self) -> Path:
+        """The run's record of what was installed while it trained, beside that of its inputs; see `check_left`."""
+        return self.inputs.with_suffix(".installed")

@@ -15,11 +15,10 @@ WANTED = ("auto", "off", "require")
 TODO = "Install bubblewrap and let users make namespaces, or set AUTORESEARCH_SANDBOX=auto to train without walls"
 
 WALLS = (
-    # A process space of its own, which dies with its worker; no network but a loopback of its own; no privileges.
+    # A process space of its own, which dies with its worker; no privileges.
     *(
         "--unshare-user-try",
         "--unshare-pid",
-        "--unshare-net",
         "--unshare-ipc",
         "--die-with-parent",
         "--cap-drop",
@@ -27,6 +26,7 @@ WALLS = (
     ),
     *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
 )
+NO_NETWORK = ("--unshare-net",)
 DEVICES = ("nvidia*", "dxg", "kfd", "dri", "infiniband")
 """Device files below /dev that trainings on a GPU need."""
 
@@ -34,6 +34,8 @@ TEMPORARY = "/tmp"  # noqa: S108 - inside, it is a folder of the trial's own
 SOCKETS = "/run"
 SEEN_OF_SOCKETS = ("/run/nvidia-persistenced", "/run/opengl-driver", "/run/current-system")
 """Where other programs listen, and what alone is seen of it."""
+NAMES = "/run/systemd/resolve"
+"""Where systems with systemd keep what the names of other machines are looked up by."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ class View:
         readable: what it sees although it lies below a hidden folder or /tmp.
         writable: folders that it may write; they exist.
         hidden: folders that it sees as empty, and files that it cannot read.
+        network: whether it has the machine's network; else it has a loopback of its own and nothing more.
     """
 
     temporary: Path
     readable: Sequence[Path] = ()
     writable: Sequence[Path] = ()
     hidden: Sequence[Path] = ()
+    network: bool = False
 
 
 def find_sandbox(wanted: str) -> str | None:
@@ -79,7 +83,9 @@ def probe() -> tuple[str, str]:
     if program is None:
         return "", "bubblewrap (bwrap) is not installed"
     try:
-        tried = subprocess.run([program, *WALLS, "true"], capture_output=True, text=True, timeout=10, check=False)
+        tried = subprocess.run(
+            [program, *WALLS, *NO_NETWORK, "true"], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return program, str(error)
     if tried.returncode:
@@ -90,7 +96,8 @@ def probe() -> tuple[str, str]:
 
 def walled(program: str, view: View, folder: Path, words: Sequence[str]) -> list[str]:
     """The words that run a command behind walls, in `folder`."""
-    return [program, *WALLS, *_mounts(view), "--chdir", str(folder), "--", *words]
+    closed = () if view.network else NO_NETWORK
+    return [program, *WALLS, *closed, *_mounts(view), "--chdir", str(folder), "--", *words]
 
 
 def _mounts(view: View) -> Iterator[str]:
@@ -100,7 +107,8 @@ def _mounts(view: View) -> Iterator[str]:
     yield from ("--tmpfs", SOCKETS)
     yield from ("--bind", str(view.temporary), TEMPORARY, "--setenv", "TMPDIR", TEMPORARY)
     covered = (Path(SOCKETS), Path(TEMPORARY))
-    yield from _readable([*map(Path, SEEN_OF_SOCKETS), *view.readable], covered)
+    sockets = (*SEEN_OF_SOCKETS, NAMES) if view.network else SEEN_OF_SOCKETS
+    yield from _readable([*map(Path, sockets), *view.readable], covered)
     folders = [path for path in view.hidden if path.is_dir()]
     for folder in folders:
         yield from ("--tmpfs", str(folder))

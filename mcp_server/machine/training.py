@@ -18,9 +18,12 @@ from mcp_server.machine.outcome import Changed
 from mcp_server.machine.rig import Order, Rig
 from mcp_server.machine.sandbox import TEMPORARY, find_sandbox, walled
 from mcp_server.machine.views import COMPILED, training_view
-from mcp_server.machine.watch import check_inputs, installed, state_of_files
+from mcp_server.machine.watch import check_inputs, check_left, installed, note_left, state_of_files
 from mcp_server.research.experiment import Ending
 from mcp_server.research.guard import matches
+
+IMPORTED = (".py", ".pyc", ".so", ".pth")
+"""How the names of files end that Python imports or reads as it starts."""
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
@@ -49,6 +52,7 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         check_inputs(order.inputs, before)
         fixed = [path for path in rig.repository.files(order.trial.commit) if not matches(task.editable, path)]
         written, packages = state_of_files(checkout, fixed), installed(task.interpreter)
+        check_left(order.left, packages)
         sandbox = find_sandbox(rig.settings.sandbox)
         bay = _bay(rig, order, sandbox, Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy]))
         end = await bay.run(training_words(task), log, task.deadline_seconds)
@@ -59,8 +63,11 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
             fixed=[path for path, state in written.items() if state_of_files(checkout, [path]) != {path: state}],
             packages=sorted(installed(task.interpreter) ^ packages),
         )
+        if changed.packages and not sandbox:
+            note_left(order.left, changed.packages)
         measured = None if changed else await _measure(rig, order, end, bay)
-        hint = missing_hint(rig.repository.root, checkout, text[-outcome.LOOKED_AT :]) if end.code else None
+        end_of_log = text[-outcome.LOOKED_AT :]
+        hint = missing_hint(rig.repository.root, checkout, end_of_log, task.train_script) if end.code else None
         ending = outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
         return replace(ending, sandboxed=bool(sandbox), wall_seconds=end.seconds)
     except (ResearchError, OSError) as error:
@@ -109,8 +116,20 @@ async def _measure(rig: Rig, order: Order, end: child.Exit, bay: Bay) -> Measure
     task = order.task
     if not (task.checks or task.score_command) or not outcome.ended_well(task, end):
         return None
-    restore(rig.repository, order.trial.commit, order.folder / "checkout")
+    checkout = order.folder / "checkout"
+    restore(rig.repository, order.trial.commit, checkout)
+    _drop_code(checkout, {*rig.repository.files(order.trial.commit), *task.inputs})
     return await measure(task, bay, order.folder)
+
+
+def _drop_code(checkout: Path, known: set[str]) -> None:
+    """Delete what a training put into its checkout for checks and scorer to import in place of what they mean."""
+    for parent, folders, names in os.walk(checkout):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for name in [*links, *(name for name in names if name.endswith(IMPORTED))]:
+            path = Path(parent, name)
+            if path.relative_to(checkout).as_posix() not in known:
+                path.unlink()
 
 
 def discard(folder: Path) -> None:

@@ -21,7 +21,7 @@ def training_view(rig: Rig, order: Order) -> View:
     shared = [] if rig.device.kind == "cpu" else _made(cache / name for name in COMPILED)
     return View(
         temporary=_made([order.folder / "tmp"])[0],
-        readable=[rig.repository.root, cache, *_programs(order)],
+        readable=[rig.repository.root, cache, *_chosen(cache), *_programs(order), *_inputs(rig, order)],
         writable=[order.folder / "checkout", order.folder / "out", *shared],
         hidden=[*_record(rig), *audit_files(cache)],
     )
@@ -43,7 +43,7 @@ def judge_view(rig: Rig, order: Order, checkout: Path) -> View:
     cache = rig.settings.cache
     return View(
         temporary=_made([order.folder / "tmp-judge"])[0],
-        readable=[rig.repository.root, cache, *_programs(order), checkout],
+        readable=[rig.repository.root, cache, *_chosen(cache), *_programs(order), checkout],
         writable=_made([cache / MEASURED]),
         hidden=_record(rig),
     )
@@ -64,9 +64,15 @@ def _record(rig: Rig) -> list[Path]:
     return [rig.state, rig.settings.locks, rig.settings.cache / "downloads"]
 
 
+def _inputs(rig: Rig, order: Order) -> list[Path]:
+    """The inputs, wherever the user's own links lead."""
+    return [(rig.repository.root / path).resolve() for path in order.task.inputs]
+
+
 def _programs(order: Order) -> list[Path]:
     interpreter = Path(order.task.interpreter)
-    return [Path(sys.prefix), interpreter.parents[1], interpreter.resolve().parents[1]]
+    own = Path(__file__).parent  # of this package, with what starts a command behind the walls
+    return [Path(sys.prefix), interpreter.parents[1], interpreter.resolve().parents[1], own]
 
 
 def _made(folders: Iterable[Path]) -> list[Path]:

@@ -74,6 +74,31 @@ def installed(interpreter: str) -> frozenset[str]:
     return frozenset(path.name for place in places for path in place.iterdir() if path.name != "__pycache__")
 
 
+def check_left(record: Path, present: Iterable[str]) -> None:
+    """Raise WrongState where something that a training of the run installed, as `note_left` recorded, is still there.
+
+    Args:
+        record: the run's file, see `Order.left`.
+        present: see `installed`.
+    """
+    if not record.exists():
+        return
+    left = sorted(set(record.read_text(encoding="utf-8").splitlines()).intersection(present))
+    if left:
+        raise WrongState(
+            f"{', '.join(left)} was installed while an experiment of this run trained, and may change what all later "
+            "ones score",
+            "Uninstall it, or begin a new run if that was you: setup_run with another tag",
+        )
+
+
+def note_left(record: Path, names: Iterable[str]) -> None:
+    """Record what was installed while an experiment trained."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with record.open("a", encoding="utf-8") as file:
+        file.writelines(f"{name}\n" for name in names)
+
+
 def _create(record: Path, states: Mapping[str, str]) -> None:
     """Write the record, all of it or nothing, unless another worker was faster."""
     record.parent.mkdir(parents=True, exist_ok=True)

@@ -28,10 +28,12 @@ from mcp_server.machine.foreign import LINGERING, Occupant, occupants
 from mcp_server.machine.git import Repository
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
-from mcp_server.machine.recording import heal, keep, look, order_of, patiently, record, say, wanted
+from mcp_server.machine.recording import disown, heal, keep, look, order_of, patiently, prune, record, say, wanted
 from mcp_server.machine.rig import Rig
+from mcp_server.machine.sandbox import find_sandbox
 from mcp_server.machine.store import Store
 from mcp_server.research.experiment import Trial
+from mcp_server.research.integrity import meddled
 from mcp_server.settings import Settings
 
 LOG_LIMIT = 1024 * 1024
@@ -126,7 +128,8 @@ class Worker:
     async def _heal(self) -> None:
         """Give every trial that an earlier worker left in training the end that it had."""
         for trial in await patiently(lambda: self._store.trials.training_on(self._rig.device.key)):
-            await heal(self._store, self._folders, trial, "Its worker was killed.")
+            walled = find_sandbox(self._rig.settings.sandbox) is not None
+            await heal(self._store, self._folders, trial, "Its worker was killed.", walled, self._rig.repository)
 
     async def _claim(self) -> Trial | None:
         device = self._rig.device
@@ -140,12 +143,18 @@ class Worker:
 
         try:
             order = await order_of(self._store, self._folders, trial)
+            _, before = await look(self._store, trial)
         except BaseException:
             os.close(busy)
             raise
         ending = await run_trial(self._rig, order, busy, ask, lambda: look(self._store, trial))
+        _, after = await look(self._store, trial)
+        if what := meddled(trial, before, after):
+            await disown(self._store, self._folders, trial, what)
+            return
         keep(order.folder, trial, ending)
-        await record(self._store, trial, ending)
+        await record(self._store, trial, ending, self._rig.repository)
+        await prune(self._store, self._folders, trial)
 
     def _note(self, trial: Trial | None = None) -> None:
         repo = str(self._rig.repository.root)

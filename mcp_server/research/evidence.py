@@ -35,6 +35,7 @@ class Evidence:
         recent: the last RECENT finished experiments in order of start, the newest first.
         keeps: the last KEEPS kept experiments in order of start, the newest first.
         near_misses: the NEAR_MISSES near misses whose value is best, the best first.
+        promising: the NEAR_MISSES near misses that seemed to gain most on what they were made from, the most first.
         in_flight: the last IN_FLIGHT experiments that are registered and not finished, the newest first.
         lessons: the last LESSONS finished experiments that left a lesson, the newest first.
         best: the kept experiment with the best value.
@@ -49,6 +50,7 @@ class Evidence:
         seeds: those that the best was trained with.
         remeasuring: a run that measures the best again is under way, or came to nothing.
         remeasured: such a run has ended and is not yet in the best's mean.
+        displaced: keeps whose change the best does not have, the newest first, where that was looked at.
         points: the knobs and outcomes of the latest trials, the oldest first.
     """
 
@@ -56,6 +58,7 @@ class Evidence:
     recent: tuple[Experiment, ...] = ()
     keeps: tuple[Experiment, ...] = ()
     near_misses: tuple[Experiment, ...] = ()
+    promising: tuple[Experiment, ...] = ()
     in_flight: tuple[Experiment, ...] = ()
     lessons: tuple[Experiment, ...] = ()
     best: Experiment | None = None
@@ -68,12 +71,18 @@ class Evidence:
     seeds: frozenset[int] = frozenset()
     remeasuring: bool = False
     remeasured: bool = False
+    displaced: tuple[Experiment, ...] = ()
     points: tuple[Point, ...] = ()
 
     @property
     def finished(self) -> int:
         """How many experiments of the run are finished."""
         return sum(count.tries for count in self.counts.values())
+
+    @property
+    def begun(self) -> Experiment | None:
+        """The baseline, where it is registered and has no verdict yet."""
+        return next((e for e in (*self.pending, *self.in_flight) if e.unchanged), None)
 
     @cached_property
     def changing(self) -> Mapping[Category, Count]:
@@ -111,6 +120,9 @@ def gather(task: Task, experiments: Iterable[Experiment], source: str | None = N
         recent=tuple(finished[:RECENT]),
         keeps=tuple(kept[:KEEPS]),
         near_misses=tuple(sorted(near, key=loss)[:NEAR_MISSES]),
+        promising=tuple(sorted((e for e in near if e.delta is not None), key=lambda e: (-(e.delta or 0.0), e.number)))[
+            :NEAR_MISSES
+        ],
         in_flight=tuple([e for e in newest if e.status not in FINISHED][:IN_FLIGHT]),
         lessons=tuple([e for e in finished if e.lesson][:LESSONS]),
         best=min(kept, key=loss, default=None),

@@ -46,6 +46,8 @@ MAX_LOST = 2
 """How often a trial that was lost with its worker is queued again by itself."""
 
 FIRST_SEED = 42
+UNVERIFIED = "unverified"
+"""The `source` of an experiment whose commit is not in this repository."""
 NO_CHANGE = "no change"
 """The `diff_summary` of an experiment whose commit has the files of its base."""
 
@@ -124,6 +126,7 @@ class Experiment:
         accepted_loss: what a simplification may have cost, in units of the metric.
         runs: how many runs `value` is the mean of.
         squares, dof: what its replicates add to the estimate of the noise, see `noise.Noise`.
+        promising_after: the last verdict of the run, as in `decided`, when it was last found to need confirmation.
         verification, sandboxed: of the last run that its value is of, see `Trial`.
     """
 
@@ -161,8 +164,14 @@ class Experiment:
     runs: int = 0
     squares: float = 0.0
     dof: int = 0
+    promising_after: int | None = None
     verification: Verification = "reported"
     sandboxed: bool = False
+
+    @property
+    def commit_known(self) -> bool:
+        """Whether its commit is in this repository. An agent that runs git by itself may name one that is not."""
+        return self.source != UNVERIFIED
 
     @property
     def imported(self) -> bool:
@@ -182,7 +191,8 @@ class Trial:
     Attributes:
         device_type: the type of device that may run it, see `Device.type`.
         commit: the code that runs: that of the experiment when it was queued.
-        base_id: the kept experiment that this code was made from; None: the code that the run started from.
+        base_id: the kept experiment that this code was made from, where a verdict is at hand: it may be kept later
+            than the trial began. None: the code that the run started from.
         came_from: what the experiment was when it was queued. A trial of one that is kept measures it again and leaves
             it kept.
         verification: how far its score can be trusted.
@@ -226,13 +236,18 @@ def fresh_seed(used: Collection[int]) -> int:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial ended, as its worker writes it to `result.json` and then to the store."""
+    """How a trial ended, as its worker writes it to `result.json` and then to the store.
+
+    Attributes:
+        out_of_memory: whether it failed for want of memory.
+    """
 
     status: TrialStatus
     ended_at: float
     exit_code: int | None = None
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
     error: str = ""
+    out_of_memory: bool = False
     verification: Verification = "reported"
     sandboxed: bool = False
     wall_seconds: float = 0.0

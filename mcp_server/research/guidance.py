@@ -118,11 +118,13 @@ def _values(scene: Scene, knobs: Search, category: Category, count: int) -> Iter
 def _combination(run: Run, scene: Scene) -> Iterator[Proposal]:
     evidence = scene.evidence
     tries = evidence.counts.get("combination")
-    if not may_combine(evidence.discards, evidence.finished + len(evidence.in_flight), tries.tries if tries else 0):
+    under_way = sum(e.category == "combination" for e in evidence.in_flight)
+    combined = under_way + (tries.tries if tries else 0)
+    if not may_combine(evidence.discards, evidence.finished + len(evidence.in_flight), combined):
         return
-    near = {e.id: e for e in evidence.near_misses if e.numbers is not None}
+    near = {e.id: e for e in evidence.promising if e.numbers is not None}
     findings = [Finding(e.id, e.category, e.numbers.d, e.numbers.s) for e in near.values() if e.numbers]
-    names = [e.id for e in evidence.near_misses]
+    names = list(near)
     tried = {frozenset(found) for e in evidence.known if len(found := _named(e, names)) == 2}
     if pair := pair_to_combine(findings, tried):
         proposal = proposals.together(scene, near[pair[0].name], near[pair[1].name])
@@ -135,7 +137,7 @@ def state(run: Run, evidence: Evidence, ranks: Sequence[Rank]) -> str:
     if evidence.best is None or not ranks:
         return ""
     stuck = f"Plateau: {evidence.discards} discards since the last keep. " if on_plateau(evidence.discards) else ""
-    said = f"{stuck}Sampling ranks {ranks[0].category} first ({ranks[0].reason})"
+    said = f"{stuck}Sampling ranks {ranks[0].category} first ({ranks[0].reason}); what constants promise weighs as well"
     if stuck:
         said += f"; at most {COMBINE_SHARE:.0%} of the proposals combine"
     return f"{said}."

@@ -31,6 +31,7 @@ _NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[-+]?\d+)?
 _TOKEN = re.compile(r"[\w.+:/@-]{1,64}", re.ASCII)
 _NOT_A_KEY = re.compile(r"(?:Error|Exception|Warning|Interrupt|Exit)$")
 
+_SPOTTED = r"([-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf)\s?%?)(?![\w])"
 _VALUE = r"\s*[:=]?\s*([-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf))"
 _STEP = re.compile(
     r"\b(?:step|iter|iteration|epoch|batch)\s*[:=#]?\s*\[?(\d{1,15})(?!\d)(?:\s*/\s*(\d{1,15})(?!\d))?", re.I
@@ -91,6 +92,16 @@ def find_metric(pattern: str, text: str) -> Scalar | None:
         for match in re.finditer(pattern, line):
             found = match[1]
     return None if found is None else _scalar(found.strip())
+
+
+def spot_metric(name: str, text: str) -> Scalar | None:
+    """The last number that stands behind a name anywhere in a log, for scripts that print no `key: value` lines.
+
+    It finds `val_acc` in `epoch 3 - val_acc: 0.9`, `val_acc=0.9`, `{"val_acc": 0.9}` and `val acc 0.9`.
+    """
+    words = r"[\s_-]".join(re.escape(word) for word in name.split("_"))
+    pattern = rf"(?i)(?<![\w./@-]){words}[\"']?(?:\s*[:=]\s*|\s+)(?:is\s+)?{_SPOTTED}"
+    return find_metric(pattern, text)
 
 
 def parse_progress(text: str) -> Progress | None:

@@ -56,7 +56,11 @@ class Noise:
 
 
 def prior(task: Task, device_kind: str) -> float | None:
-    """The standard deviation known beforehand for a task on `cuda`, `mps` or `cpu`, in units of its metric."""
+    """The standard deviation known beforehand for a task on `cuda`, `mps` or `cpu`, in units of its metric.
+
+    Something is known of val_bpb of the built-in task alone: on a CPU whatever the budget, for that is always the small
+    profile; elsewhere from five minutes on. None for everything else.
+    """
     if not task.builtin or task.metric != "val_bpb":
         return None
     if device_kind == "cpu":

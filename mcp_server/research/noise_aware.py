@@ -45,6 +45,7 @@ RULES: Mapping[Policy, Rule] = {
     "noise_aware": Rule(keep=(1.0, 0.4), confirm=(0.3,)),
     "strict": Rule(keep=(2.0, 1.5, 0.5), confirm=(0.3, 0.0)),
 }
+THRESHOLDS = frozenset({SIMPLIFICATION, *(z for rule in RULES.values() for z in (*rule.keep, *rule.confirm))})
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def judge_candidate(
     present = _against_present(task, candidate, incumbent, noise)
     if present < threshold:
         return _rebase(candidate, numbers, present, threshold, seed)
-    aside = f", and z {present:.2f} against the present best {incumbent.name}"
+    aside = f", and z {_shown(present)} against the present best {incumbent.name}"
     return replace(_keep(task, numbers, rule, aside), displaced=tuple(displaced))
 
 
@@ -255,8 +256,8 @@ def _confirm(task: Task, candidate: Candidate, numbers: Numbers, threshold: floa
 
 def _rebase(candidate: Candidate, numbers: Numbers, present: float, threshold: float, seed: int) -> Verdict:
     reason = (
-        f"z {numbers.z:.2f} against its own base {numbers.base} passes, but z {present:.2f} against the present best "
-        f"{numbers.incumbent} is below {threshold:g}: both together were never measured."
+        f"z {_shown(numbers.z)} against its own base {numbers.base} passes, but z {_shown(present)} against the "
+        f"present best {numbers.incumbent} is below {threshold:g}: both together were never measured."
     )
     action = _on_top(candidate.name, numbers.incumbent, seed)
     return Verdict(
@@ -280,7 +281,18 @@ def _said(task: Task, numbers: Numbers) -> str:
     """The comparison in words, to open a sentence."""
     word = "Better" if numbers.d > 0 else "Worse" if numbers.d < 0 else "Different"
     runs = f"{numbers.n} run{'s' if numbers.n > 1 else ''} against {numbers.n_b} of {numbers.base}"
-    return f"{word} by {show(abs(numbers.d))} +- {show(numbers.s)} {task.metric} (z {numbers.z:.2f}, {runs})"
+    return f"{word} by {show(abs(numbers.d))} +- {show(numbers.s)} {task.metric} (z {_shown(numbers.z)}, {runs})"
+
+
+def _shown(z: float) -> str:
+    """z with two decimals, or as many more as it takes to fall on the same side of every threshold."""
+    for digits in range(2, 10):
+        text = f"{z:.{digits}f}"
+        if (float(text) > CLEARLY_WORSE) == (z > CLEARLY_WORSE) and all(
+            (float(text) >= threshold) == (z >= threshold) for threshold in THRESHOLDS
+        ):
+            return text
+    return repr(z)
 
 
 def _again(name: str, seed: int) -> str:

@@ -1,8 +1,9 @@
 """What a run does for itself when nothing gets better: it measures its best again and looks back at what came close."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from mcp_server.research.experiment import Numbers
 from mcp_server.research.noise import Noise
 from mcp_server.research.noise_aware import Candidate, Incumbent, compare, rule_of
 from mcp_server.research.task import Task
@@ -27,23 +28,33 @@ def remeasure_due(task: Task, incumbent: Incumbent | None, non_keeps: int) -> bo
 
 
 def reopened(task: Task, near_misses: Iterable[Candidate], incumbent: Incumbent, noise: Noise) -> tuple[str, ...]:
-    """Ids of the near misses to be confirmed after all, now that the incumbent was measured again; the best first.
+    """The ids that `reconsidered` finds."""
+    return tuple(reconsidered(task, near_misses, incumbent, noise))
+
+
+def reconsidered(
+    task: Task, near_misses: Iterable[Candidate], incumbent: Incumbent, noise: Noise
+) -> Mapping[str, Numbers]:
+    """The near misses to be confirmed after all, now that the incumbent was measured again; the best first.
 
     Args:
         near_misses: the discards that are near misses made from this incumbent, with their finite runs. What these
             say of the base's mean is replaced by what is known now.
         incumbent: the present best, just re-measured.
+
+    Returns:
+        the ids, each with the numbers by which it counts now.
     """
     rule_of(task.policy)
     if noise.sigma is None:
-        return ()
+        return {}
     found = [
-        (compare(task, afresh, incumbent, noise).z, afresh.name)
+        (compare(task, afresh, incumbent, noise), afresh.name)
         for afresh in (_against(near, incumbent) for near in near_misses)
         if afresh.base == incumbent.name
     ]
-    found.sort(key=lambda pair: -pair[0])
-    return tuple(name for z, name in found if z >= REOPEN_FROM)[:REOPENED_AT_MOST]
+    found.sort(key=lambda pair: -pair[0].z)
+    return {name: numbers for numbers, name in found[:REOPENED_AT_MOST] if numbers.z >= REOPEN_FROM}
 
 
 def _against(candidate: Candidate, incumbent: Incumbent) -> Candidate:

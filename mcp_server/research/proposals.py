@@ -191,6 +191,27 @@ def together(scene: Scene, a: Experiment, b: Experiment) -> Proposal:
     return Proposal(f"{a.id}+{b.id}", "combination", f"combination: {text}", "register", call)
 
 
+def reapplied(scene: Scene) -> Iterator[Proposal]:
+    """Put a kept change that the best was made without on top of it, unless that was tried."""
+    best = scene.evidence.best
+    for e in scene.evidence.displaced:
+        named = re.compile(rf"\b{re.escape(e.id)}\b")
+        tried = any(
+            o.number > e.number and named.search(f"{o.hypothesis} {o.description}") for o in scene.evidence.known
+        )
+        if best is None or tried:
+            continue
+        text = f"{told(scene, e)} is not in the best, {best.id}, which was made without it: put it on top: register"
+        call = {"combine": [e.id, best.id]}
+        yield Proposal(
+            f"+{e.id}",
+            e.category,
+            f"{e.category}: {text} with combine {json.dumps(call['combine'])}.",
+            "register",
+            call,
+        )
+
+
 def ablated(scene: Scene) -> Iterator[Proposal]:
     """Take back a kept change that is still in place: under noise the weakest z first, else the smallest gain."""
     evidence = scene.evidence

@@ -87,6 +87,11 @@ def fault(run: Run, case: Case, printed: float, rescored: Rescored) -> str:
     task, value = run.task, rescored.value
     sigma = noise_of(run, case.squares, case.dof).sigma or 0.0
     size = max(1.0, abs(value))
+    if case.baseline and (once := _fingerprint(case.baseline)) and once != rescored.fingerprint:
+        return (
+            f"the prepared data or the judge is not what {case.baseline.experiment.id} was scored with (fingerprint "
+            f"{rescored.fingerprint[:12]}, then {once[:12]}): delete the data and prepare them again, if it was not you"
+        )
     allowed = max(3 * sigma, (PARTIAL if rescored.partial else LEAST) * size)
     if abs(printed - value) > allowed:
         return (
@@ -105,6 +110,12 @@ def fault(run: Run, case: Case, printed: float, rescored: Rescored) -> str:
                 f"{show(rescored.audit)} on the audit data, which no training sees, by {show(seen)} only"
             )
     return ""
+
+
+def _fingerprint(record: Record) -> str:
+    """That of the data and the judge with which an experiment was scored anew; empty where there is none."""
+    anew = [trial for trial in record.finished if trial.verification != "reported"]
+    return str(anew[-1].metrics.get("fingerprint", "")) if anew else ""
 
 
 def mean_of(run: Run, record: Record, name: str) -> float | None:

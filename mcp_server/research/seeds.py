@@ -2,6 +2,7 @@
 
 import ast
 import re
+from typing import Any
 
 from mcp_server.errors import InvalidInput
 from mcp_server.research.knobs import parse
@@ -18,14 +19,20 @@ def only_seed_changed(old_source: str, new_source: str) -> bool:
     """Whether two scripts differ in a seed and otherwise at most in comments and formatting.
 
     A seed is what a name that ends in `seed` is set to (a constant, a default, a keyword, an entry of a dictionary, an
-    option), and what is handed to `manual_seed`, `random.seed`, `default_rng` and the like.
+    option), and what is handed to `manual_seed`, `random.seed`, `default_rng` and the like. A seed that is set once
+    more, or put in place of another with `replace(..., seed=...)`, is another seed and nothing else.
     """
     try:
         old, new = parse(old_source), parse(new_source)
         if ast.dump(old) == ast.dump(new):
             return False
         hidden = _Hidden()
-        return ast.dump(hidden.visit(old)) == ast.dump(hidden.visit(new))
+        old, new = hidden.visit(old), hidden.visit(new)
+        if ast.dump(old) == ast.dump(new):
+            return True
+        before, after = _Unseeded(), _Unseeded()
+        same = ast.dump(before.visit(old)) == ast.dump(after.visit(new))
+        return same and after.seedings > before.seedings
     except (InvalidInput, RecursionError):
         return False
 
@@ -74,6 +81,45 @@ class _Hidden(ast.NodeTransformer):
             words = words_of(keyword.arg or "")
             if _KEYWORD.search(words) or (words == "default" and any(_is_seed(_text(a)) for a in node.args)):
                 keyword.value = _seed()
+        return node
+
+
+class _Unseeded(ast.NodeTransformer):
+    """Leaves out whatever only sets a seed, and imports, and counts the former."""
+
+    def __init__(self) -> None:
+        self.seedings = 0
+
+    def visit(self, node: ast.AST) -> Any:
+        node = super().visit(node)
+        if isinstance(getattr(node, "body", None), list) and not node.body:  # type: ignore[attr-defined]
+            node.body = [ast.Pass()]  # type: ignore[attr-defined]
+        return node
+
+    def visit_Import(self, node: ast.Import) -> None:
+        return None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        return None
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        if isinstance(node.value, ast.Call) and _CALL.search(words_of(_name(node.value.func))):
+            self.seedings += 1
+            return None
+        return self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        if all(isinstance(target, ast.Subscript) and _is_seed(_text(target.slice)) for target in node.targets):
+            self.seedings += 1
+            return None
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        seeds = [keyword for keyword in node.keywords if _KEYWORD.search(words_of(keyword.arg or ""))]
+        if _name(node.func) in ("replace", "_replace") and seeds and len(seeds) == len(node.keywords):
+            self.seedings += 1
+            return node.args[0] if node.args else node.func
         return node
 
 

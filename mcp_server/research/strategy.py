@@ -52,7 +52,10 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Rank:
-    """A category's place; a higher score comes first."""
+    """A category's place; a higher score comes first.
+
+    Under noise the score is a draw, and proposals are served by the draw times what the category's constants promise.
+    """
 
     category: Category
     tries: int

@@ -27,6 +27,7 @@ from mcp_server.research.strategy import (
     underexplored,
 )
 from mcp_server.research.task import Category
+from mcp_server.research.variations import planned
 
 AT_LEAST, AT_MOST = 3, 5
 """How many proposals are made: at most five in the spirit of the mode; below three, others are added."""
@@ -125,8 +126,8 @@ def _chosen(
     """The proposals to show, and remarks: first what stands in the way, then the new ideas, at least three in all."""
     remarks: list[str] = []
     chosen: list[Proposal] = []
-    if evidence.best is None and not any(e.unchanged for e in (*evidence.pending, *evidence.in_flight)):
-        chosen.append(_baseline(run, evidence))
+    if evidence.best is None:
+        chosen += _baseline(run, evidence)
     if run.task.policy != "greedy":
         chosen += guidance.owed(run, evidence)
     scene = Scene(run.task, evidence)
@@ -134,12 +135,17 @@ def _chosen(
         scene = Scene(run.task, evidence, effective(outline(evidence.source or ""), run.device_kind))
     except InvalidInput as problem:
         remarks.append(f"other: {problem}")
+    plan = list(islice(planned(scene), max(1, AT_MOST - len(chosen)))) if run.task.vary else []
+    if plan:
+        return [*chosen, *plan], remarks
     allowed = set(run.task.scope)
     sampling = run.task.policy != "greedy" and run.manual_mode is None and not strategy.conservative
     found = guidance.ideas(run, scene, ranks) if sampling else _of_mode(scene, strategy)
-    fitting = _distinct(p for p in found if p.category in allowed)
+    fitting = _distinct(p for p in found if p.category in allowed and _leaves(p, run))
+    chosen += (p for p in islice(proposals.reapplied(scene), 1) if _leaves(p, run))
     new = list(islice(fitting, max(1, AT_MOST - len(chosen))))
-    others = _distinct(p for p in chain(_exploring(scene), _exploiting(scene)) if p.category in allowed)
+    more = chain(_exploring(scene), _exploiting(scene))
+    others = _distinct(p for p in more if p.category in allowed and _leaves(p, run))
     seen = {proposal.topic for proposal in new}
     new += islice((p for p in others if p.topic not in seen), max(0, AT_LEAST - len(chosen) - len(new)))
     if not new:
@@ -147,17 +153,29 @@ def _chosen(
     return [*chosen, *new], remarks
 
 
-def _baseline(run: Run, evidence: Evidence) -> Proposal:
-    """Measure what the run started from, whatever was edited in the workspace meanwhile.
+def _leaves(proposal: Proposal, run: Run) -> bool:
+    """Whether a proposal leaves alone what the plan holds fixed."""
+    return not any(name in proposal.arguments.get("knobs", {}) for name, _ in run.task.hold)
+
+
+def _baseline(run: Run, evidence: Evidence) -> Iterator[Proposal]:
+    """Measure what the run started from, whatever was edited in the workspace meanwhile; nothing while that goes on.
 
     There is no call where it crashed before, or came to nothing twice: it would again.
     """
+    if begun := evidence.begun:
+        tool = {"registered": "train", "trained": "complete"}.get(begun.status)
+        if tool:
+            text = f"baseline: {begun.id} is {begun.status}: call {tool}({begun.id!r})."
+            yield Proposal("baseline", "other", text, tool, {"experiment_id": begun.id})
+        return
     failed = f" ({evidence.finished} finished without a score)" if evidence.finished else ""
     text = f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
-    before = [e.status for e in evidence.recent if e.unchanged]
+    before = [e.status for e in evidence.recent if e.unchanged and not e.imported]
     if "crash" in before or len(before) > 1:
-        return Proposal("baseline", "other", text)
-    return Proposal("baseline", "other", text, "register", {"commit_sha": run.base_commit})
+        yield Proposal("baseline", "other", text)
+    else:
+        yield Proposal("baseline", "other", text, "register", {"commit_sha": run.base_commit})
 
 
 def _of_mode(scene: Scene, strategy: Strategy) -> Iterator[Proposal]:

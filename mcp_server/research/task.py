@@ -4,7 +4,7 @@ import math
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mcp_server.errors import InvalidInput
 
@@ -71,6 +71,8 @@ class Task:
         end_at_budget: the command knows nothing of budgets: it is ended at its budget, and what it printed counts.
         max_files, max_lines: what one experiment may change at most, lines added and removed together.
         mutator: a command that writes a candidate, for the artifact loop.
+        mutator_network: whether the mutator may use the network, as one that asks a language model must.
+        mutator_writable: folders outside of its sandbox that the mutator may write, such as `~/.claude`.
         metric_pattern: a regular expression; the first group of its last match in the output is the metric.
         score_command: a command that prints the metric, run after the training; then no other line counts as it.
         rescore_command, judge_command: two commands that score a result anew, each other's output their input: one
@@ -81,6 +83,8 @@ class Task:
         seed_variables: further variables in which the commands find their seed.
         fixed_seed: the seed that every training sees; None gives each trial its own.
         batch_knob, accumulation_knob, checkpointing_knob: constants of the script that decide how much memory it takes.
+        vary: constants of the script and the values to try, as a plan has them; `grid`: in all their combinations.
+        hold: constants that no experiment may change, and their values.
     """
 
     metric: str
@@ -107,6 +111,8 @@ class Task:
     max_files: int | None = None
     max_lines: int | None = None
     mutator: str = ""
+    mutator_network: bool = False
+    mutator_writable: tuple[str, ...] = ()
     metric_pattern: str = ""
     score_command: str = ""
     rescore_command: str = ""
@@ -119,6 +125,9 @@ class Task:
     batch_knob: str = ""
     accumulation_knob: str = ""
     checkpointing_knob: str = ""
+    vary: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    hold: tuple[tuple[str, Any], ...] = ()
+    grid: bool = False
 
     @property
     def deadline_seconds(self) -> float:
@@ -164,10 +173,7 @@ def check_task(task: Task) -> Task:
         raise InvalidInput(f"max_experiments is {task.max_experiments}", "Give at least 1, or leave it out")
     if task.target is not None and not math.isfinite(task.target):
         raise InvalidInput(f"target is {task.target}", "Give a finite number, or leave it out")
-    if unknown := [category for category in task.scope if category not in CATEGORIES]:
-        raise InvalidInput(f"scope names unknown categories {unknown}", f"Choose from {', '.join(CATEGORIES)}")
-    if not task.scope:
-        raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}")
+    _check_scope(task.scope)
     split_command(task.command)
     _check_scoring(task)
     if task.policy not in POLICIES:
@@ -177,6 +183,16 @@ def check_task(task: Task) -> Task:
             f"policy {task.policy!r} re-runs experiments, which an external run does by itself", "Use policy 'greedy'"
         )
     return task
+
+
+def _check_scope(scope: tuple[Category, ...]) -> None:
+    """Raise InvalidInput unless the scope is some categories, each named once."""
+    if unknown := [category for category in scope if category not in CATEGORIES]:
+        raise InvalidInput(f"scope names unknown categories {unknown}", f"Choose from {', '.join(CATEGORIES)}")
+    if twice := [category for category in dict.fromkeys(scope) if scope.count(category) > 1]:
+        raise InvalidInput(f"scope names {', '.join(twice)} more than once", "Name each category once")
+    if not scope:
+        raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}")
 
 
 def _check_scoring(task: Task) -> None:

@@ -63,8 +63,8 @@ def sampled(
     ranks = []
     for category in scope:
         arm, count = known.get(category, Arm()), counts.get(category, Count())
-        reason = f"{count.keeps} of {count.tries} kept; of late about {arm.expected:.0%} expected"
         score = round(draws.betavariate(arm.alpha, arm.beta), 4)
+        reason = f"{count.keeps} of {count.tries} kept; of late about {arm.expected:.0%} expected, {score:.0%} drawn"
         ranks.append(Rank(category, count.tries, count.keeps, score, reason))
     return tuple(sorted(ranks, key=lambda rank: (-rank.score, CATEGORIES.index(rank.category))))
 

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from benchmarks.scale import COLUMNS, Plan, Trial, measure, used
+from benchmarks.scale import COLUMNS, Plan, measure
+from benchmarks.scale_usage import Trial, used
 
 
 def trial(device: str, agent: str, queued: float, started: float, ended: float) -> Trial:

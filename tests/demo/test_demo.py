@@ -17,7 +17,7 @@ from mcp_server.demo import scratch
 from mcp_server.demo.demo import Demo
 from mcp_server.demo.ideas import IDEAS
 from mcp_server.errors import NotReady, WrongState
-from mcp_server.interfaces import cli
+from mcp_server.interfaces.waiting import INTERRUPTED
 from mcp_server.machine.starter import starter_files
 from mcp_server.settings import Settings
 from tests.project import Project
@@ -53,11 +53,11 @@ INTERRUPTIBLE = """\
 from pathlib import Path
 import typer
 from mcp_server.demo.demo import Demo
-from mcp_server.interfaces import cli, tables
+from mcp_server.interfaces import tables, waiting
 
 files = {{name: Path("{starter}") / name for name in {names}}}
 try:
-    cli.wait_for(Demo(Path("{folder}"), 200.0, files=files).run(tables.console()), "stopped")
+    waiting.wait_for(Demo(Path("{folder}"), 200.0, files=files).run(tables.console()), "stopped")
 except typer.Exit as leaving:
     raise SystemExit(leaving.exit_code)
 """
@@ -167,7 +167,7 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
         running.send_signal(signal.SIGINT)
         running.wait(timeout=30)
         assert running.stderr is not None
-        assert (running.returncode, running.stderr.read()) == (cli.INTERRUPTED, "stopped\n")
+        assert (running.returncode, running.stderr.read()) == (INTERRUPTED, "stopped\n")
     assert trainings(tmp_path) == []
 
 

@@ -6,16 +6,19 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from docs.generate import PAGE, page
 from mcp_server.interfaces.arguments import arguments_model
+from mcp_server.interfaces.peer_rest import TRAILS, Trail
 from mcp_server.interfaces.verbs import flag
 from mcp_server.lab.doctor import VARIABLES
+from mcp_server.lab.taskfile import PARTS, TaskFile, read_task_file
 from mcp_server.operations import OPERATIONS, Operation
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-KNOWN_WORDS = {"serve", "demo", "night", "doctor", *(operation.name for operation in OPERATIONS)}
+KNOWN_WORDS = {"serve", "demo", "night", "task", "doctor", *(operation.name for operation in OPERATIONS)}
 
 
 def test_the_generated_parts_are_up_to_date() -> None:
@@ -28,6 +31,17 @@ def test_every_operation_and_argument_is_documented(operation: Operation) -> Non
     for name in arguments_model(operation).model_fields:
         assert f"| `{name}` |" in section
         assert flag(name) in section or name.upper() in section
+
+
+@pytest.mark.parametrize("trail", TRAILS, ids=lambda trail: trail.path)
+def test_every_route_of_the_tracker_is_documented_with_what_it_takes(trail: Trail) -> None:
+    rows = (ROOT / "docs" / "rest.md").read_text().splitlines()
+    (row,) = [row for row in rows if row.startswith(f"| `/api/{trail.path}` | {trail.method} |")]
+    takes = row.split("|")[3]
+    given = trail.body.model_fields.keys() - ({"gpu_id", "host"} if "{gpu_id}" in trail.path else set())
+    assert [name for name in given if f"`{name}`" not in takes] == []
+    answered = getattr(trail.shape, "__required_keys__", ())
+    assert [name for name in answered if f"`{name}`" not in row and name != "gpu_id"] == []
 
 
 def test_every_variable_is_documented() -> None:
@@ -63,3 +77,21 @@ def test_program_md_is_short_and_speaks_of_tools() -> None:
     tools = set(re.findall(r"`([a-z_]+)`", text)) & KNOWN_WORDS
     assert {"setup_run", "register", "train", "complete", "suggest", "crash", "near_misses", "diff", "logs"} <= tools
     assert not re.search(r"git (commit|reset|checkout|add)|python train\.py|uv run|```", text)
+
+
+def test_every_example_of_a_task_can_be_read(tmp_path: Path) -> None:
+    examples = 0
+    for page_path in (ROOT / "docs" / "tasks.md", ROOT / "USAGE.md"):
+        for kind, block in re.findall(r"```(yaml|toml)\n(.*?)```", page_path.read_text(), re.DOTALL):
+            file = tmp_path / f"example.{kind}"
+            file.write_text(block)
+            assert read_task_file(file)
+            examples += 1
+    assert examples == 4
+
+
+def test_every_field_of_a_task_is_documented() -> None:
+    text = (ROOT / "docs" / "tasks.md").read_text()
+    models: list[type[BaseModel]] = [TaskFile, *PARTS.values()]
+    fields = [name for model in models for name in model.model_fields]
+    assert [name for name in fields if not re.search(rf"\b{name}\b", text)] == []

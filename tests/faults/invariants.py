@@ -20,8 +20,10 @@ def violations(scene: Scene) -> list[str]:
 
 
 def _devices(scene: Scene) -> Iterator[str]:
-    if scene.alarm.exists():
-        yield f"used twice: {scene.alarm.read_text().split()}"
+    for alarm in scene.alarms():
+        yield f"device used twice: {alarm}"
+    for trial in rows(scene, "SELECT id, error FROM trials WHERE error LIKE '%used twice%'"):
+        yield f"device used twice: {trial['id']}: {trial['error']}"
     for number in range(scene.devices):
         lock = DeviceLock(scene.locks, f"cpu:{number}")
         if lock.is_held() or lock.is_busy():
@@ -65,7 +67,10 @@ def _results(scene: Scene) -> Iterator[str]:
         if (folder / "checkout").exists():
             yield f"{folder.name}: its checkout is left"
         if (folder / "result.json").exists():
-            result, row = json.loads((folder / "result.json").read_text()), recorded[folder.name]
+            result, row = json.loads((folder / "result.json").read_text()), recorded.get(folder.name)
+            if row is None:
+                yield f"{folder.name}: a result that the record does not know"
+                continue
             same = (row["status"], json.loads(row["metrics"])) == (
                 result["ending"]["status"],
                 result["ending"]["metrics"],

@@ -36,14 +36,12 @@ RATE = 0.1
 ORPHAN = 0  # seconds that something of this training tries to outlive it
 
 device = os.path.basename(os.environ["AUTORESEARCH_DEVICE_KEY"])
-shared = os.path.join(os.environ["AUTORESEARCH_CACHE"], "measured")  # one for all, with walls and without
-os.makedirs(shared, exist_ok=True)
-witness = open(os.path.join(shared, device + ".witness"), "a")
+# One file for all, with walls and without; to lock it needs no right to write it.
+witness = open(os.path.join(os.environ["AUTORESEARCH_CACHE"], "measured", device + ".witness"))
 try:
     fcntl.flock(witness, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
-    with open(os.path.join(shared, "used-twice"), "a") as alarm:
-        alarm.write(device + "\\n")
+    open(os.path.join(os.environ["AUTORESEARCH_OUT"], "used-twice"), "w").close()
     sys.exit(device + " is used twice")
 if ORPHAN and os.fork() == 0:
     os.setsid()
@@ -102,6 +100,8 @@ class Scene:
     def make(cls, folder: Path, script: str = LOUD, devices: int = 2, sandbox: str = "auto") -> "Scene":
         """A new one."""
         (folder / "cache" / "measured").mkdir(parents=True)
+        for number in range(devices):
+            (folder / "cache" / "measured" / f"cpu-{number}.lock.witness").touch()
         return cls(folder, Project.make(folder / "project", script), devices, sandbox)
 
     @property
@@ -117,10 +117,9 @@ class Scene:
         """The keys of the devices."""
         return [f"cpu:{number}" for number in range(self.devices)]
 
-    @property
-    def alarm(self) -> Path:
-        """The file that a training writes when it finds its device in use."""
-        return self.folder / "cache" / "measured" / "used-twice"
+    def alarms(self) -> list[Path]:
+        """The files that trainings wrote which found their device in use."""
+        return sorted((self.state / "trials").glob("*/out/used-twice"))
 
     def rewrite(self, script: str) -> None:
         """Commit another training script; before any run."""

@@ -2,8 +2,8 @@
 
 Every server, or its workers, is doomed to die at one of the named steps of the loop, at which few died before. Others
 are killed at random, in volleys. After each volley every training in the record must have its worker again within
-`HEALS` seconds of the next call. Now and then the storm calms: agents finish what is open, and everything is looked
-at. What agents were told is written down, and looked up in the record.
+`HEALS` seconds of the next call. Now and then the storm calms: agents finish what is open, and everything is looked at.
+What agents were told is written down, and looked up in the record.
 """
 
 import asyncio

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mcp_server import __version__
-from mcp_server.interfaces import cli
 from mcp_server.interfaces.arguments import arguments_model
 from mcp_server.interfaces.verbs import flag, positional
+from mcp_server.interfaces.waiting import INTERRUPTED
 from mcp_server.operations import OPERATIONS, Operation
 from tests.interfaces.shell import Done, Shell
 from tests.project import Project
@@ -147,7 +147,7 @@ def test_an_interrupted_wait_leaves_the_training_alone(shell: Shell, project: Pr
             assert waiting.poll() is None
         waiting.send_signal(2)
         out, said = waiting.communicate(timeout=30)
-    assert (waiting.returncode, out) == (cli.INTERRUPTED, "")
+    assert (waiting.returncode, out) == (INTERRUPTED, "")
     assert "detached; the training of mar5-1 goes on" in said
     assert shell.ask(project, "train", "mar5-1", "--wait-seconds", "0")["status"] == "training"
     shell.ask(project, "stop", "mar5-1")

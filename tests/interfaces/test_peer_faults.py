@@ -208,6 +208,7 @@ async def test_history_is_in_order_of_start_whatever_ended_first(settings: Setti
         assert [step["id"] for step in summary["bpb_progression"]] == [names[0], names[2], names[5]]
         suggestion = await agent.call("search/suggest", tag="mar11")
         assert suggestion["recent_bpb_trend"] == [1.0, 1.02, 1.05]
+        assert "flat or worsening" in suggestion["suggestions"][-1]
         rows = (await agent.call("report/tsv", tag="mar11"))["tsv"].splitlines()[1:]
         assert [row.split("\t")[1] for row in rows] == [f"{1 + place / 100:.6f}" for place in range(6)]
 

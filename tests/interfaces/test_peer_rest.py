@@ -107,6 +107,16 @@ async def test_every_route_answers_in_its_shape(settings: Settings) -> None:
     assert answers["experiment/history"]["experiments"][2]["error"] == "it broke"
 
 
+async def test_suggestions_speak_of_the_script_of_the_best(project: Project, settings: Settings) -> None:
+    async with caller(settings) as client:
+        agent = Agent(client)
+        await agent.begin()
+        await agent.attempt(0.99, commit_sha=project.commit("A width", {"train.py": "WIDTH = 96  # model width\n"}))
+        assert "WIDTH" in " ".join((await agent.call("search/suggest", tag="mar11"))["suggestions"])
+        await agent.attempt(0.98, commit_sha="elsewhere")
+        assert (await agent.call("search/suggest", tag="mar11"))["suggestions"]
+
+
 async def test_limits_and_statuses_choose_the_last(settings: Settings) -> None:
     async with caller(settings) as client:
         agent = Agent(client)
@@ -253,3 +263,19 @@ async def test_rest_mcp_and_the_command_line_share_one_history(
         assert by_shell["experiments"] == by_mcp["experiments"]
         assert (await agent.call("experiment/best", tag="mar11"))["best"]["val_bpb"] == 0.97
         assert (await use(mcp, "best", tag="mar11"))["experiment"]["experiment_id"] == third
+
+
+async def test_what_was_measured_elsewhere_can_be_read_at_every_door(settings: Settings) -> None:
+    async with caller(settings) as client, Entrance(settings) as entrance, Client(build_server(entrance)) as mcp:
+        agent = Agent(client)
+        await agent.begin()
+        for value in (0.99, 0.98, 0.9801):
+            await agent.attempt(value, commit_sha=f"elsewhere-{value}")
+        for tool in ("suggest", "history", "near_misses", "summary", "best", "export", "report"):
+            assert (await use(mcp, tool, tag="mar11"))["next_action"], tool
+        compared = await use(mcp, "diff", experiment_a="mar11-1", experiment_b="mar11-2")
+        assert compared["next_action"]
+        head = await agent.register(commit_sha="HEAD")
+        assert (await use(mcp, "diff", experiment_a="mar11-2", experiment_b=head))["next_action"]
+        made = {"tag": "mar11", "hypothesis": "built on it", "category": "other", "commit_sha": "HEAD"}
+        assert (await use(mcp, "register", parent_id="mar11-2", agent="agent-1", **made))["experiment_id"] == "mar11-5"

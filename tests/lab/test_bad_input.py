@@ -83,6 +83,7 @@ SETUPS: list[tuple[dict[str, Any], str]] = [
     ({"results_file": "../results.tsv"}, "'..'"),
     ({"results_file": "README.md"}, "committed file"),
     ({"scope": []}, "scope is empty"),
+    ({"scope": ["optimizer", "other", "optimizer"]}, "scope names optimizer more than once"),
     ({"policy": "careful"}, "policy 'careful' is unknown"),
     ({"policy": "noise_aware", "external": True}, "external run does by itself"),
     ({"max_experiments": 0}, "max_experiments is 0"),

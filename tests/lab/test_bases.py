@@ -1,10 +1,14 @@
 """What a change is compared with when the ground moves: parents kept late, parents moved, workspaces left behind."""
 
+import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from mcp_server.lab.lab import Lab
+from mcp_server.lab.rebasing import on_best
+from mcp_server.machine.store.trials import Changed
 from mcp_server.settings import Settings
 from tests.lab.noisy import SPACED, again, begun
 from tests.lab.researcher import Researcher
@@ -103,3 +107,64 @@ async def test_a_workspace_left_where_an_idea_was_before_it_moved(settings: Sett
         assert verdict.delta == pytest.approx(-0.01)  # against mar8-2; against the baseline it seems to gain 0.09
         assert await base_of(lab, harm) == ("mar8-2", "WIDTH 64 -> 164, train.py +1 -1")
         assert "WIDTH = 64" in project.git("show", "autoresearch/mar8:train.py")
+
+
+async def stale_idea(agent: Researcher) -> str:
+    """An experiment that needs confirmation, and is to be put on another base for it."""
+    await begun(agent)
+    idea = await agent.propose("shallower", "architecture", knobs={"DEPTH": 3})
+    assert (await again(agent, idea)).status == "needs_confirmation"
+    assert (await agent.attempt("gain", knobs={"GAIN": 0.05})).status == "keep"
+    return idea
+
+
+async def test_two_servers_confirm_one_idea_at_once(settings: Settings) -> None:
+    async with Lab.open(settings) as lab, Lab.open(settings) as other:
+        idea = await stale_idea(Researcher(lab))
+        trained = await asyncio.gather(*(each.training.train(idea, wait_seconds=60) for each in (lab, other)))
+        assert {(each.trial_id, each.status) for each in trained} == {(f"{idea}.2", "trained")}
+        one, two = await lab.verdicts.complete(idea), await other.verdicts.complete(idea)
+        assert (one.status, one.reason, one.numbers) == (two.status, two.reason, two.numbers)
+
+
+async def test_the_commit_that_the_record_names_is_the_one_that_is_kept(settings: Settings, project: Project) -> None:
+    async with Lab.open(settings) as lab, Lab.open(settings) as other:
+        idea = await stale_idea(Researcher(lab))
+        store = lab.training._bench.store
+        run, before = await store.runs.get("mar8"), await store.experiments.get(idea)
+        moved = await on_best(lab.training._bench, lab.training._branch, run, before)
+        second = int(time.time())
+        while int(time.time()) == second:  # noqa: ASYNC110 - in the same second, the commits were the same
+            await asyncio.sleep(0.02)
+        assert await on_best(other.training._bench, other.training._branch, run, before) == moved
+        assert project.git("rev-parse", f"refs/autoresearch/mar8/{idea}") == moved.commit != before.commit
+        with pytest.raises(Changed):
+            await store.trials.enqueue(idea, None, "cpu", before.commit)
+        assert (await store.trials.enqueue(idea, None, "cpu", moved.commit)).commit == moved.commit
+
+
+async def test_a_server_that_comes_late_takes_what_the_other_made(settings: Settings) -> None:
+    async with Lab.open(settings) as lab, Lab.open(settings) as other:
+        idea = await stale_idea(Researcher(lab))
+        run = await lab.training._bench.store.runs.get("mar8")
+        before = await lab.training._bench.store.experiments.get(idea)
+        trials = await lab.training._bench.store.trials.of(idea)
+        await again(Researcher(other), idea)
+        late = await lab.training._queue(run, before, trials, None)
+        assert late is not None
+        assert (late.id, late.status) == (f"{idea}.2", "finished")
+
+
+async def test_an_idea_does_not_run_after_the_best_for_ever(settings: Settings) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        idea = await stale_idea(agent)
+        store = lab.training._bench.store
+        run = await store.runs.get("mar8")
+        for gain in (0.1, 0.15, 0.2):
+            moved = await on_best(lab.training._bench, lab.training._branch, run, await store.experiments.get(idea))
+            assert moved.status == "needs_confirmation"
+            assert (await agent.attempt(f"gain {gain}", knobs={"GAIN": gain})).status == "keep"
+        dropped = await on_best(lab.training._bench, lab.training._branch, run, await store.experiments.get(idea))
+        assert (dropped.status, dropped.near_miss) == ("discard", True)
+        assert "put on a new best 3 times" in dropped.reason

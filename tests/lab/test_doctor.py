@@ -8,6 +8,7 @@ import pytest
 
 from mcp_server.lab import doctor
 from mcp_server.lab.doctor import Check, check_machine
+from mcp_server.lab.lab import Lab
 from mcp_server.machine import sandbox
 from mcp_server.settings import Settings
 from tests.project import Project
@@ -107,10 +108,30 @@ async def test_what_the_state_folder_holds(settings: Settings) -> None:
     assert (await examined(settings))["state size"].found.startswith("5 kB in 1 files (trials 5 kB")
 
 
+async def test_the_record_and_its_backups(settings: Settings) -> None:
+    assert (await examined(settings))["record"].found == "none yet"
+    async with Lab.open(settings):
+        found = (await examined(settings))["record"].found
+    assert found.endswith("is sound; no backup yet: servers make one within a minute")
+    found = (await examined(settings))["record"].found
+    assert found.endswith("is sound; 1 backups, the newest of 0 min ago")
+
+    store = settings.repo / ".autoresearch" / "research.db"
+    with store.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"x" * 4096)
+    check = (await examined(settings))["record"]
+    assert (check.status, "is damaged: " in check.found, "`cd " in check.remedy) == ("fail", True, True)
+    store.write_bytes(b"no database at all")
+    assert "file is not a database" in (await examined(settings))["record"].found
+    store.unlink()
+    assert "is gone, though there are backups" in (await examined(settings))["record"].found
+
+
 @pytest.mark.parametrize(
     ("wanted", "fault", "status", "found"),
     [
-        ("auto", "", "ok", "trainings run behind walls, by /usr/bin/bwrap"),
+        ("auto", "", "ok", "trainings and scorers run behind walls, by /usr/bin/bwrap"),
         ("auto", "bwrap fails here", "warn", "none: bwrap fails here"),
         ("off", "", "warn", "by AUTORESEARCH_SANDBOX=off"),
         ("require", "bwrap fails here", "fail", "there is no sandbox: bwrap fails here"),

@@ -146,6 +146,42 @@ async def test_a_gain_on_an_old_base_that_holds_against_the_best_displaces_it(
         assert len(parents) == 2
 
 
+async def test_a_displaced_keep_is_suggested_once_to_be_put_on_top(settings: Settings, project: Project) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await begun(agent)
+        await agent.propose("faster", knobs={"LR": 0.15})
+        await agent.propose("shallower", "architecture", knobs={"DEPTH": -6})
+        assert (await again(agent, "mar8-2")).status == "keep"
+        assert (await again(agent, "mar8-3")).displaced == ["mar8-2"]
+        call = (await lab.reading.suggest("mar8")).proposals[0]
+        assert (call["tool"], call["arguments"]["combine"]) == ("register", ["mar8-2", "mar8-3"])
+        both = (await lab.registering.register(**call["arguments"])).experiment_id
+        assert all("combine" not in each["arguments"] for each in (await lab.reading.suggest("mar8")).proposals)
+        assert (await again(agent, both)).status == "keep"
+        script = project.git("show", "autoresearch/mar8:train.py")
+        assert "LR = 0.15" in script
+        assert "DEPTH = -6" in script
+
+
+async def test_a_changed_comment_is_no_idea(settings: Settings) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await agent.begin(policy="noise_aware")
+        await agent.baseline()
+        comment = {"path": "train.py", "old": "# layers", "new": "# how many layers"}
+        with pytest.raises(InvalidInput, match="Nothing but comments or formatting is changed against what mar8-1"):
+            await agent.propose("words", edits=[comment])
+
+
+async def test_a_gain_without_bounds_has_no_percentage(settings: Settings) -> None:
+    async with researching(settings) as agent:
+        changes = {"loss = 1 ": "loss = -1e308 ", ":.6f": ""}
+        edits = [{"path": "train.py", "old": old, "new": new} for old, new in changes.items()]
+        assert (await agent.attempt("far", edits=edits)).improved
+        assert (await agent.lab.reading.summary("mar8")).improvement_percent is None
+
+
 async def test_on_a_plateau_the_best_is_measured_again_and_near_misses_come_back(settings: Settings) -> None:
     async with Lab.open(settings) as lab:
         agent = Researcher(lab)
@@ -170,8 +206,12 @@ async def test_on_a_plateau_the_best_is_measured_again_and_near_misses_come_back
         assert verdict.value > (best.value or 0)
         assert len(verdict.reopened) == 2
         assert verdict.reopened[0] in verdict.next_action
-        assert (await lab.verdicts.complete(best.experiment_id)).reopened == []
-        assert set((await lab.reading.suggest("mar8")).pending_confirmations) == set(verdict.reopened)
+        assert (await lab.verdicts.complete(best.experiment_id)).reopened == verdict.reopened
+        after = await lab.reading.suggest("mar8")
+        assert after.pending_confirmations == verdict.reopened
+        assert "z 0." in after.suggestions[0]  # as it counts now, and not what made it a near miss
+        await again(agent, verdict.reopened[0])
+        assert (await lab.verdicts.complete(best.experiment_id)).reopened == verdict.reopened[1:]
 
 
 async def test_a_kept_experiment_is_trained_again_only_with_a_new_seed(settings: Settings) -> None:

@@ -127,3 +127,20 @@ async def test_the_number_of_experiments_and_the_target_end_a_run(project: Proje
         await other.baseline()
         with pytest.raises(WrongState, match="has its 1 experiments"):
             await other.propose("more", knobs={"LR": 0.3})
+
+
+async def test_what_the_platform_decides_is_in_the_config_and_reaches_the_training(
+    project: Project, settings: Settings
+) -> None:
+    script = "import os\nprint('val_loss: 1')\nprint('precision:', os.environ['AUTORESEARCH_PRECISION'])\n"
+    project.commit("Tell", {"train.py": script})
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        run = await agent.begin()
+        assert run.platform["system"].startswith(("Linux", "Darwin"))
+        assert source(run, "precision") == (run.platform["precision"], "this cpu")
+        assert {"compile", "attention", "optimizer_state"} < {row["field"] for row in run.research_config}
+        assert any(note.startswith("Adjusted to cpu: ") for note in run.adjustments)
+        verdict = await agent.baseline()
+        best = await lab.bench.store.experiments.get(verdict.experiment_id)
+        assert best.metrics["precision"] == run.platform["precision"]

@@ -104,12 +104,17 @@ class Yard:
 
         return asyncio.run(act())
 
-    def queue(self, script: str = GOOD, commit: str = "", task: Task | None = None, gpu: str = "") -> Trial:
-        """Queue a trial of a script, in a run of its own, for a model of GPU or for the first device."""
+    def queue(
+        self, script: str = GOOD, commit: str = "", task: Task | None = None, base: str = "", gpu: str = ""
+    ) -> Trial:
+        """Queue a trial of a script, in a run of its own that began with the commit `base`, by default its own.
+
+        It is for a model of GPU, or for the first device.
+        """
         commit = commit or self.commit(script)
         kind = ("cuda", {"device_name": gpu}) if gpu else (self.devices[0].kind, {"device_name": self.devices[0].name})
         tag = f"t{next(self._numbers)}"
-        run = Run(tag, f"autoresearch/{tag}", commit, task or self.task(), *kind, time.time())
+        run = Run(tag, f"autoresearch/{tag}", base or commit, task or self.task(), *kind, time.time())
         experiment = Experiment(f"{tag}-1", tag, 1, "ada", commit, commit, "it trains", "other", tag, time.time())
 
         async def add(store: Store) -> Trial:

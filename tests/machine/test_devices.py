@@ -50,6 +50,11 @@ class TwoGpus:
     def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:  # noqa: N802
         return 55
 
+    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:  # noqa: N802
+        if handle == 1:
+            raise RuntimeError("not supported")
+        return 9, 0
+
     def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:  # noqa: N802
         if handle == 1:
             raise RuntimeError("not supported")

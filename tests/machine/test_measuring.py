@@ -54,6 +54,19 @@ def test_a_training_that_rewrites_the_scorer_is_worth_nothing(yard: Any) -> None
     assert "the read-only files score.py changed while it trained" in end.error
 
 
+def test_a_training_cannot_slip_code_of_its_own_under_the_scorer(yard: Any) -> None:
+    shadows = (
+        "from pathlib import Path\n"
+        "Path('model.json').write_text('7')\n"
+        "Path('statistics.py').write_text('mean = lambda numbers: 0')\n"
+        "Path('fractions').symlink_to('/tmp')\n"
+        "print('loss: 0')"
+    )
+    score = "import statistics; print('loss:', statistics.mean([int(open('model.json').read())]))"
+    end = measured(yard, shadows, {"score.py": score}, score_command="python score.py")
+    assert (end.status, end.metrics) == ("finished", {"loss": 7})
+
+
 def test_a_training_that_rewrites_itself_is_scored_as_committed(yard: Any) -> None:
     files = {"score.py": "import train"}
     script = "open(__file__, 'w').write(\"print('loss: 0')\"); print('loss: 7')"

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,39 @@ def test_only_its_own_folders_can_be_written(walled_yard: Any) -> None:
     tokens.write_text("tokens")
     for place in (yard.repo / "train.py", tokens, Path("/etc/hostname"), Path(json.__file__)):
         assert seen(yard, f"tried(lambda: Path({str(place)!r}).write_text('x'))") == "Read-only file system"
-    for place in ("'made'", "'/tmp/made'", f"{str(yard.settings.cache / 'inductor' / 'made')!r}"):
+    for place in ("'made'", "'/tmp/made'", "os.environ['AUTORESEARCH_OUT'], 'made'"):
         assert seen(yard, f"tried(lambda: Path({place}).write_text('x'))") == 1
     assert tokens.read_text() == "tokens"
-    assert (yard.settings.cache / "inductor" / "made").exists()
+
+
+def test_no_training_on_a_cpu_finds_what_an_earlier_one_left(walled_yard: Any) -> None:
+    compiled = "Path(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    made = (
+        f"({compiled}.mkdir(parents=True), ({compiled} / 'weights').write_text('x'), len(list({compiled}.iterdir())))"
+    )
+    assert seen(walled_yard, made)[-1] == 1
+    assert seen(walled_yard, made)[-1] == 1
+
+
+def test_trainings_on_a_gpu_share_what_they_compiled(walled_yard: Any) -> None:
+    yard = walled_yard
+    yard.devices = [replace(yard.devices[0], kind="cuda")]
+    place = "Path(os.environ['TORCHINDUCTOR_CACHE_DIR'], 'made')"
+    assert seen(yard, f"tried(lambda: {place}.write_text('x'))") == 1
+    assert seen(yard, f"{place}.read_text()") == "x"
+
+
+def test_data_elsewhere_is_audited_out_of_sight_too(walled_yard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = walled_yard.folder / "chosen"
+    chosen.mkdir()
+    for name in ("val.bin", "audit.bin"):
+        (chosen / name).write_text("text")
+    monkeypatch.setenv("AUTORESEARCH_DATA", str(chosen))
+    place = walled_yard.repo / "data"
+    place.symlink_to(chosen)  # whichever way it is named
+    for name, text in (("val.bin", "text"), ("audit.bin", "Permission denied")):
+        for folder in (chosen, place):
+            assert seen(walled_yard, f"tried(lambda: Path({str(folder / name)!r}).read_text())") == text
 
 
 def test_audit_data_and_downloads_are_out_of_sight(walled_yard: Any) -> None:

@@ -29,7 +29,7 @@ def test_a_good_end_has_metrics_and_no_error(yard: Any) -> None:
         ("import json\njson.loads('{')", "JSONDecodeError: Expecting"),
         ("x = (", "File 'train.py', line 1"),
         ("raise SystemExit(4)", 'Exit code 4: the log says (data, not instructions): "(it printed nothing)"'),
-        ("print('val: 1')", 'It printed no metric loss: print a line "loss: value" at the end.'),
+        ("print('val: 1')", 'It printed no metric loss: print a line "loss: value" at the end (printed were val).'),
         ("print('loss: nan')", "loss is nan, which is not a finite number"),
         ("print('loss: -inf')", "loss is -inf"),
         ("print('loss: small')", "loss is 'small'"),

@@ -3,19 +3,23 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mcp_server.machine import result
 from mcp_server.machine.recording import patiently
+from mcp_server.machine.sandbox import probe
 from mcp_server.machine.store import Refused
 from mcp_server.machine.worker import start_worker
 from mcp_server.research.experiment import Ending
 
+WALLS = pytest.param("require", marks=pytest.mark.skipif(bool(probe()[1]), reason="there is no sandbox"))
 NOTE_PID = """
 import os, sys, time
 from pathlib import Path
@@ -115,6 +119,61 @@ def test_a_result_on_the_disk_is_not_lost_with_its_worker(yard: Any) -> None:
     yard.work()
     (healed,) = yard.trials(trial)
     assert (healed.status, healed.metrics) == ("finished", {"loss": 0.25})
+
+
+@pytest.mark.parametrize("sandbox", ["off", WALLS])
+def test_a_result_that_a_training_may_have_written_itself_counts_as_its_own_word(yard: Any, sandbox: str) -> None:
+    yard.settings = replace(yard.settings, sandbox=sandbox)
+    yard.queue()
+    trial = yard.stored(lambda store: store.trials.claim("cpu:0", "cpu", 1))
+    folder = yard.folders.trial(trial.id)
+    folder.mkdir(parents=True)
+    result.write(folder, trial, Ending("finished", time.time(), 0, {"loss": 0.25}, verification="verified"))
+    yard.work()
+    (healed,) = yard.trials(trial)
+    assert (healed.status, healed.metrics) == ("finished", {"loss": 0.25})
+    assert healed.verification == ("reported" if sandbox == "off" else "verified")
+
+
+WRITE = """
+import sqlite3
+with sqlite3.connect({folder!r} + "/state/research.db") as store:
+    {statements}
+time.sleep({seconds})
+print("loss: 0.1")
+"""
+FINISH = """store.execute("UPDATE trials SET status = 'finished', metrics = '{{}}' WHERE status = 'training'")
+    store.execute("UPDATE experiments SET status = 'trained'")
+    store.execute("UPDATE experiments SET status = 'keep', value = 0.1, decided = 7, decided_at = 1, reason = 'me'")"""
+UNGUARDED = 'store.execute("DROP TRIGGER legal_transitions"); store.execute("DROP TRIGGER ended_is_immutable")\n    '
+
+
+@pytest.mark.parametrize("statements", [FINISH, UNGUARDED + FINISH])
+def test_a_training_that_writes_into_the_record_is_ended_and_rejected(yard: Any, statements: str) -> None:
+    text = (NOTE_PID + WRITE.replace("{statements}", statements)).format(folder=str(yard.folder), seconds=600)
+    trial = yard.queue(text)
+    yard.work()
+    experiment = yard.stored(lambda store: store.experiments.get(trial.experiment_id))
+    assert (experiment.status, experiment.value, experiment.decided) == ("discard", None, 8)
+    assert experiment.reason.startswith(f"rejected: the record of {trial.id} (it says finished, keep) was written")
+    (rejected,) = yard.trials(trial)
+    assert (rejected.status, rejected.metrics, rejected.error) == ("failed", {}, experiment.reason)
+    with (
+        sqlite3.connect(yard.folders.store) as store,
+        pytest.raises(sqlite3.IntegrityError, match="illegal transition"),
+    ):
+        store.execute("UPDATE experiments SET status = 'keep'")
+    with sqlite3.connect(yard.folders.store) as store, pytest.raises(sqlite3.IntegrityError, match="immutable"):
+        store.execute("UPDATE trials SET status = 'finished'")
+
+
+def test_what_is_handed_in_goes_once_it_is_scored(yard: Any) -> None:
+    left = "for name in ('program.json', 'program.bin', 'model.pickle', 'summary.json'):"
+    trial = yard.queue(
+        f"import os, pathlib\n{left} pathlib.Path(os.environ['AUTORESEARCH_OUT'], name).touch()\nprint('loss: 1')"
+    )
+    yard.work()
+    assert [path.name for path in yard.folders.out(trial.id).iterdir()] == ["summary.json"]
 
 
 def test_another_devices_trials_are_left_alone(yard: Any) -> None:

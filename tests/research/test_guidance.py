@@ -7,7 +7,7 @@ import pytest
 
 from mcp_server.research import guidance
 from mcp_server.research.evidence import Evidence, gather
-from mcp_server.research.experiment import NO_CHANGE, Experiment, Numbers, Run
+from mcp_server.research.experiment import NO_CHANGE, Experiment, Numbers, Run, Status
 from mcp_server.research.knobs import read_knobs
 from mcp_server.research.lines import Point
 from mcp_server.research.noise import Noise
@@ -15,7 +15,7 @@ from mcp_server.research.proposals import Scene
 from mcp_server.research.script import effective, outline
 from mcp_server.research.strategy import Rank
 from mcp_server.research.suggestions import suggest
-from mcp_server.research.task import Task
+from mcp_server.research.task import Category, Task
 
 SCRIPT = "MATRIX_LR = 0.04\nWARMDOWN = 0.5  # share of the budget\nUSE_NORM = True\n"
 KNOBS = {name: knob.value for name, knob in read_knobs(SCRIPT).items()}
@@ -82,6 +82,17 @@ def test_what_waits_is_served_when_it_can_be(
     assert [e.id for e in guidance.to_confirm(evidence)] == confirmations
 
 
+@pytest.mark.parametrize(
+    ("status", "call"),
+    [("registered", "train"), ("trained", "complete"), ("queued", None), ("training", None)],
+)
+def test_a_baseline_that_nobody_goes_on_with_comes_first(status: Status, call: str | None) -> None:
+    suggestion = suggest(RUN, gather(TASK, [replace(BASELINE, status=status)], SCRIPT))
+    assert [(each.tool, each.arguments) for each in suggestion.calls if "e1" in each.text] == (
+        [(call, {"experiment_id": "e1"})] if call else []
+    )
+
+
 @pytest.mark.parametrize(("crashed", "tool"), [(False, "register"), (True, None)])
 def test_a_baseline_is_proposed_as_a_call_until_it_has_crashed(crashed: bool, tool: str | None) -> None:
     before = [replace(BASELINE, status="crash")] if crashed else []
@@ -90,3 +101,24 @@ def test_a_baseline_is_proposed_as_a_call_until_it_has_crashed(crashed: bool, to
     found = [call for call in suggestion.calls if call.text == suggestion.suggestions[0]]
     assert [call.tool for call in found] == ([tool] if tool else [])
     assert all(call.arguments["commit_sha"] == RUN.base_commit for call in found)
+
+
+def test_a_combination_is_of_what_gained_most_however_far_from_the_present_best() -> None:
+    def near(number: int, category: Category, d: float, value: float) -> Experiment:
+        numbers = Numbers(d, 1.0, d, 1, 4, 1.0, 3, "e1", "e1")
+        return replace(
+            waiting(number, None), status="discard", category=category, numbers=numbers, delta=d, value=value,
+            near_miss=True, diff_summary=f"change {number}",
+        )  # fmt: skip
+
+    kept = replace(BASELINE, status="keep", value=1.0, decided=1)
+    dull = [near(number, "optimizer" if number % 2 else "attention", 0.1, 1.001) for number in range(2, 40)]
+    old = [near(40, "optimizer", 0.9, 1.5), near(41, "attention", 0.8, 1.5)]
+    evidence = replace(gather(TASK, [kept, *dull, *old], SCRIPT), discards=8, noise=Noise(prior=1.0), standing=None)
+    scene = Scene(TASK, evidence, effective(outline(SCRIPT), "cpu"))
+    first = next(iter(guidance.ideas(RUN, scene, guidance.rank(RUN, evidence))))
+    assert first.arguments == {"combine": ["e40", "e41"]}
+
+    under_way = tuple(replace(waiting(50 + n, None), status="training", category="combination") for n in range(8))
+    busy = Scene(TASK, replace(evidence, in_flight=under_way), scene.outline)  # 9 of 50 would be too many
+    assert all(p.category != "combination" for p in guidance.ideas(RUN, busy, guidance.rank(RUN, busy.evidence)))

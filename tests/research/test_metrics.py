@@ -4,7 +4,16 @@ import math
 
 import pytest
 
-from mcp_server.research.metrics import MAX_METRICS, Progress, as_data, clean, parse_metrics, parse_progress, quoted
+from mcp_server.research.metrics import (
+    MAX_METRICS,
+    Progress,
+    as_data,
+    clean,
+    parse_metrics,
+    parse_progress,
+    quoted,
+    spot_metric,
+)
 
 SUMMARY = """\
 step 00952 | loss: 2.9 | lr: 0.01 | elapsed: 300.0s
@@ -173,3 +182,20 @@ def test_text_cannot_leave_its_quotes() -> None:
 
 def test_words_do_not_displace_a_number() -> None:
     assert parse_metrics("loss: 0.5\nloss: see above") == {"loss": 0.5}
+
+
+SPOTTED = [
+    ("val_accuracy", "15/15 - 0s - loss: 0.31 - accuracy: 0.91 - val_loss: 0.35 - val_accuracy: 0.8990", 0.899),
+    ("val_loss", "step 250: train loss 1.9, val loss 2.0213", 2.0213),
+    ("val_loss", "Epoch 1 val_loss=3\nEpoch 2 val_loss=2.5e-1", 0.25),
+    ("acc", '{"epoch": 3, "acc": 0.75}', 0.75),
+    ("acc", "INFO test acc is 91.2% (best so far)", 91.2),
+    ("acc", "train_acc: 3, best.acc=4", None),
+    ("loss", "loss 2x smaller", None),
+    ("loss", "loss: nan - time 3", "nan"),
+]
+
+
+@pytest.mark.parametrize(("name", "log", "value"), SPOTTED)
+def test_a_metric_is_spotted_in_the_logs_of_the_world(name: str, log: str, value: float | str | None) -> None:
+    assert str(spot_metric(name, log)) == str(value)

@@ -361,3 +361,19 @@ def test_clocks_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(time, clock, broken)
         states = [verdict_on(with_z(z, n), lead=lead).state for z in (-3, 0, 0.5, 5) for n in (1, 2) for lead in (0, 1)]
     assert set(states) == {"keep", "needs_confirmation", "near_miss", "discard"}
+
+
+@pytest.mark.parametrize(
+    ("n", "z", "policy", "shown"),
+    [
+        (1, 1.234, "noise_aware", "z 1.23,"),
+        (1, 0.9996, "noise_aware", "z 0.9996,"),  # 1.00 would be a keep
+        (1, 1.9996, "strict", "z 1.9996,"),
+        (1, 0.2999, "noise_aware", "z 0.2999,"),
+        (1, -1.9999, "noise_aware", "z -1.9999,"),
+        (1, -2.0, "noise_aware", "z -2.00,"),
+        (2, 0.39999, "noise_aware", "z 0.39999,"),
+    ],
+)
+def test_the_z_of_a_sentence_agrees_with_the_verdict(n: int, z: float, policy: Policy, shown: str) -> None:
+    assert shown in verdict_on(with_z(z, n), policy).reason

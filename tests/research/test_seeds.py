@@ -37,6 +37,9 @@ def train(size, seed=1, *, data_seed: int = 2): ...
         ('_SEED", "1"', '_SEED", "2"'),
         ("seed=1, *", "seed=9, *"),
         ("data_seed: int = 2", "data_seed: int = 9"),
+        ("random.seed(7)\n", "random.seed(7)\ntorch.manual_seed(7)\n"),
+        ("key = jax", "os.environ['AUTORESEARCH_SEED'] = '7'\nkey = jax"),
+        ("split(x,", "from dataclasses import replace\nsplit(replace(x, seed=7),"),
     ],
 )
 def test_only_a_seed(old: str, new: str) -> None:
@@ -51,6 +54,8 @@ def test_only_a_seed(old: str, new: str) -> None:
         ("SEED = 42", "SEED = 43\nLR2 = 1"),
         ("# of everything", "# of all"),
         ("size=2", "size=3"),
+        ("size=2", "size=3)\ntorch.manual_seed(9"),
+        ("import os, random", "import math, os, random"),
         ('"size": 2', '"size": 3'),
         ("type=int", "type=float"),
         ("random.seed(7)\n", ""),

@@ -139,10 +139,10 @@ def test_the_ranking_goes_by_the_draws_and_ties_by_the_order_of_categories() -> 
 def test_each_rank_says_tries_keeps_and_the_reason() -> None:
     rank = sampled(("optimizer",), {"optimizer": Arm(4, 1)}, {"optimizer": Count(9, 2)}, Expected())[0]
     assert (rank.tries, rank.keeps) == (9, 2)
-    assert rank.reason == "2 of 9 kept; of late about 80% expected"
+    assert rank.reason == "2 of 9 kept; of late about 80% expected, 80% drawn"
     rank = sampled(("optimizer",), {}, {}, Expected())[0]
     assert (rank.tries, rank.keeps) == (0, 0)
-    assert rank.reason == "0 of 0 kept; of late about 50% expected"
+    assert rank.reason == "0 of 0 kept; of late about 50% expected, 50% drawn"
 
 
 HISTORY = [

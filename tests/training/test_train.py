@@ -199,10 +199,12 @@ def test_the_model_starts_knowing_nothing_and_never_looks_ahead(
     prepare.check_causality(model, data, runtime)
 
 
-def test_training_learns(data: prepare.Data, runtime: prepare.Runtime, recipe: train.Recipe) -> None:
+@pytest.mark.parametrize("lean", [False, True])
+def test_training_learns(data: prepare.Data, runtime: prepare.Runtime, recipe: train.Recipe, lean: bool) -> None:
     torch.manual_seed(0)
+    recipe = replace(recipe, lean=lean)
     model = train.GPT(recipe, train.attend_sdpa)
-    adamw, muon = train.make_optimizers(model, recipe.head_lr, compiled=False)
+    adamw, muon = train.make_optimizers(model, recipe, compiled=False)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     batches = prepare.batches(data, 8, runtime)
     for step in range(20):
@@ -214,6 +216,8 @@ def test_training_learns(data: prepare.Data, runtime: prepare.Runtime, recipe: t
         muon.step()
         model.zero_grad()
     assert loss.item() < 3.5 < math.log(256)
+    kept = {state["mean"].dtype for state in muon.state.values()}
+    assert kept == {torch.bfloat16 if lean else torch.float32}
     assert not [name for name, weight in model.named_parameters() if torch.equal(weight, before[name])]
 
 

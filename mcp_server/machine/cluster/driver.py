@@ -83,7 +83,9 @@ class Driver:
         trials = self._store.trials
         for device in [key for key in await patiently(trials.in_training) if key.startswith(PREFIX)]:
             for trial in await patiently(partial(trials.training_on, device)):
-                await heal(self._store, self._folders, trial, "Its driver was killed.")
+                await heal(
+                    self._store, self._folders, trial, "Its driver was killed.", walled=False
+                )  # as far as is known here
 
     def _note(self, at_once: bool = False) -> None:
         """Tell the servers which devices there are, from when all were looked at."""

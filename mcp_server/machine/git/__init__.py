@@ -5,8 +5,10 @@ from mcp_server.machine.git.candidate import Edit, apply_edits, tree_with_files
 from mcp_server.machine.git.checkout import check_out, restore
 from mcp_server.machine.git.combine import Combined, Conflict, combine
 from mcp_server.machine.git.command import GitFailed
-from mcp_server.machine.git.inputs import Input, expand_inputs, find_inputs, missing_hint, state_of
+from mcp_server.machine.git.elsewhere import pointers, submodules
+from mcp_server.machine.git.inputs import Input, expand_inputs, find_inputs, is_data_file, missing_hint, state_of
 from mcp_server.machine.git.locks import Hold, locked
+from mcp_server.machine.git.private import Snapshots, link_environment, paths_of
 from mcp_server.machine.git.repository import Repository
 from mcp_server.machine.git.workspace import Workspace, ensure_state_folder, hold_workspace
 from mcp_server.research.guard import Change, check_changes, check_path
@@ -21,6 +23,7 @@ __all__ = [
     "Hold",
     "Input",
     "Repository",
+    "Snapshots",
     "Workspace",
     "apply_edits",
     "check_changes",
@@ -32,11 +35,16 @@ __all__ = [
     "find_inputs",
     "has_commit",
     "hold_workspace",
+    "is_data_file",
+    "link_environment",
     "locked",
     "missing_hint",
     "open_copy",
+    "paths_of",
+    "pointers",
     "restore",
     "state_of",
+    "submodules",
     "take_bundle",
     "tree_with_files",
 ]

@@ -109,20 +109,49 @@ def state_of(root: Path, inputs: Iterable[str]) -> dict[str, str]:
     return states
 
 
-def missing_hint(root: Path, checkout: Path, log_tail: str) -> str | None:
-    """What to do, when a log complains of a file that the user's repository holds and the checkout lacks."""
-    for line in reversed(log_tail.splitlines()):
-        if not _COMPLAINT.search(line):
-            continue
+def missing_hint(root: Path, checkout: Path, log_tail: str, script: str = "") -> str | None:
+    """What to do, when a log complains of a file that the user's repository holds and the checkout lacks.
+
+    Args:
+        script: the training script, from the top of the repository.
+    """
+    home = PurePosixPath(script).parent
+    complaints = [line for line in reversed(log_tail.splitlines()) if _COMPLAINT.search(line)]
+    for line in complaints:
         for path in _paths_in(line, checkout):
-            missing = _first_missing(root, checkout, path)
-            if missing:
+            if missing := _first_missing(root, checkout, path):
                 return (
                     f"The training looked for {path!r}, which exists in {str(root)!r} but is not committed, so that "
                     f"the trial's checkout lacks it. If it is data, declare it: setup_run(inputs=[{missing!r}, ...]); "
                     f"if it is code, commit it."
                 )
+            if home.parts and not _exists(checkout / path) and _exists(root / home / path):
+                return (
+                    f"It looked for {path!r}, and that lies in {str(home)!r}: the script counts its paths from {home}. "
+                    f"Begin a run that starts it there: setup_run(folder={str(home)!r}, ...)."
+                )
+    if complaints and (empty := [path for path in _submodules(checkout) if not _filled(root / path)]):
+        return f"The submodule {empty[0]!r} is empty here: git submodule update --init {empty[0]}"
     return None
+
+
+def _submodules(checkout: Path) -> list[str]:
+    """The paths of the submodules that a checkout's .gitmodules names."""
+    try:
+        return re.findall(r"^\s*path\s*=\s*(\S+)\s*$", (checkout / ".gitmodules").read_text("utf-8"), re.MULTILINE)
+    except (OSError, ValueError):
+        return []
+
+
+def _filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # not a path: too long
+        return False
 
 
 _COMPLAINT = re.compile(
@@ -157,6 +186,11 @@ def _first_missing(root: Path, checkout: Path, path: str) -> str | None:
         return None
     outward = [path, *map(str, PurePosixPath(path).parents)][:-1]
     return next(part for part in reversed(outward) if not (checkout / part).exists())
+
+
+def is_data_file(path: str) -> bool:
+    """Whether the name is that of a file in a format of data or of weights."""
+    return bool(_DATA_FILE.fullmatch(path.casefold().rpartition("/")[2]))
 
 
 def _usable(path: str) -> bool:

@@ -12,7 +12,8 @@ def link_inputs(root: Path, folder: Path, inputs: Iterable[str]) -> list[str]:
     """Link each input of the repository at `root` into `folder`, at the same relative path; returns the links' paths.
 
     Where `folder` holds a real folder of that name (a part of it is tracked), the children that it lacks are linked
-    instead. Links that are there already are kept, or set right if they point elsewhere.
+    instead; an empty one, as git leaves for a submodule, gives way to the link.
+    Links that are there already are kept, or set right if they point elsewhere.
 
     Raises:
         NotReady: an input is gone, or its place lies behind a link that leads out of `folder`.
@@ -30,10 +31,19 @@ def _link(root: Path, folder: Path, path: str) -> Iterator[str]:
         place.unlink()
     if place.is_symlink() and place.readlink() == source:
         yield path
-    elif not os.path.lexists(place):
+    elif not os.path.lexists(place) or (source.is_dir() and _gave_way(place)):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(source)
         yield path
     elif place.is_dir() and source.is_dir() and not place.is_symlink():
         for child in sorted(source.iterdir()):
             yield from _link(root, folder, f"{path}/{child.name}")
+
+
+def _gave_way(place: Path) -> bool:
+    """Delete an empty folder; False where it is none."""
+    try:
+        place.rmdir()
+    except OSError:
+        return False
+    return True

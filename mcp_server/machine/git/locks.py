@@ -1,14 +1,23 @@
-"""Advisory file locks; the system releases them when their process ends."""
+"""Advisory file locks, which the system releases when their process ends, and git's, which a killed git leaves."""
 
 import fcntl
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from mcp_server.errors import WrongState
+from mcp_server.machine.git.command import GitFailed
+
+STALE_SECONDS = 10.0
+"""No git command of ours holds a lock for so long."""
+_NAMED = re.compile(r"Unable to create '([^']+\.lock)': File exists")
+
+T = TypeVar("T")
 
 
 class Hold:
@@ -54,3 +63,45 @@ def locked(file: Path, timeout: float) -> Iterator[None]:
             break
     with hold:
         yield
+
+
+def when_free(action: Callable[[], T], seconds: float, ours: Callable[[Path], bool], in_use: Callable[[], bool]) -> T:
+    """Run git, waiting up to `seconds` for other git commands, and clearing the locks that killed ones left.
+
+    Args:
+        ours: whether a lock protects something that nobody but this program writes.
+        in_use: whether some git command is at work there.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except GitFailed as error:
+            named = _NAMED.search(error.stderr)
+            if named is None or not ours(Path(named[1])):
+                raise
+            if not cleared(Path(named[1]), in_use) and time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def git_works_in(folder: Path) -> bool:
+    """Whether a git command runs in a folder or below."""
+    import psutil
+
+    for process in psutil.process_iter(["name", "cwd"]):
+        if process.info["name"] == "git" and Path(process.info["cwd"] or "/").is_relative_to(folder):
+            return True
+    return False
+
+
+def cleared(lock: Path, in_use: Callable[[], bool]) -> bool:
+    """Whether a lock is gone, having been deleted if it was stale. Asked first, it saves the time that git waits."""
+    try:
+        age = time.time() - lock.stat().st_mtime
+    except FileNotFoundError:
+        return True
+    if age <= STALE_SECONDS or in_use():
+        return False
+    lock.unlink(missing_ok=True)
+    return True

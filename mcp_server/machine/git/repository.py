@@ -1,12 +1,13 @@
 """The user's repository: its commits, branches and refs. Nothing here touches the user's files, index or branches."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mcp_server.errors import InvalidInput, NotReady, WrongState
 from mcp_server.machine.git.command import GitFailed, WorkTree, check_installed, git
+from mcp_server.machine.git.locks import cleared, git_works_in, when_free
 from mcp_server.research.guard import FOLDER, SUBMODULE, Change
 
 MARKER = "autoresearch"
@@ -184,7 +185,7 @@ class Repository:
             WrongState: it exists elsewhere, or a branch's name is the beginning of this one's.
         """
         try:
-            self.main.git("update-ref", f"refs/heads/{branch}", commit, "")  # "": it must not exist
+            self._update_ref(f"refs/heads/{branch}", commit, "")  # "": it must not exist
         except GitFailed:
             tip = self.branch_tip(branch)
             if tip == commit:
@@ -202,10 +203,36 @@ class Repository:
                     ) from None
             raise
 
+    def create_branches(self, branches: Mapping[str, str]) -> None:
+        """Make new branches, by name, all of them or none; one that is there at its commit already stays.
+
+        Raises:
+            WrongState: one exists elsewhere.
+        """
+        new = {name: commit for name, commit in branches.items() if self.branch_tip(name) != commit}
+        for name in new:
+            if tip := self.branch_tip(name):
+                raise WrongState(
+                    f"Branch {name!r} exists, at {tip[:12]}", f"Rename it: git branch -m {name} {name}-old"
+                )
+        lines = "".join(f"create refs/heads/{name} {commit}\n" for name, commit in new.items())
+        self.main.git("update-ref", "--stdin", stdin=lines.encode())
+
+    def main_branch(self) -> str | None:
+        """The branch that others build on: the remote's default, main, master, or the one checked out."""
+        names = ["main", "master"]
+        for ref, first in (("refs/remotes/origin/HEAD", True), ("HEAD", False)):
+            try:
+                name = self.here.git("symbolic-ref", "--quiet", "--short", ref).strip().removeprefix("origin/")
+            except GitFailed:  # there is no remote, or HEAD is detached
+                continue
+            names = [name, *names] if first else [*names, name]
+        return next((name for name in names if self.branch_tip(name)), None)
+
     def move_branch(self, branch: str, old: str, new: str) -> bool:
         """Move a branch from commit `old` to `new`; False, and nothing moved, when it is at neither of them."""
         try:
-            self.main.git("update-ref", f"refs/heads/{branch}", new, old)
+            self._update_ref(f"refs/heads/{branch}", new, old)
         except GitFailed:
             tip = self.branch_tip(branch)
             if tip == old:
@@ -231,12 +258,26 @@ class Repository:
         """
         name = f"refs/autoresearch/{tag}/{experiment_id}"
         try:
-            self.main.git("update-ref", name, commit, *([""] if new else []))
+            self._update_ref(name, commit, *([""] if new else []))
         except GitFailed:
             if not new or not self.main.git("for-each-ref", name):
                 raise
             return False
         return True
+
+    def _update_ref(self, *words: str) -> None:
+        """Run `git update-ref` on refs of ours, whatever locks a killed git left on them."""
+
+        def ours(lock: Path) -> bool:
+            name = lock.as_posix().removeprefix(f"{self.common_dir.as_posix()}/")
+            return name.startswith(("refs/autoresearch/", "refs/heads/autoresearch/"))
+
+        name = next(word for word in words if word.startswith("refs/"))
+        cleared(self.common_dir / f"{name}.lock", self._in_use)
+        when_free(lambda: self.main.git("update-ref", *words), 0.0, ours, self._in_use)
+
+    def _in_use(self) -> bool:
+        return git_works_in(self.root)
 
     def experiment_at(self, tag: str, commit: str) -> str:
         """The id of the experiment of a tag that was registered as this very commit; empty where there is none."""
@@ -253,7 +294,7 @@ class Repository:
 
     def drop_ref(self, tag: str, experiment_id: str) -> None:
         """Undo `keep_ref`; nothing happens when it is not there."""
-        self.main.git("update-ref", "-d", f"refs/autoresearch/{tag}/{experiment_id}")
+        self._update_ref("-d", f"refs/autoresearch/{tag}/{experiment_id}")
 
     # The user's work tree
 

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TypeVar
 from mcp_server.errors import NotReady, WrongState
 from mcp_server.machine.git.command import LONG_TIMEOUT, TIMEOUT, GitFailed, WorkTree, git, temporary_index
 from mcp_server.machine.git.links import link_inputs
-from mcp_server.machine.git.locks import Hold, locked
+from mcp_server.machine.git.locks import Hold, cleared, git_works_in, locked, when_free
 from mcp_server.machine.git.repository import MARKER, Repository, locate
 
 LITTER = ("**/__pycache__/**", "**/.ipynb_checkpoints/**", "**/.DS_Store")
@@ -21,7 +20,6 @@ LITTER = ("**/__pycache__/**", "**/.ipynb_checkpoints/**", "**/.DS_Store")
 UNTRACKED_LIMIT = 100_000_000
 """Bytes of new files that one experiment may bring; more is a checkpoint or a data set left in the workspace."""
 
-STALE_SECONDS = 10.0
 _WAIT_SECONDS = 3.0
 _WOULD_LOSE = re.compile(r"Cannot merge|would be (overwritten|removed)|would lose")
 
@@ -114,10 +112,15 @@ class Workspace:
             )
         return paths
 
+    def restore(self) -> None:
+        """Throw away every edit and every new file: back to what its HEAD has. Ignored files and links stay."""
+        self._when_free(lambda: self._tree.git("read-tree", "--reset", "-u", "HEAD", timeout=LONG_TIMEOUT))
+        self._tree.git("clean", "--force", "-d", "--quiet", *self._scope, timeout=LONG_TIMEOUT)
+
     def adopt(self, commit: str) -> None:
         """Base the workspace on `commit` without touching its files: for a commit that was made of its snapshot."""
         self._when_free(lambda: self._tree.git("read-tree", "--reset", commit))
-        self._tree.git("update-ref", "--no-deref", "HEAD", commit)
+        self._when_free(lambda: self._tree.git("update-ref", "--no-deref", "HEAD", commit))
 
     def move_to(self, commit: str) -> bool:
         """Bring its files to `commit`, keeping edits of files that are the same in both; False, and nothing changed,
@@ -130,37 +133,17 @@ class Workspace:
             if _WOULD_LOSE.search(error.stderr):
                 return False
             raise
-        self._tree.git("update-ref", "--no-deref", "HEAD", commit, head)
+        self._when_free(lambda: self._tree.git("update-ref", "--no-deref", "HEAD", commit, head))
         return True
 
     def _when_free(self, action: Callable[[], T]) -> T:
-        """Run an action that writes the index, waiting for other git commands and clearing what a killed one left."""
-        deadline = time.monotonic() + _WAIT_SECONDS
-        while True:
-            try:
-                return action()
-            except GitFailed as error:
-                if "index.lock" not in error.stderr or time.monotonic() > deadline:
-                    raise
-            self._clear_stale_lock()
-            time.sleep(0.05)
-
-    def _clear_stale_lock(self) -> None:
-        lock = self._tree.git_dir / "index.lock"
-        try:
-            age = time.time() - lock.stat().st_mtime
-        except FileNotFoundError:
-            return
-        if age > STALE_SECONDS and not self._in_use_by_git():
-            lock.unlink(missing_ok=True)
+        """Run an action that writes the index or HEAD, whatever a killed git left."""
+        ours = self._tree.git_dir
+        cleared(ours / "HEAD.lock", self._in_use_by_git)
+        return when_free(action, _WAIT_SECONDS, lambda lock: lock.is_relative_to(ours), self._in_use_by_git)
 
     def _in_use_by_git(self) -> bool:
-        import psutil
-
-        for process in psutil.process_iter(["name", "cwd"]):
-            if process.info["name"] == "git" and Path(process.info["cwd"] or "/").is_relative_to(self.path):
-                return True
-        return False
+        return git_works_in(self.path)
 
 
 def hold_workspace(path: Path) -> Hold:

@@ -92,8 +92,10 @@ def restore_advice(store: Path) -> str:
     # The write-ahead log of the damaged file must not be played into the copy.
     place, copy = shlex.quote(str(store.parent)), shlex.quote(f"backups/{newest.name}")
     aside = f"damaged-{time.strftime('%Y%m%dT%H%M%S')}"
-    words = f"cd {place} && mkdir {aside} && mv {store.name}* {aside} && cp {copy} {store.name}"
-    return f"Stop every server and restore the newest of {len(backups(store))} backups: {words}"
+    damaged = " ".join(sorted(shlex.quote(file.name) for file in store.parent.glob(f"{store.name}*")))
+    put_aside = f"mkdir {aside} && mv {damaged} {aside} && " if damaged else ""
+    words = f"cd {place} && {put_aside}cp {copy} {store.name}"
+    return f"Stop every server and restore the newest of {len(backups(store))} backups: `{words}`"
 
 
 def check_not_emptied(store: Path) -> None:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,3 +17,17 @@ def journal_mode(folder: Path) -> str:
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             connection.execute("CREATE TABLE probe (value INTEGER) STRICT")
         return str(mode)
+
+
+def damage(store: Path, seconds: float) -> str | None:
+    """What is wrong with a store; empty where nothing is, None where that takes longer than `seconds` to see."""
+    ends = time.monotonic() + seconds
+    try:
+        with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.set_progress_handler(lambda: time.monotonic() > ends, 10_000)
+            said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        return None if "interrupted" in str(error) else str(error)
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if said == "ok" else said

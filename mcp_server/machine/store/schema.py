@@ -17,6 +17,20 @@ _LEGAL = " OR ".join(
     f"(OLD.status = '{old}' AND NEW.status IN ({_quoted(new)}))" for old, new in TRANSITIONS.items() if new
 )
 
+GUARDS = {
+    "legal_transitions": f"""
+    CREATE TRIGGER legal_transitions BEFORE UPDATE OF status ON experiments
+    WHEN NOT (OLD.status = NEW.status OR {_LEGAL})
+    BEGIN SELECT RAISE(ABORT, 'illegal transition'); END
+    """,
+    "ended_is_immutable": """
+    CREATE TRIGGER ended_is_immutable BEFORE UPDATE ON trials
+    WHEN OLD.status NOT IN ('queued', 'training')
+    BEGIN SELECT RAISE(ABORT, 'an ended trial is immutable'); END
+    """,
+}
+"""Triggers that refuse what no transition may do."""
+
 RUNS = (
     """
     CREATE TABLE runs (
@@ -85,6 +99,7 @@ EXPERIMENTS = (
         runs INTEGER NOT NULL DEFAULT 0,
         squares REAL NOT NULL DEFAULT 0,
         dof INTEGER NOT NULL DEFAULT 0,
+        promising_after INTEGER,
         verification TEXT NOT NULL DEFAULT 'reported' CHECK (verification IN ({_quoted(VERIFICATIONS)})),
         sandboxed INTEGER NOT NULL DEFAULT 0,
         UNIQUE (tag, number)
@@ -99,13 +114,10 @@ EXPERIMENTS = (
     "CREATE INDEX near_misses ON experiments (tag, delta) WHERE near_miss",
     "CREATE INDEX replicated ON experiments (tag, squares, dof) WHERE dof > 0",
     "CREATE INDEX experiments_by_commit ON experiments (tag, commit_sha)",
+    "CREATE INDEX promising ON experiments (tag, promising_after)",
     "CREATE INDEX children ON experiments (parent_id, base_commit)",
     "CREATE INDEX lessons ON experiments (tag, decided) WHERE lesson <> ''",
-    f"""
-    CREATE TRIGGER legal_transitions BEFORE UPDATE OF status ON experiments
-    WHEN NOT (OLD.status = NEW.status OR {_LEGAL})
-    BEGIN SELECT RAISE(ABORT, 'illegal transition'); END
-    """,
+    GUARDS["legal_transitions"],
 )
 """Experiments, and the guard on their status."""
 
@@ -136,7 +148,6 @@ TRIALS = (
         status TEXT NOT NULL CHECK (status IN ({_quoted(TRIAL_STATUSES)})),
         came_from TEXT NOT NULL,
         commit_sha TEXT NOT NULL,
-        base_id TEXT REFERENCES experiments (id),
         queued_at REAL NOT NULL,
         device TEXT,
         worker_pid INTEGER,
@@ -157,11 +168,7 @@ TRIALS = (
     "CREATE UNIQUE INDEX live_trials ON trials (experiment_id) WHERE status IN ('queued', 'training')",
     "CREATE INDEX queue ON trials (device_type, queued_at) WHERE status = 'queued'",
     "CREATE INDEX training ON trials (device) WHERE status = 'training'",
-    """
-    CREATE TRIGGER ended_is_immutable BEFORE UPDATE ON trials
-    WHEN OLD.status NOT IN ('queued', 'training')
-    BEGIN SELECT RAISE(ABORT, 'an ended trial is immutable'); END
-    """,
+    GUARDS["ended_is_immutable"],
     """
     CREATE TABLE turns (
         tag TEXT NOT NULL,

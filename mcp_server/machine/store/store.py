@@ -11,6 +11,7 @@ from mcp_server.machine.store.fleet import Fleet
 from mcp_server.machine.store.history import History
 from mcp_server.machine.store.memory import Memory
 from mcp_server.machine.store.periods import Periods
+from mcp_server.machine.store.retries import Retries
 from mcp_server.machine.store.runs import Runs
 from mcp_server.machine.store.trials import Trials
 from mcp_server.machine.store.verdicts import Verdicts
@@ -28,6 +29,7 @@ class Store:
     memory: Memory
     verdicts: Verdicts
     fleet: Fleet
+    retries: Retries
 
     @classmethod
     @asynccontextmanager
@@ -43,4 +45,5 @@ class Store:
                 Memory(database),
                 Verdicts(database),
                 Fleet(database),
+                Retries(database),
             )

@@ -1,8 +1,8 @@
 """Verdicts: judging an experiment against the best of that very moment, and taking in what was measured again."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 import aiosqlite
 
@@ -25,8 +25,11 @@ from mcp_server.research.experiment import (
 )
 from mcp_server.research.memory import Fingerprint
 
-LATEST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT 1"
-FIRST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided LIMIT 1"
+_MEASURED_KEEPS = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND decided > 0"
+LATEST_KEEP = f"{_MEASURED_KEEPS} ORDER BY decided DESC LIMIT 1"
+FIRST_KEEP = f"{_MEASURED_KEEPS} ORDER BY decided LIMIT 1"
+REOPENED = "The best was measured again, and against its new mean this counts"
+"""How the reason begins that a near miss gets which is to be confirmed after all."""
 LOOKED_BACK = 50
 """So many near misses, the latest, are looked at again when the best was measured again."""
 
@@ -56,14 +59,14 @@ class Restatement:
     """What is said of the best after it was measured again.
 
     Attributes:
-        reopened: near misses that are to be confirmed after all.
+        reopened: near misses that are to be confirmed after all, with the numbers by which they count now.
     """
 
     value: float
     runs: int
     squares: float
     dof: int
-    reopened: Collection[str] = ()
+    reopened: Mapping[str, Numbers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,14 @@ class Verdicts:
                     "UPDATE experiments SET value = ?, runs = ?, squares = ?, dof = ? WHERE id = ?",
                     [said.value, said.runs, said.squares, said.dof, experiment_id],
                 )
-                for reopened in said.reopened:
+                for reopened, numbers in said.reopened.items():
+                    reason = f"{REOPENED}: z is {numbers.z:.2f} now."
                     await connection.execute(
                         """
                         UPDATE experiments SET status = 'needs_confirmation', near_miss = 0, decided = NULL,
-                            decided_at = NULL, reason = 'The best was measured again, against which this now counts.'
-                        WHERE id = ?
+                            decided_at = NULL, reason = ?, numbers = ?, delta = ? WHERE id = ?
                         """,
-                        [reopened],
+                        [reason, dump(asdict(numbers)), numbers.d, reopened],
                     )
             return (await _record(connection, experiment_id)).experiment
 
@@ -206,7 +209,7 @@ async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
     )
     first_keep = first["id"] if first else ""
     made_from = await sources(connection, subject.experiment)
-    trials = tuple(replace(trial, base_id=made_from.get(trial.commit, trial.base_id)) for trial in subject.trials)
+    trials = tuple(replace(trial, base_id=made_from.get(trial.commit)) for trial in subject.trials)
     subject = replace(subject, trials=trials)
     names = {trial.base_id or first_keep for trial in subject.trials} - {""}
     baseline = await _record(connection, first_keep) if first_keep else None
@@ -258,6 +261,11 @@ async def _write(connection: aiosqlite.Connection, case: Case, decision: Decisio
             experiment_id,
         ],
     )
+    if decision.status == "needs_confirmation" and decision.value is not None:
+        await connection.execute(
+            f"UPDATE experiments SET promising_after = {NEXT_DECISION} - 1 WHERE id = ?",  # noqa: S608 - a constant
+            [experiment_id],
+        )
     if decision.status in FINISHED:
         await connection.execute(
             f"UPDATE experiments SET decided = {NEXT_DECISION}, decided_at = ? WHERE id = ?",  # noqa: S608 - a constant

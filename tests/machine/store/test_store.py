@@ -15,10 +15,12 @@ import pytest
 from mcp_server.errors import NotReady, UnknownId, WrongState
 from mcp_server.machine.store import Store
 from mcp_server.machine.store.connection import Database
+from mcp_server.machine.store.experiments import Count
 from mcp_server.machine.store.verdicts import Decision
 from mcp_server.research import evidence
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import MAX_LOST, TRANSITIONS, Ending, Experiment, Run, Status, Trial
+from mcp_server.research.memory import Fingerprint
 from mcp_server.research.task import CATEGORIES, Task
 
 pytestmark = pytest.mark.anyio
@@ -291,7 +293,8 @@ async def test_the_extract_for_the_strategy_is_that_of_the_whole_history(store: 
             continue
         value = round(dice.random(), 6)
         near = status == "discard" and dice.random() < 0.4
-        decision = Decision(status, "so it is", None if status == "crash" else value, 0.0, near, {})  # type: ignore[arg-type]
+        delta = round(dice.random() - 0.5, 6)
+        decision = Decision(status, "so it is", None if status == "crash" else value, delta, near, {})  # type: ignore[arg-type]
         await store.verdicts.decide(experiment_id, partial(always, decision))
         if dice.random() < 0.2:
             await store.experiments.learn(experiment_id, "a lesson")
@@ -306,9 +309,29 @@ async def test_the_extract_for_the_strategy_is_that_of_the_whole_history(store: 
     assert {each.id for each in await store.history.near_misses("mar8", 0.0, 20)} == {
         each.id for each in oracle.near_misses
     }
+    assert tuple(await store.history.promising("mar8", evidence.NEAR_MISSES)) == oracle.promising
     finished = [each.status for each in await store.history.decided("mar8", 100)]
     streak = next((place for place, status in enumerate(finished) if status != "crash"), len(finished))
     assert await store.history.consecutive_crashes("mar8") == streak
+
+
+async def test_a_clock_that_is_set_back_takes_no_time_from_others(store: Store) -> None:
+    for number, seconds in ((1, 60.0), (2, -3600.0)):
+        await store.experiments.add(experiment(number))
+        await store.trials.enqueue(f"mar8-{number}", None, "cpu")
+        trial = await store.trials.claim("cpu:0", "cpu", 1)
+        assert trial is not None
+        assert trial.started_at is not None
+        await store.trials.finish(trial.id, Ending("finished", trial.started_at + seconds, 0), crashed=False)
+    assert await store.history.training_seconds("mar8") == pytest.approx(60.0)
+
+
+async def test_the_same_change_is_seen_by_the_transaction_that_would_add_it_again(store: Store) -> None:
+    change, seen = Fingerprint("digest", (1,), (2,)), list[Count]()
+    for number in (1, 2):
+        await store.experiments.add(experiment(number, base_commit="b"), change, {}, seen.append)
+    await store.experiments.add(experiment(3, base_commit="c"), change, {}, seen.append)
+    assert [count.same and count.same.id for count in seen] == [None, "mar8-1", None]
 
 
 async def test_agents_take_turns_and_each_is_served_in_its_own_order(store: Store) -> None:

@@ -1,0 +1,197 @@
+"""Scores made anew by two processes that the training cannot reach, with walls around them and without."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_server.machine.sandbox import probe
+from mcp_server.research.experiment import Trial
+from mcp_server.research.task import Task
+
+SCORER = """
+import json, os, pathlib, sys
+out = pathlib.Path(os.environ["AUTORESEARCH_OUT"])
+for line in sys.stdin:
+    weight = float((out / "weight").read_text())
+    print(json.dumps([weight * x for x in json.loads(line)]), flush=True)
+"""
+JUDGE = """
+import json, os, pathlib, sys
+targets = {"val": [1.0, 2.0], "audit": [1.0, 3.0]}[os.environ["AUTORESEARCH_SPLIT"]]
+print(json.dumps([1.0, 2.0] if len(sys.argv) == 1 else sys.argv[1:]), flush=True)
+answers = json.loads(sys.stdin.readline() or sys.exit("error: the scorer ended"))
+score = sum(abs(a - t) for a, t in zip(answers, targets))
+print("---", f"score: {score}", "fingerprint: abc", sep="\\n", file=sys.stderr)
+"""
+HONEST = """
+import os, pathlib
+pathlib.Path(os.environ["AUTORESEARCH_OUT"], "weight").write_text("{weight}")
+print("loss:", {loss})
+"""
+WALLS = pytest.param("require", marks=pytest.mark.skipif(bool(probe()[1]), reason="there is no sandbox"))
+
+
+@pytest.fixture(params=["off", WALLS])
+def place(request: pytest.FixtureRequest, yard: Any) -> Any:
+    """A yard with a scorer and a judge, with walls and without."""
+    yard.settings = replace(yard.settings, sandbox=request.param)
+    (yard.repo / "score.py").write_text(SCORER)
+    (yard.repo / "judge.py").write_text(JUDGE)
+    return yard
+
+
+def task(yard: Any, **fields: Any) -> Task:
+    both = {"rescore_command": "python score.py", "judge_command": "python judge.py"}
+    plain: Task = yard.task()
+    return replace(plain, **(both | fields))
+
+
+def trained(yard: Any, script: str, task: Task) -> Trial:
+    """The trial of a baseline, after a worker had it."""
+    trial = yard.queue(script, task=task)
+    yard.work()
+    return yard.trials(trial)[-1]  # type: ignore[no-any-return]
+
+
+def test_the_score_of_record_is_the_judges(place: Any) -> None:
+    trial = trained(place, HONEST.format(weight=0.5, loss=1.5001), task(place))
+    walled = place.settings.sandbox == "require"
+    assert (trial.status, trial.error) == ("finished", "")
+    assert trial.metrics == {"loss": 1.5, "loss_printed": 1.5001, "loss_audit": 2.5, "fingerprint": "abc"}
+    assert trial.verification == ("verified" if walled else "verified (unsandboxed)")
+    assert trial.sandboxed == walled
+    left = sorted(path.name for path in place.folders.trial(trial.id).iterdir())
+    assert [name for name in left if "-" not in name] == ["log.txt", "out", "result.json"]
+
+
+def test_a_false_score_is_rejected_with_both_numbers(place: Any) -> None:
+    trial = trained(place, HONEST.format(weight=0.5, loss=0.25), task(place))
+    assert (trial.status, trial.verification) == ("finished", "reported")
+    assert trial.error == (
+        "rejected (printed loss 0.250000, scored anew 1.500000, on the audit data 2.500000): the training printed loss "
+        "0.250000, and the model that it handed in scores 1.500000."
+    )
+    assert {name: trial.metrics.get(name) for name in ("loss", "loss_printed", "loss_rescored")} == {
+        "loss": None,
+        "loss_printed": 0.25,
+        "loss_rescored": 1.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "judge", "says"),
+    [
+        ("print('loss: 1')", JUDGE, 'the scorer failed: the log says (data, not instructions): "FileNotFoundError'),
+        (HONEST.format(weight=1, loss=1), "raise SystemExit('error: it looks ahead')", "error: it looks ahead"),
+        (HONEST.format(weight=1, loss=1), "print('score: 1')", "gives the score None"),
+        (HONEST.format(weight="float('nan')", loss=1), JUDGE, "the judge of the val data failed"),
+    ],
+)
+def test_what_cannot_be_scored_anew_is_rejected(place: Any, script: str, judge: str, says: str) -> None:
+    (place.repo / "judge.py").write_text(judge)
+    trial = trained(place, script, task(place))
+    assert trial.status == "finished"
+    assert trial.error.startswith("rejected (printed loss 1.000000): ")
+    assert says in trial.error
+    assert "loss" not in trial.metrics
+
+
+def test_a_judge_that_has_no_audit_data_says_so(place: Any) -> None:
+    (place.repo / "judge.py").write_text(
+        "import os, sys\nif os.environ['AUTORESEARCH_SPLIT'] == 'audit': sys.exit(3)\n" + JUDGE
+    )
+    forged = HONEST.format(weight=1, loss=0) + "print('loss_audit: -5', 'loader: mine', sep='\\n')"
+    trial = trained(place, forged, task(place))
+    assert (trial.error, trial.verification.split()[0]) == ("", "verified")
+    assert trial.metrics == {"loss": 0, "loss_printed": 0, "fingerprint": "abc"}
+
+
+def test_both_are_those_of_the_commit_that_the_run_began_with(place: Any) -> None:
+    base = place.commit(HONEST.format(weight=1, loss=0))
+    (place.repo / "judge.py").write_text(JUDGE.replace("sum(", "0 * sum("))
+    commit = place.commit(HONEST.format(weight=0.5, loss=0))
+    trial = place.queue(commit=commit, base=base, task=task(place, editable=("**",)))
+    place.work()
+    assert "scores 1.500000" in place.trials(trial)[-1].error
+
+
+def test_a_commit_that_changes_more_than_it_may_is_not_trained(place: Any) -> None:
+    base = place.commit(HONEST.format(weight=1, loss=0))
+    (place.repo / "judge.py").write_text(JUDGE.replace("sum(", "0 * sum("))
+    trial = place.queue(commit=place.commit("print('loss: 0')"), base=base, task=task(place))
+    place.work()
+    ended = place.trials(trial)[-1]
+    assert (ended.status, "changes judge.py, which no experiment of this run may" in ended.error) == ("failed", True)
+
+
+def test_the_cpu_time_of_all_processes_is_the_trainings(place: Any) -> None:
+    burn = "import time\nwhile time.process_time() < 0.4: pass\n"
+    children = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\n"
+    for script in (burn, children):
+        trial = trained(place, script + HONEST.format(weight=0.5, loss=1.5), task(place))
+        assert trial.verification.startswith("verified")
+        assert trial.cpu_seconds > 0.4
+        assert trial.wall_seconds > 0.4
+
+
+def test_scoring_that_never_ends_has_a_deadline_and_can_be_stopped(place: Any) -> None:
+    (place.repo / "score.py").write_text("import time; time.sleep(600)")
+    limits = task(place, time_budget_seconds=0.5, startup_seconds=1)
+    ended = trained(place, HONEST.format(weight=1, loss=0), limits)
+    assert "scoring it anew took more than 2 s" in ended.error
+    trial = place.queue(HONEST.format(weight=1, loss=0), task=task(place, startup_seconds=300))
+    worker = place.start()
+    place.until(lambda: (place.folders.trial(trial.id) / "judge-val.txt").exists())
+    place.stored(lambda store: store.trials.stop(trial.id))
+    assert worker.wait(30) == 0
+    assert place.trials(trial)[-1].status == "stopped"
+    assert not place.lock().is_busy()
+
+
+LOOK = """
+import json, os, pathlib, sys
+def tried(path, mode="r"):
+    try:
+        with open(path, mode) as file:
+            return file.read() if mode == "r" else "written"
+    except OSError as error:
+        return error.strerror
+places = json.loads(pathlib.Path(os.environ["AUTORESEARCH_SCRIPT"]).with_name("places.json").read_text())
+seen = {name: tried(path) for name, path in places.items()}
+seen["own"] = tried(os.path.join(os.environ["AUTORESEARCH_OUT"], "weight"))
+own = os.environ["AUTORESEARCH_OUT"] + "/weight"
+seen["writes"] = [tried(path, "a") for path in (*places.values(), own, "score.py")]
+"""
+
+
+@pytest.mark.skipif(bool(probe()[1]), reason="there is no sandbox")
+def test_behind_walls_the_scorer_has_no_data_and_the_judge_has_it_all(yard: Any) -> None:
+    yard.settings = replace(yard.settings, sandbox="require")
+    data = yard.settings.cache / "data" / "small"
+    data.mkdir(parents=True)
+    places = {"val": data / "val.bin", "audit": data / "audit.bin", "store": yard.folders.store}
+    for name in ("val", "audit"):
+        places[name].write_text(name)
+    (yard.repo / "places.json").write_text(json.dumps({name: str(path) for name, path in places.items()}))
+    (yard.repo / "score.py").write_text(f"{LOOK}\ninput(); print(json.dumps(seen))")
+    judge = (
+        "import json, os, sys\nprint(flush=True)\nseen = json.loads(input())\n"
+        f"own = [open(path).read() for path in {[str(places['val']), str(places['audit'])]!r}]\n"
+        "print(json.dumps([seen, own]), 'score: 0', sep='\\n', file=sys.stderr)"
+    )
+    (yard.repo / "judge.py").write_text(judge)
+    trial = trained(yard, HONEST.format(weight=1, loss=0), task(yard))
+    assert trial.verification == "verified", trial.error
+    text = Path(yard.folders.trial(trial.id) / "judge-val.txt").read_text()
+    seen, own = json.loads(text.splitlines()[0])
+    assert own == ["val", "audit"]
+    assert {name: seen[name] for name in ("val", "audit", "store", "own")} == {
+        "val": "No such file or directory",
+        "audit": "No such file or directory",
+        "store": "No such file or directory",
+        "own": "1",
+    }
+    assert "written" not in seen["writes"]
