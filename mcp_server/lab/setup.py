@@ -92,15 +92,18 @@ class Setup:
         rows = [*planned.rows, *_platform_rows(run)]
         if preview:
             return await self._answer(run, None, None, notes, _CONFIRM.format(tag=name), rows)
-        if not external:
-            await self._bench.run(repository.create_branch, run.branch, commit)
+        return await self._open(run, agent or "agent-1", notes, rows)
+
+    async def _open(self, run: Run, agent: str, notes: list[str], rows: Sequence[dict[str, str]]) -> SetUp:
+        """Make what a run needs: its branch, its record, a first agent, and a workspace where the server has git."""
+        if run.task.external:
+            await self._bench.store.runs.add(run)
+            await self._bench.store.runs.add_agent(run.tag, agent)
+            return await self._answer(run, agent, None, notes, _FIRST_EXTERNAL, rows)
+        await self._bench.run(self._bench.repository.create_branch, run.branch, run.base_commit)
         await self._bench.store.runs.add(run)
-        if external:
-            await self._bench.store.runs.add_agent(name, agent or "agent-1")
-            return await self._answer(run, agent or "agent-1", None, notes, _FIRST_EXTERNAL, rows)
-        name_of_agent = agent or "agent-1"
-        desk = await self._bench.desk(run, name_of_agent, commit)
-        return await self._answer(run, name_of_agent, desk, notes, _FIRST.format(tag=name), rows)
+        desk = await self._bench.desk(run, agent, run.base_commit)
+        return await self._answer(run, agent, desk, notes, _FIRST.format(tag=run.tag), rows)
 
     async def _resume(
         self, tag: str, given: Mapping[str, Any], base_ref: str | None, agent: str | None, preview: bool
