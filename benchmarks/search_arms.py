@@ -25,7 +25,7 @@ from mcp_server.research.script import effective, outline
 from mcp_server.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-HARNESS = ("prepare.py", "scoring.py")
+HARNESS = ("prepare.py", "portable.py", "scoring.py")
 DEVICES = "cpu:1"
 TAG = "search"
 CALLS = 8

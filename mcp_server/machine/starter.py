@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-NAMES = ("prepare.py", "scoring.py", "train.py", "program.md")
+NAMES = ("prepare.py", "portable.py", "scoring.py", "train.py", "program.md")
 
 
 def task_files() -> dict[str, Path]:

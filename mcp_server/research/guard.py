@@ -13,7 +13,7 @@ SYMLINK, SUBMODULE, FOLDER = "120000", "160000", "040000"
 """Git's modes of the tree entries that are not plain files."""
 
 _ABSENT = "000000"
-_HARNESS = ("prepare.py", "scoring.py")
+_HARNESS = ("prepare.py", "portable.py", "scoring.py")
 _STAR = "[^/]*"
 _WILDCARD = re.compile(r"[*?\[]")
 _PART = re.compile(r"(?:(?<=/)|^)\*\*/|(?<=/)\*\*$|^\*\*$|\*+|\?|\[!?\]?[^\]/]*\]|[\s\S]")

@@ -138,7 +138,7 @@ class Scene:
         make_corpus(self.folder / "corpus")
         self.prepare()
         project = Project.make(self.repository, edited((ROOT / "train.py").read_text(), {**SMALL, STRONG: WEAK}))
-        harness = {name: (ROOT / name).read_text() for name in ("prepare.py", "scoring.py")}
+        harness = {name: (ROOT / name).read_text() for name in ("prepare.py", "portable.py", "scoring.py")}
         patience = f"[runner]\nstartup_seconds = {PATIENCE}\n"  # on a busy machine cheats too shall come to their end
         files = {".gitignore": ".venv/\ndata/\n", "autoresearch.toml": patience}
         project.commit("The harness", {**harness, **files})

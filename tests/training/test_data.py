@@ -124,7 +124,9 @@ def test_the_fingerprint_covers_tokens_sizes_and_harness(tmp_path: Path, monkeyp
     base = prepare.fingerprint(manifest)
     assert prepare.fingerprint(manifest | {"corpus": "other"}) != base
     assert prepare.fingerprint(manifest | {"eval_tokens": 544}) != base
-    harness = {name: Path(prepare.__file__).with_name(name).read_text() for name in ("prepare.py", "scoring.py")}
+    harness = {
+        name: Path(prepare.__file__).with_name(name).read_text() for name in ("prepare.py", "portable.py", "scoring.py")
+    }
     monkeypatch.setattr(prepare, "__file__", str(tmp_path / "prepare.py"))
     for easier in (*harness, None):
         for name, text in harness.items():

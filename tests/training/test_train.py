@@ -303,7 +303,7 @@ fingerprint:      [0-9a-f]{64}
 
 def copied(folder: Path, edit: Callable[[str], str] = lambda text: text) -> Path:
     """A checkout of its own, with train.py edited."""
-    for name in ("prepare.py", "scoring.py"):
+    for name in ("prepare.py", "portable.py", "scoring.py"):
         (folder / name).write_text((ROOT / name).read_text())
     (folder / "train.py").write_text(edit(SCRIPT))
     return folder / "train.py"

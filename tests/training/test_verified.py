@@ -46,7 +46,7 @@ def yard(request: pytest.FixtureRequest, tmp_path: Path, cache: Path) -> Iterato
         pytest.skip(f"there is no sandbox: {fault}")
     place = Yard(tmp_path, sandbox=request.param)
     place.settings = replace(place.settings, cache=cache)
-    for name in ("prepare.py", "scoring.py"):
+    for name in ("prepare.py", "portable.py", "scoring.py"):
         (place.repo / name).write_text((ROOT / name).read_text())
     yield place
     place.close()

@@ -1,0 +1,200 @@
+"""A model as a list of plain tensor operations, free of the code that made it: how to write it, and to run it again.
+
+prepare.py hands every evaluated model in by this, and scoring.py runs what was handed in. Agents never edit this file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import mmap
+import operator
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PROGRAM, WEIGHTS, PICKLE = "program.json", "program.bin", "model.pickle"
+ALIGNMENT = 64  # bytes: every tensor of the program begins at a multiple
+
+
+class PortableError(ValueError):
+    """A model cannot be written as such a list, or what was handed in is no such list."""
+
+
+# ---- Writing ---------------------------------------------------------------------------------------------------------
+
+
+def hand_in(model: nn.Module, shape: tuple[int, int], device: str, folder: Path | None) -> None:
+    """Leaves a model in evaluation mode in the folder, where there is one; it is made for token ids of this shape."""
+    if folder is None:
+        return
+    tokens = torch.zeros(shape, dtype=torch.long, device=device)
+    inner: nn.Module = getattr(model, "_orig_mod", model)  # of torch.compile
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about torch.export's own insides
+            exported = torch.export.export(inner, (tokens,), strict=False).run_decompositions({})
+        write_program(exported, folder)
+    except Exception as error:  # of whatever kind: it is the model's code that ran
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(f"note: the model is handed in as a pickle, since it cannot be exported: {reason[:200]}", flush=True)
+        (folder / PROGRAM).unlink(missing_ok=True)
+        with contextlib.suppress(Exception):  # then there is nothing to score
+            torch.save(inner, folder / PICKLE)
+
+
+def write_program(exported: torch.export.ExportedProgram, folder: Path) -> None:
+    """Writes the operations as JSON and the tensors behind each other; PortableError where it is no such list."""
+    signature = exported.graph_signature
+    if [spec.kind.name for spec in signature.output_specs] != ["USER_OUTPUT"]:
+        raise PortableError("the model changes its own tensors when it is called, or returns more than logits")
+    tensors = {**exported.state_dict, **exported.constants}
+    inputs: dict[str, Any] = {}
+    with (folder / WEIGHTS).open("wb") as file:
+        for spec in signature.input_specs:
+            inputs[str(spec.arg.name)] = None
+            if spec.kind.name != "USER_INPUT":
+                tensor = tensors[str(spec.target)].detach().cpu().contiguous()
+                file.write(bytes(-file.tell() % ALIGNMENT))
+                about = {"dtype": str(tensor.dtype), "shape": list(tensor.shape), "offset": file.tell()}
+                inputs[str(spec.arg.name)] = about
+                file.write(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        file.write(bytes(ALIGNMENT))  # no file of no bytes, which cannot be mapped
+    nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
+    calls = [call_of(node) for node in nodes if not getattr(node.target, "__name__", "").startswith("_assert")]
+    (output,) = next(iter(exported.graph.output_node().args))
+    program = {"inputs": inputs, "calls": calls, "output": plain(output)}
+    (folder / PROGRAM).write_text(json.dumps(program))
+
+
+def call_of(node: torch.fx.Node) -> dict[str, Any]:
+    """One operation as JSON."""
+    op = "getitem" if node.target is operator.getitem else str(node.target)
+    arguments = {name: plain(value) for name, value in node.kwargs.items()}
+    return {"name": node.name, "op": op, "args": plain(node.args), "kwargs": arguments}
+
+
+KINDS = (torch.dtype, torch.layout, torch.memory_format)
+
+
+def plain(value: Any) -> Any:
+    """An argument of an operation as JSON. Raises PortableError for one that is not fixed."""
+    if isinstance(value, torch.fx.Node):
+        return {"node": value.name}
+    if isinstance(value, torch.device):
+        return {"device": "the scorer's own"}
+    if isinstance(value, KINDS):
+        return {"torch": str(value).removeprefix("torch.")}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise PortableError(f"an operation takes {value!r}, which is not fixed when the model is exported")
+
+
+# ---- Reading ---------------------------------------------------------------------------------------------------------
+
+OPERATION = re.compile(r"aten\.([a-z_0-9]+)\.([A-Za-z_0-9]+)")
+REFUSED = re.compile(r"from_file|empty|resize|^set_|record_stream|print|rrelu|_linalg_check")
+"""Operations that read files, or memory that nothing was written to."""
+
+
+class Program(nn.Module):
+    """A list of operations that was handed in. Nothing of it is code: each is one of torch's own, and keeps nothing."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        """Raises PortableError where an operation is not known, keeps something, or draws random numbers."""
+        super().__init__()
+        described = json.loads((folder / PROGRAM).read_text())
+        self.device, self.output = device, str(described["output"]["node"])
+        self.calls = [(call, operation(call)) for call in described["calls"]]
+        self.fixed: dict[str, Tensor] = {}
+        with (folder / WEIGHTS).open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        for name, about in described["inputs"].items():
+            if about is None:
+                self.input = str(name)
+            else:
+                self.fixed[name] = tensor_of(content, about).to(device)
+        self.last: dict[str, int] = {}  # the last call that uses a value
+        for number, (call, _) in enumerate(self.calls):
+            self.last |= dict.fromkeys(nodes_in([call["args"], call["kwargs"]]), number)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        values: dict[str, Any] = {**self.fixed, self.input: tokens}
+        for number, (call, function) in enumerate(self.calls):
+            keywords = {name: self.value(item, values) for name, item in call["kwargs"].items()}
+            values[call["name"]] = function(*self.value(call["args"], values), **keywords)
+            for name in nodes_in([call["args"], call["kwargs"]]):
+                if self.last[name] == number and name != self.output:
+                    values.pop(name, None)
+        logits: Tensor = values[self.output]
+        return logits
+
+    def value(self, item: Any, values: dict[str, Any]) -> Any:
+        """What a JSON argument stands for."""
+        if isinstance(item, list):
+            return [self.value(each, values) for each in item]
+        if not isinstance(item, dict):
+            return item
+        if "node" in item:
+            return values[item["node"]]
+        return self.device if "device" in item else kind_of(item["torch"])
+
+
+def nodes_in(item: Any) -> Iterator[str]:
+    """The names of the values that arguments mention."""
+    if isinstance(item, dict) and "node" in item:
+        yield item["node"]
+    elif isinstance(item, dict | list):
+        for each in item.values() if isinstance(item, dict) else item:
+            yield from nodes_in(each)
+
+
+def kind_of(name: str) -> Any:
+    """A dtype, layout or memory format by its name; PortableError for anything else."""
+    kind = getattr(torch, str(name), None)
+    if not isinstance(kind, KINDS):
+        raise PortableError(f"the program handed in names {name!r}, which is no type of numbers")
+    return kind
+
+
+def tensor_of(content: mmap.mmap, about: dict[str, Any]) -> Tensor:
+    """A tensor of the program, by its place in the file; torch refuses one that reaches beyond."""
+    dtype, shape = kind_of(str(about["dtype"]).removeprefix("torch.")), [int(size) for size in about["shape"]]
+    if 0 in shape:
+        return torch.zeros(shape, dtype=dtype)
+    return torch.frombuffer(content, dtype=dtype, count=math.prod(shape), offset=int(about["offset"])).view(shape)
+
+
+def operation(call: dict[str, Any]) -> Callable[..., Any]:
+    """The function of one call; PortableError unless it is one of torch's that only makes numbers from numbers."""
+    if call["op"] == "getitem":
+        return operator.getitem
+    found = OPERATION.fullmatch(str(call["op"]))
+    packet = getattr(torch.ops.aten, found[1], None) if found and not REFUSED.search(found[1]) else None
+    overload = getattr(packet, found[2], None) if found and packet is not None else None
+    if overload is None:
+        raise PortableError(f"the program handed in has the operation {call['op']!r}, which is not accepted")
+    if overload._schema.is_mutable:
+        raise PortableError(f"the program handed in changes its own tensors: {call['op']}")
+    if torch.Tag.nondeterministic_seeded in overload.tags and not without_dropout(overload, call):
+        raise PortableError(f"the program handed in draws random numbers: {call['op']}")
+    return overload  # type: ignore[no-any-return]
+
+
+def without_dropout(overload: Any, call: dict[str, Any]) -> bool:
+    """Whether an attention kernel, which may drop weights at random, is told to drop none."""
+    names = [argument.name for argument in overload._schema.arguments]
+    if "dropout_p" not in names:
+        return False
+    place = names.index("dropout_p")
+    given = call["args"][place] if place < len(call["args"]) else call["kwargs"].get("dropout_p", 0.0)
+    return bool(given == 0.0)
