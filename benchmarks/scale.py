@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py [--devices 8] [--agents 16] [--experiments 400] [--seconds 0.2 2] [--executor local]
     python benchmarks/scale.py --devices 8 --agents 16 --experiments 160 --seconds 5 --limit 0.02
+    python benchmarks/scale.py --executor local ray      side by side; ray on a cluster of one machine, started for it
 
 Each agent keeps so many experiments queued that no device waits for an agent; a training sleeps. Prints a table: the
 share of device time in which a trial waited and none had the device, how evenly the agents were served, verdicts per
@@ -20,8 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,27 @@ COLUMNS = (
 )
 
 
+RAY = """
+import sys
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": int(sys.argv[1]), "include_dashboard": False})
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@contextmanager
+def ray_machine(cpus: int) -> Iterator[str]:
+    """A Ray cluster of one machine with so many CPUs, as it believes: its address. Every device is a CPU of it."""
+    words = [sys.executable, "-c", RAY, str(cpus)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, text=True, **pipes) as cluster:  # type: ignore[call-overload]
+        yield next(line.strip() for line in cluster.stdout if line[:1].isdigit())
+        cluster.communicate()
+
+
 class Place:
     """A repository with a server of its own, in a temporary folder."""
 
@@ -149,11 +171,14 @@ class Place:
     def serving(self) -> Iterator[tuple[str, psutil.Process]]:
         """A server on a free port: its address and process."""
         words = [sys.executable, "-m", "mcp_server", "serve", "--http", "--port", "0", "--repo", str(self.repo)]
-        if self.plan.executor == "local":
-            words += ["--devices", f"cpu:{self.plan.devices}"]
-        else:
-            words += ["--executor", self.plan.executor]
-        words += self.plan.options
+        words += ["--devices", f"cpu:{self.plan.devices}"]
+        with ExitStack() as stack:
+            if self.plan.executor == "ray":
+                words += ["--executor", "ray", "--ray-address", stack.enter_context(ray_machine(self.plan.devices))]
+            yield stack.enter_context(self._server([*words, *self.plan.options]))
+
+    @contextmanager
+    def _server(self, words: Sequence[str]) -> Iterator[tuple[str, psutil.Process]]:
         said = self.repo.with_name("server.log")
         with said.open("w") as log, subprocess.Popen(words, env=self.environment, stderr=log) as server:
             try:

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mcp_server.lab.finalizing import Finalizing
+from mcp_server.lab.importing import Importing
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.reading import Reading
 from mcp_server.lab.registering import Registering
@@ -34,7 +36,7 @@ class Operation:
     @property
     def name(self) -> str:
         """The name of the tool, route and verb."""
-        return self.method.__name__
+        return self.method.__name__.rstrip("_")  # `import` is a word of Python's own
 
     @property
     def description(self) -> str:
@@ -69,5 +71,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("training", Training.logs, reads=True),
     Operation("training", Training.stop),
     Operation("reporting", Reporting.report),
+    Operation("finalizing", Finalizing.finalize),
     Operation("reading", Reading.export),
+    Operation("importing", Importing.import_),
 )

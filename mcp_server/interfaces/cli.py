@@ -14,7 +14,7 @@ import typer
 
 from mcp_server import __version__
 from mcp_server.errors import ResearchError
-from mcp_server.interfaces.options import DevicesOption, JsonOption, RepoOption
+from mcp_server.interfaces.options import DevicesOption, ExecutorOption, JsonOption, RayAddressOption, RepoOption
 from mcp_server.interfaces.task import task
 from mcp_server.interfaces.waiting import wait_for
 from mcp_server.settings import Settings
@@ -83,11 +83,13 @@ def serve(
     ] = None,
     repo: RepoOption = None,
     devices: DevicesOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Serve MCP over stdio, or with --http at /mcp, beside REST at /api, a dashboard at / and /healthz."""
     from mcp_server.interfaces.serve import serve_http, serve_stdio
 
-    settings = Settings.load(repo, devices)
+    settings = Settings.load(repo, devices, executor, ray_address)
     if http:
         if note_calls:
             raise typer.BadParameter("it is for stdio, where one agent calls", param_hint="--note-calls")
@@ -126,12 +128,20 @@ def night(
     gpu_hours: Annotated[
         float | None, typer.Option(help="Hours of training to end after, summed over devices", min=0.0001)
     ] = None,
+    metric: Annotated[str | None, typer.Option(help="Of a new run: the key that the script prints")] = None,
+    direction: Annotated[str | None, typer.Option(help="Of a new run: minimize or maximize")] = None,
+    time_budget_seconds: Annotated[float | None, typer.Option(help="Of a new run: seconds of one training")] = None,
+    train_script: Annotated[str | None, typer.Option(help="Of a new run: the script to edit and run")] = None,
+    task: Annotated[str | None, typer.Option(help="Of a new run: name or path of a task")] = None,
+    plan: Annotated[str | None, typer.Option(help="Of a new run: path of an experiment plan")] = None,
     goal: Annotated[str, typer.Option(help="What to find or improve, in your words")] = "",
     patience: Annotated[
         float, typer.Option(help="Minutes without output, call or training until the agent is started anew", min=0.01)
     ] = 15.0,
     repo: RepoOption = None,
     devices: DevicesOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Keep an agent at work until a limit is reached: start it again when it stops, asks, fails or hangs."""
     from datetime import datetime
@@ -143,19 +153,35 @@ def night(
 
     moment = None if until is None else next_time(until, datetime.now().astimezone())
     limits = Limits(moment, experiments, None if gpu_hours is None else gpu_hours * 3600)
-    command = Command(Agent.named(agent), limits, tag, goal, patience * 60)
+    named = {
+        "metric": metric,
+        "direction": direction,
+        "time_budget_seconds": time_budget_seconds,
+        "train_script": train_script,
+        "task": task,
+        "plan": plan,
+    }
+    setting = {name: value for name, value in named.items() if value is not None}
+    command = Command(Agent.named(agent), limits, tag, goal, patience * 60, setting=setting)
     said = "autoresearch: left at once; `autoresearch night` with the same tag goes on"
-    if received := wait_for(command.run(Settings.load(repo, devices), console()), said):
+    settings = Settings.load(repo, devices, executor, ray_address)
+    if received := wait_for(command.run(settings, console()), said):
         raise typer.Exit(128 + received)
 
 
-def doctor(repo: RepoOption = None, devices: DevicesOption = None, as_json: JsonOption = False) -> None:
+def doctor(
+    repo: RepoOption = None,
+    devices: DevicesOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check git, SQLite, devices, driver, data, disk and configuration, and say how to mend each."""
     from dataclasses import asdict
 
     from mcp_server.lab.doctor import check_machine
 
-    checks = asyncio.run(check_machine(Settings.load(repo, devices)))
+    checks = asyncio.run(check_machine(Settings.load(repo, devices, executor, ray_address)))
     if as_json:
         typer.echo(json.dumps({"checks": [asdict(check) for check in checks]}, indent=2, ensure_ascii=False))
     else:
@@ -168,7 +194,7 @@ def doctor(repo: RepoOption = None, devices: DevicesOption = None, as_json: Json
         )
 
 
-def act(operation: "Operation", given: dict[str, Any], repo: Path | None, devices: str | None, as_json: bool) -> None:
+def act(operation: "Operation", given: dict[str, Any], settings: Settings, as_json: bool) -> None:
     """Call an operation and print its answer."""
     from mcp_server.interfaces.answers import plain
 
@@ -178,7 +204,7 @@ def act(operation: "Operation", given: dict[str, Any], repo: Path | None, device
             f"autoresearch: detached; the training of {given['experiment_id']} goes on. "
             f"Repeat the command to watch it, or end it with `autoresearch stop {given['experiment_id']}`."
         )
-    answer = plain(wait_for(_call(operation, given, Settings.load(repo, devices)), goes_on))
+    answer = plain(wait_for(_call(operation, given, settings), goes_on))
     if as_json:
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return

@@ -17,8 +17,11 @@ from mcp_server.settings import Settings
 Progress = Callable[[float, float | None, str], Awaitable[None]]
 """Called while an operation waits: seconds done, seconds in all if known, a message."""
 
-TRUSTED_ONLY: Mapping[str, tuple[str, ...]] = {"setup_run": ("command", "train_script", "task")}
-"""Arguments that choose what this machine executes: not for callers who came over the network."""
+TRUSTED_ONLY: Mapping[str, tuple[str, ...]] = {
+    "setup_run": ("command", "train_script", "task", "plan"),
+    "import": ("path", "command", "train_script", "task"),
+}
+"""Arguments that choose what this machine executes, or reads: not for callers who came over the network."""
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from mcp_server.interfaces.arguments import arguments_model, read_texts
-from mcp_server.interfaces.options import DevicesOption, JsonOption, RepoOption
+from mcp_server.interfaces.options import DevicesOption, ExecutorOption, JsonOption, RayAddressOption, RepoOption
 from mcp_server.operations import OPERATIONS, Operation
+from mcp_server.settings import Settings
 
 MOST_SHOWN = 5
 """Of so many choices, all stand behind the option; of more, in its description."""
@@ -25,8 +26,8 @@ MOST_SHOWN = 5
 TEXTS = "TEXT or JSON"
 """The kind of an argument that is a list of texts."""
 
-Act = Callable[[Operation, dict[str, Any], Path | None, str | None, bool], None]
-"""Called with an operation, the arguments that were given, and the values of the common options."""
+Act = Callable[[Operation, dict[str, Any], Settings, bool], None]
+"""Called with an operation, the arguments that were given, the settings, and whether JSON is wanted."""
 
 
 def add_verbs(app: typer.Typer, act: Act, word: str = "") -> None:
@@ -45,13 +46,23 @@ def verb(operation: Operation, act: Act) -> Callable[..., None]:
     fields = arguments_model(operation).model_fields
     by_position = positional(operation)
 
-    def command(repo: Path | None, devices: str | None, as_json: bool, **texts: Any) -> None:
-        act(operation, _given(operation, texts), repo, devices, as_json)
+    def command(
+        repo: Path | None,
+        devices: str | None,
+        executor: str | None,
+        ray_address: str | None,
+        as_json: bool,
+        **texts: Any,
+    ) -> None:
+        settings = Settings.load(repo, devices, executor, ray_address)
+        act(operation, _given(operation, texts), settings, as_json)
 
     parameters = [p for name, field in fields.items() for p in _parameters(name, field, name in by_position)]
     common = [
         _parameter("repo", RepoOption, None),
         _parameter("devices", DevicesOption, None),
+        _parameter("executor", ExecutorOption, None),
+        _parameter("ray_address", RayAddressOption, None),
         _parameter("as_json", JsonOption, False),
     ]
     command.__doc__ = inspect.getdoc(operation.method)

@@ -17,6 +17,7 @@ from mcp_server.machine.git import (
 )
 from mcp_server.research.experiment import KnobValue, Run
 from mcp_server.research.knobs import changed_knobs, write_knobs
+from mcp_server.research.variations import held
 
 SUMMARISED = 6
 CONFLICTS_SHOWN = 5
@@ -108,6 +109,13 @@ def check_candidate(repository: Repository, run: Run, candidate: Candidate) -> S
     changes = repository.changed(candidate.base_commit, candidate.tree)
     if not run.task.external:
         check_changes(run.task, changes)
+        script = run.task.train_script
+        texts = [repository.read_file(tree, script) for tree in (candidate.base_commit, candidate.tree) if script]
+        if texts and (fixed := held(run.task, texts[0], texts[1])):
+            raise InvalidInput(
+                f"{', '.join(fixed)} is held fixed by the plan of run {run.tag!r}",
+                "Undo that change, and vary something else: call suggest",
+            )
     return changes
 
 
@@ -141,17 +149,17 @@ def commit_candidate(
         commit = repository.commit_tree(candidate.tree, parents, message, when)
     if not repository.keep_ref(run.tag, experiment_id, commit, new):
         raise IdTaken(f"{experiment_id} has a commit already, which the record does not know", "Register it again")
-    knobs = _knobs(repository, run, candidate, changes)
+    knobs = changed_constants(repository, run, candidate, changes)
     return Committed(
         commit=commit,
-        summary=_summary(changes, knobs),
+        summary=summary_of(changes, knobs),
         added=sum(change.added for change in changes),
         removed=sum(change.removed for change in changes),
         changes=knobs,
     )
 
 
-def _knobs(
+def changed_constants(
     repository: Repository, run: Run, candidate: Candidate, changes: Sequence[Change]
 ) -> Mapping[str, tuple[KnobValue, KnobValue]]:
     """The constants of the training script that a candidate changes."""
@@ -162,7 +170,7 @@ def _knobs(
     return changed_knobs(old, new) if old is not None and new is not None else {}
 
 
-def _summary(changes: Sequence[Change], knobs: Mapping[str, tuple[KnobValue, KnobValue]]) -> str:
+def summary_of(changes: Sequence[Change], knobs: Mapping[str, tuple[KnobValue, KnobValue]]) -> str:
     """One line that says what changed: constants by name, then files with their lines."""
     if not changes:
         return "no change"

@@ -3,6 +3,7 @@
 import asyncio
 import difflib
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -23,6 +24,7 @@ from mcp_server.lab.data import prepared_data
 from mcp_server.lab.interpreters import interpreter_of
 from mcp_server.lab.planning import HARNESS_MARK
 from mcp_server.machine.devices import find_devices
+from mcp_server.machine.executor import executor_of
 from mcp_server.machine.filesystem import NETWORK, file_system
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
@@ -40,6 +42,8 @@ VARIABLES: Mapping[str, str] = {
     "AUTORESEARCH_CACHE": "folder of prepared data and compile caches; default: ~/.cache/autoresearch",
     "AUTORESEARCH_LOCKS": "folder of the device locks, on this machine; default: /tmp/autoresearch-<user id>",
     "AUTORESEARCH_DEVICES": "what --devices says where it is not given",
+    "AUTORESEARCH_EXECUTOR": "what --executor says where it is not given: local or ray",
+    "RAY_ADDRESS": "what --ray-address says where it is not given",
     "AUTORESEARCH_KEEP_ENV": "names of further environment variables that trainings may see, separated by commas",
     "AUTORESEARCH_SANDBOX": "trainings and scorers behind walls: auto (where bubblewrap works; default), off, require",
     "AUTORESEARCH_TOKEN": "bearer token that HTTP callers must send",
@@ -54,6 +58,7 @@ FOR_TRAININGS = tuple(
 ) + tuple(f"AUTORESEARCH_{name}" for name in ("COMPILE", "ATTENTION", "PRECISION", "OPTIMIZER_STATE"))
 """What the server tells a training; a user sets some of them to run a training script by hand."""
 
+CLUSTER_SECONDS = 60.0
 GIGABYTE = 1e9
 LEAST_FREE, SCARCE_FREE = 1 * GIGABYTE, 5 * GIGABYTE
 MOST_COUNTED = 200_000
@@ -218,6 +223,8 @@ def _sandbox(place: Place) -> Check:
 
 
 def _devices(place: Place) -> Check:
+    if place.settings.executor != "local":
+        return _cluster(place.settings)
     found = find_devices(place.settings.devices)
     listed = "; ".join(
         f"{device.label} {device.name}"
@@ -226,6 +233,23 @@ def _devices(place: Place) -> Check:
         for device in found
     )
     return Check("devices", "ok", f"{listed} (--devices {place.settings.devices})")
+
+
+def _cluster(settings: Settings) -> Check:
+    """The machines of the cluster, listed by another process: Ray prints, and starts threads."""
+    executor_of(settings, settings.repo)  # raises what speaks against it, and touches nothing
+    words = [sys.executable, "-m", "mcp_server.machine.cluster.ray_cluster", settings.ray_address]
+    try:
+        asked = subprocess.run(words, capture_output=True, text=True, timeout=CLUSTER_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        found = f"the Ray cluster {settings.ray_address!r} does not answer in {CLUSTER_SECONDS:.0f} s"
+        return Check("devices", "fail", found, "Run `ray status`; is a firewall between?")
+    if asked.returncode:
+        what, todo = json.loads(asked.stderr.strip().splitlines()[-1])
+        return Check("devices", "fail", what, todo)
+    nodes = json.loads(asked.stdout)
+    listed = "; ".join(f"{node['name']}: {node['gpus']} GPUs, {node['cpus']:g} CPUs" for node in nodes)
+    return Check("devices", "ok", f"Ray cluster {settings.ray_address}: {listed} (--devices {settings.devices})")
 
 
 def _driver(place: Place) -> Check:

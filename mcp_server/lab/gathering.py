@@ -5,7 +5,8 @@ from dataclasses import replace
 from mcp_server.lab.bench import Bench
 from mcp_server.research.case import Record, noise_of, replicates, stand, without_weight
 from mcp_server.research.evidence import IN_FLIGHT, KEEPS, LESSONS, NEAR_MISSES, RECENT, Evidence
-from mcp_server.research.experiment import Run
+from mcp_server.research.experiment import Experiment, Run
+from mcp_server.research.lines import Point
 
 PENDING = 20
 
@@ -13,7 +14,7 @@ PENDING = 20
 async def gather(bench: Bench, run: Run, source: str | None) -> Evidence:
     """A bounded extract of a run's history; `source` is the text of the best training script."""
     history = bench.store.history
-    best = await bench.store.experiments.best(run.tag)
+    best, baseline = await bench.store.experiments.best(run.tag), await history.baseline(run.tag)
     reference = best.value if best and best.value is not None else 0.0
     evidence = Evidence(
         counts=await history.categories(run.tag),
@@ -24,12 +25,24 @@ async def gather(bench: Bench, run: Run, source: str | None) -> Evidence:
         in_flight=tuple(await history.open(run.tag, IN_FLIGHT)),
         lessons=tuple(await history.lessons(run.tag, LESSONS)),
         best=best,
-        baseline=await history.baseline(run.tag),
+        baseline=baseline,
         source=source,
         discards=await history.discards_since_keep(run.tag),
-        points=tuple(await bench.store.memory.points(run.tag, run.task.metric, run.device_type)),
+        points=await _points(bench, run, baseline),
     )
     return evidence if run.task.policy == "greedy" else await _under_noise(bench, run, evidence)
+
+
+async def _points(bench: Bench, run: Run, baseline: Experiment | None) -> tuple[Point, ...]:
+    """The trials, and before them what an earlier session reported: the baseline is where that one stood at its end."""
+    memory = bench.store.memory
+    measured = await memory.points(run.tag, run.task.metric, run.device_type)
+    if baseline is None or baseline.value is None:
+        return tuple(measured)
+    start = baseline.value
+    reported = await memory.reported(run.tag)
+    moved = [each if each.value is None else replace(each, value=each.value + start) for each in reported]
+    return (*moved, *measured)
 
 
 async def _under_noise(bench: Bench, run: Run, evidence: Evidence) -> Evidence:

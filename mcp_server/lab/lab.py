@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.finalizing import Finalizing
+from mcp_server.lab.importing import Importing
 from mcp_server.lab.lending import Lending
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.reading import Reading
@@ -30,10 +32,12 @@ class Lab:
         self.pool = pool = Pool(bench)
         branch = Branch(bench)
         self.setup = Setup(bench, pool, branch)
+        self.importing = Importing(bench, self.setup)
         self.registering = Registering(bench, branch)
         self.training = Training(bench, pool, branch)
         self.reporting = Reporting(bench, branch)
         self.verdicts = Verdicts(bench, branch, self.reporting)
+        self.finalizing = Finalizing(bench, branch)
         self.reading = Reading(bench, pool, branch)
         self.lending = Lending(bench)
         self.tracking = Tracking(bench, pool, self.setup, self.verdicts)

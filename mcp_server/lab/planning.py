@@ -25,8 +25,10 @@ from mcp_server.machine.git import (
     submodules,
 )
 from mcp_server.research.guard import check_pattern, matches
+from mcp_server.research.knobs import read_knobs
 from mcp_server.research.shrinking import find_memory_knobs
 from mcp_server.research.task import Direction, Task, check_task, split_command
+from mcp_server.research.variations import fitted, variations
 from mcp_server.settings import Settings
 
 HARNESS_MARK = re.compile(r"^HARNESS = \"autoresearch-mcp\"", re.MULTILINE)
@@ -58,7 +60,7 @@ class Plan:
     rows: tuple[dict[str, str], ...] = ()
 
 
-def plan(repository: Repository, commit: str, settings: Settings, tag: str, given: Mapping[str, Any]) -> Plan:
+def plan_run(repository: Repository, commit: str, settings: Settings, tag: str, given: Mapping[str, Any]) -> Plan:
     """Make the task from the given arguments, task file, autoresearch.toml, the built-in task and the repository.
 
     Raises:
@@ -90,6 +92,7 @@ def plan(repository: Repository, commit: str, settings: Settings, tag: str, give
         task = _with_inputs(repository, task, values.get("inputs"), notes)
         task = _with_elsewhere(repository, commit, task, notes)
         notes.extend(environment_notes(repository.root, repository.files(commit), task))
+        task = _with_plan(repository, commit, task, found)
     return Plan(task, tuple(notes), tuple(found.rows(task)))
 
 
@@ -220,8 +223,23 @@ def _choose_metric(found: Decisions, notes: list[str]) -> None:
         raise Undecided(
             "The metric and the budget of a run are never assumed",
             questions,
-            "Then call setup_run again with the answers",
+            "Then call again with the answers",
         )
+
+
+def _with_plan(repository: Repository, commit: str, task: Task, found: Decisions) -> Task:
+    """The task with its plan as the script takes it; a run is over when its baseline and its plan are done."""
+    if not task.vary and not task.hold:
+        return task
+    source = repository.read_file(commit, task.train_script) if task.train_script else None
+    if source is None:
+        raise InvalidInput("a plan varies the constants of a script, and this task has none", "Give train_script")
+    task = fitted(task, source)
+    if task.vary and task.max_experiments is None:
+        count = 1 + len(list(variations(task, {name: knob.value for name, knob in read_knobs(source).items()})))
+        found.decide("max_experiments", count, "baseline and plan")
+        task = replace(task, max_experiments=count)
+    return task
 
 
 def _instead(script: str, files: set[str]) -> str:

@@ -19,7 +19,7 @@ class Pool:
         self._waking = asyncio.Lock()
 
     async def devices(self, anew: bool = False) -> list[Device]:
-        """The devices that this server may use, as last found or `anew`; raises NotReady or InvalidInput without."""
+        """The devices that this server may use, as last found or `anew`; NotReady or InvalidInput if none."""
         return await self._bench.run(self._executor.devices, anew)
 
     async def of_type(self, wanted: str) -> list[Device]:

@@ -321,6 +321,50 @@ class Reported:
 
 
 @dataclass(frozen=True)
+class Finalized:
+    """What a run kept, the oldest first, and the new branches that hold it.
+
+    `value` is the mean of the best's runs with its standard error; `displaced` are keeps that the best does not have;
+    `conflicts` are hunks of kept changes that do not fit `onto`: then there are no branches.
+    """
+
+    tag: str
+    mode: str
+    onto: str | None
+    metric: str
+    baseline: float | None
+    value: float | None
+    error: float | None
+    runs: int
+    kept: list[dict[str, Any]]
+    displaced: list[str]
+    branches: list[dict[str, str]]
+    conflicts: list[dict[str, Any]]
+    notes: list[str]
+    next_action: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A run that continues an earlier session: how many experiments were taken in, by status, as they were reported.
+
+    `workspace` and `agent` are those of a run that was begun just now.
+    """
+
+    tag: str
+    branch: str
+    workspace: str | None
+    agent: str | None
+    metric: str
+    imported: int
+    counts: dict[str, int]
+    best_reported: dict[str, Any] | None
+    base_commit: str
+    notes: list[str]
+    next_action: str
+
+
+@dataclass(frozen=True)
 class Exported:
     """An export: its text, or the file that it was written to."""
 

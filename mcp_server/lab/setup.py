@@ -13,7 +13,7 @@ from mcp_server.errors import InvalidInput, NotReady, WrongState
 from mcp_server.lab.bench import Bench, Desk
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.ledger import list_results
-from mcp_server.lab.planning import Plan, plan
+from mcp_server.lab.planning import Plan, plan_run
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.reporting import SUMMARY
 from mcp_server.lab.results import SetUp
@@ -58,6 +58,7 @@ class Setup:
         target: Annotated[float | None, "Stop when the metric reaches this"] = None,
         results_file: Annotated[str | None, "Table of results in the repository; default results.tsv"] = None,
         task: Annotated[str | None, "Name or path of a task"] = None,
+        plan: Annotated[str | None, "Path of an experiment plan (YAML or JSON): vary, hold, metric, ..."] = None,
         base_ref: Annotated[str | None, "Commit to start from; default HEAD"] = None,
         agent: Annotated[str | None, "Your name, one workspace each; default: a free one"] = None,
         resume: Annotated[bool, "True: continue the run of this tag"] = False,
@@ -81,22 +82,25 @@ class Setup:
             )
         repository = self._bench.repository
         commit = await self._bench.run(repository.resolve, "HEAD" if base_ref is None else base_ref)
-        planned = await self._bench.run(plan, repository, commit, self._bench.settings, name, chosen)
-        devices = await self._pool.devices()
+        planned = await self._bench.run(plan_run, repository, commit, self._bench.settings, name, chosen)
+        devices = await self._pool.devices(anew=True)
         run = _new_run(name, commit, planned, devices)
         notes = [*planned.adjustments, *_device_notes(devices), *await self._left_out(run)]
         rows = [*planned.rows, *_platform_rows(run)]
         if preview:
             return await self._answer(run, None, None, notes, _CONFIRM.format(tag=name), rows)
-        if not external:
-            await self._bench.run(repository.create_branch, run.branch, commit)
+        return await self._open(run, agent or "agent-1", notes, rows)
+
+    async def _open(self, run: Run, agent: str, notes: list[str], rows: Sequence[dict[str, str]]) -> SetUp:
+        """Make what a run needs: its branch, its record, a first agent, and a workspace where the server has git."""
+        if run.task.external:
+            await self._bench.store.runs.add(run)
+            await self._bench.store.runs.add_agent(run.tag, agent)
+            return await self._answer(run, agent, None, notes, _FIRST_EXTERNAL, rows)
+        await self._bench.run(self._bench.repository.create_branch, run.branch, run.base_commit)
         await self._bench.store.runs.add(run)
-        if external:
-            await self._bench.store.runs.add_agent(name, agent or "agent-1")
-            return await self._answer(run, agent or "agent-1", None, notes, _FIRST_EXTERNAL, rows)
-        name_of_agent = agent or "agent-1"
-        desk = await self._bench.desk(run, name_of_agent, commit)
-        return await self._answer(run, name_of_agent, desk, notes, _FIRST.format(tag=name), rows)
+        desk = await self._bench.desk(run, agent, run.base_commit)
+        return await self._answer(run, agent, desk, notes, _FIRST.format(tag=run.tag), rows)
 
     async def _resume(
         self, tag: str, given: Mapping[str, Any], base_ref: str | None, agent: str | None, preview: bool
@@ -227,6 +231,7 @@ CONFIG = (
     "target",
     "results_file",
     "task",
+    "plan",
 )
 """The arguments that decide the research config."""
 
@@ -312,6 +317,8 @@ def _check_same(run: Run, given: Mapping[str, Any]) -> None:
                     f"run {run.tag!r} is not of the task {value!r}", "Leave task out to resume the run as it is"
                 )
             continue
+        if name == "plan":
+            raise InvalidInput(f"run {run.tag!r} exists, and a plan begins one", "Leave plan out, or give a new tag")
         wanted = tuple(value) if isinstance(value, list) else value
         present = getattr(run.task, name)
         if present != wanted:

@@ -57,12 +57,13 @@ def gather(repository: Repository, given: Mapping[str, Any]) -> Decisions:
     """Collect what was decided; raises InvalidInput where a file says something that it may not, or is not there."""
     found = Decisions()
     for name, value in given.items():
-        if name != "task":
+        if name not in ("task", "plan"):
             found.decide(name, tuple(value) if isinstance(value, list) else value, ARGUMENT)
+    plan = _take_plan(repository, str(given["plan"]), found) if given.get("plan") else None
     config = _config_file(repository)
     if config is not None:
         found.protected.append(CONFIG_FILE)
-    named = given.get("task") or (config or {}).pop("task", None)
+    named = given.get("task") or plan or (config or {}).pop("task", None)
     if named is not None:
         _take_task(repository, str(named), found)
     for name, value in (config or {}).items():
@@ -76,6 +77,25 @@ def _config_file(repository: Repository) -> dict[str, Any] | None:
 
     path = repository.here.folder / CONFIG_FILE
     return read_task_file(path) if path.is_file() else None
+
+
+def _take_plan(repository: Repository, named: str, found: Decisions) -> str | None:
+    """Take what an experiment plan decides; returns the task that it names. Its paths count from the top."""
+    from mcp_server.lab.taskfile import read_task_file
+
+    top = repository.here.folder
+    given = Path(named).expanduser()
+    path = next((place.resolve() for place in (given, top / given) if place.is_file()), None)
+    if path is None:
+        raise InvalidInput(f"plan {named[:200]!r} is no file", "Give the path of a YAML or JSON file")
+    values = read_task_file(path)
+    if path.is_relative_to(top.resolve()):
+        found.protected.append(path.relative_to(top.resolve()).as_posix())
+    task: str | None = values.pop("task", None)
+    values.pop("name", None)
+    for name, value in values.items():
+        found.decide(name, value, f"plan {path.name}")
+    return task
 
 
 def _take_task(repository: Repository, named: str, found: Decisions) -> None:
@@ -139,7 +159,7 @@ def _shown(value: Any) -> str:
         case None | "" | ():
             return "none"
         case tuple():
-            return ", ".join(" = ".join(each) if isinstance(each, tuple) else str(each) for each in value)
+            return ", ".join(" = ".join(map(_shown, each)) if isinstance(each, tuple) else str(each) for each in value)
         case float():
             return f"{value:g}"
     return str(value)

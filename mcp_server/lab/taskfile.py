@@ -30,6 +30,10 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _as_values(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
 def _as_command(value: Any) -> Any:
     words = isinstance(value, list) and value and all(isinstance(word, str) for word in value)
     return shlex.join(value) if words else value
@@ -128,6 +132,9 @@ class TaskFile(_Part):
     train_script: str | None = None
     command: Command | None = None
     editable: Texts | None = None
+    vary: dict[str, Annotated[list[Any], BeforeValidator(_as_values)]] = {}
+    hold: dict[str, Any] | list[str] = {}
+    grid: bool = False
 
     def values(self) -> dict[str, Any]:
         """What it decides, by the names of the arguments of `setup_run` and of the fields of a Task.
@@ -168,6 +175,11 @@ class TaskFile(_Part):
             "batch_knob": memory.batch,
             "accumulation_knob": memory.accumulation,
             "checkpointing_knob": memory.checkpointing,
+            "vary": [(name, _frozen(values)) for name, values in self.vary.items()],
+            "hold": [(name, _frozen(value)) for name, value in self.hold.items()]
+            if isinstance(self.hold, dict)
+            else [(name, None) for name in self.hold],
+            "grid": self.grid or None,
         }
         if found["command"] is None and found["score_command"]:
             found["command"], found["score_command"] = found["score_command"], None
@@ -175,6 +187,10 @@ class TaskFile(_Part):
         if self.inputs == []:
             kept["inputs"] = []  # no data at all, not even what would be found
         return {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
 
 
 def read_task_file(path: Path) -> dict[str, Any]:

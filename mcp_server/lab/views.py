@@ -31,7 +31,7 @@ def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
         "sandboxed": experiment.sandboxed,
     }
     if detail == "concise":
-        return ExperimentView(**concise)
+        return ExperimentView(**concise, origin="reported" if experiment.origin == "reported" else None)
     return ExperimentView(
         **concise | {"commit": experiment.commit},
         parent_id=experiment.parent_id,

@@ -81,6 +81,8 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     }
     if settings.state:
         environment["AUTORESEARCH_STATE"] = str(settings.state)
+    if settings.executor != "local":
+        environment |= {"AUTORESEARCH_EXECUTOR": settings.executor, "RAY_ADDRESS": settings.ray_address}
     return environment
 
 

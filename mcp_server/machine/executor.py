@@ -81,7 +81,9 @@ class LocalExecutor:
         started = 0
         for device in [device for device in self.devices() if device.type == device_type]:
             orphaned = device.key in training
-            if (waiting > 0 or orphaned) and self._is_free(device):
+            if self._lock(device).is_awaited():  # Python takes its time to start, and a second worker would too
+                waiting -= 1
+            elif (waiting > 0 or orphaned) and self._is_free(device):
                 start_worker(self._settings, device)
                 waiting -= 0 if orphaned else 1
                 started += 1

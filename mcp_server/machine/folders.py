@@ -53,3 +53,8 @@ class Folders:
     def out(self, trial_id: str) -> Path:
         """What one trial leaves."""
         return self.trial(trial_id) / "out"
+
+    @property
+    def cluster(self) -> Path:
+        """What the driver of a cluster has: its lock, its log, the devices that it saw, bundles of code."""
+        return self.state / "cluster"

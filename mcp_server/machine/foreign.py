@@ -11,6 +11,9 @@ from mcp_server.machine.environment import MARK
 ENOUGH_MB = 500.0
 """A process with less of a GPU's memory is no reason to leave it alone: a notebook that once touched it, a monitor."""
 
+LINGERING = 2.0
+"""Seconds for which a driver may still tell of a process that has ended."""
+
 
 @dataclass(frozen=True)
 class Occupant:

@@ -34,16 +34,18 @@ async def run_trial(rig: Rig, order: Order, busy: int, ask: Ask, look: Look) -> 
     Args:
         busy: the descriptor of the device's busy lock, which is closed here.
         ask: see `child.run`.
-        look: gives the run and the trial's case once it is trained.
+        look: gives the run and the trial's case once it is trained, where its score may have to be made anew.
     """
     try:
         before = _childrens_seconds()
         ending = await train(rig, order, busy, ask)
-        if order.task.rescore_command and ending.status == "finished":
+        again = order.task.rescore_command and ending.status == "finished"
+        if again:
             await _free(rig)
         ending = replace(ending, cpu_seconds=_childrens_seconds() - before)
-        run, case = await look()
-        ending = await settle(rig, order, Question(run, case, ending), busy, ask)
+        if again:
+            run, case = await look()
+            ending = await settle(rig, order, Question(run, case, ending), busy, ask)
     finally:
         os.close(busy)
     await _free(rig)

@@ -42,6 +42,7 @@ class DeviceLock:
         name = key.replace(":", "-").replace("/", "-")
         self._lock = locks / f"{name}.lock"
         self._busy = locks / f"{name}.busy"
+        self._coming = locks / f"{name}.coming"
         self.log = locks / f"{name}.log"
         self._descriptor: int | None = None
 
@@ -90,6 +91,14 @@ class DeviceLock:
     def is_busy(self) -> bool:
         """Whether something of a training on the device lives. Not held and busy means `stuck`."""
         return _is_locked(self._busy)
+
+    def is_awaited(self) -> bool:
+        """Whether a worker was started for the device and has neither taken it nor ended yet."""
+        return _is_locked(self._coming)
+
+    def await_worker(self) -> int | None:
+        """A descriptor for a new worker to inherit, and to close once it has the device; None if one is coming."""
+        return _locked(self._coming, fcntl.LOCK_EX)
 
     def mark_busy(self) -> int | None:
         """A descriptor of the busy lock for a training to inherit; None while something of another training lives."""

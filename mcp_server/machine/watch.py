@@ -3,10 +3,11 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mcp_server.errors import NotReady, WrongState
+from mcp_server.machine.git import state_of
 
 
 def check_inputs(record: Path, states: Mapping[str, str]) -> None:
@@ -38,6 +39,13 @@ def check_inputs(record: Path, states: Mapping[str, str]) -> None:
             "could be compared with earlier ones",
             "Restore them with their modification times, or begin a new run: setup_run with another tag",
         )
+
+
+def record_inputs(record: Path, root: Path, inputs: Sequence[str]) -> None:
+    """Write down what the inputs below `root` are now, in place of what was known of them."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    _create(record, state_of(root, inputs))
 
 
 def state_of_files(folder: Path, files: Iterable[str]) -> dict[str, tuple[int, ...]]:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mcp_server.errors import NotReady, ResearchError
@@ -23,7 +24,7 @@ from mcp_server.machine.child import EndedBy
 from mcp_server.machine.devices import Device, find_device
 from mcp_server.machine.environment import launched, worker_environment
 from mcp_server.machine.folders import Folders
-from mcp_server.machine.foreign import Occupant, occupants
+from mcp_server.machine.foreign import LINGERING, Occupant, occupants
 from mcp_server.machine.git import Repository
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
@@ -36,50 +37,69 @@ from mcp_server.research.integrity import meddled
 from mcp_server.settings import Settings
 
 LOG_LIMIT = 1024 * 1024
-LINGERING = 2.0
-"""Seconds for which a driver may still tell of a process that has ended."""
 
 
 def start_worker(settings: Settings, device: Device) -> None:
-    """Start a worker for the device and return at once; one too many ends by itself. Takes about 20 ms.
+    """Start a worker for the device and return at once, unless one is coming already. Takes about 20 ms.
 
     Raises:
         NotReady: it cannot be started.
     """
-    log = DeviceLock(settings.locks, device.key).log
+    lock = DeviceLock(settings.locks, device.key)
+    coming = lock.await_worker()
+    if coming is None:
+        return
     words = [sys.executable, "-m", "mcp_server.machine.worker", "--repo", str(settings.repo), "--device", device.key]
+    words += ["--coming", str(coming)]
+    try:
+        start_detached(words, worker_environment(settings), lock.log, f"The worker of {device.label}", [coming])
+    finally:
+        os.close(coming)
+
+
+def start_detached(
+    words: Sequence[str], environment: Mapping[str, str], log: Path, name: str, inherited: Sequence[int] = ()
+) -> None:
+    """Start a program that is nobody's child, and that says what it has to say in a log.
+
+    Args:
+        inherited: descriptors that it inherits.
+
+    Raises:
+        NotReady: it cannot be started.
+    """
     try:
         too_long = log.exists() and log.stat().st_size > LOG_LIMIT
         with log.open("wb" if too_long else "ab") as output:
             subprocess.run(
                 launched("detached", *words),
                 cwd="/",
-                env=worker_environment(settings),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                pass_fds=inherited,
                 check=True,
             )
     except (OSError, subprocess.CalledProcessError) as error:
-        raise NotReady(
-            f"The worker of {device.label} cannot be started: {error}", "Run `autoresearch doctor`"
-        ) from None
+        raise NotReady(f"{name} cannot be started: {error}", "Run `autoresearch doctor`") from None
 
 
 class Worker:
     """The holder of a device's lock, at work for one repository."""
 
-    def __init__(self, rig: Rig, folders: Folders, store: Store) -> None:
+    def __init__(self, rig: Rig, folders: Folders, store: Store, coming: int | None = None) -> None:
         self._rig = rig
         self._folders = folders
         self._store = store
+        self._coming = coming
         self.ending = False
         """Set to end the present training and claim no other."""
 
     async def work(self) -> None:
         """Train until nothing is queued for this device, another worker has it, or something unkillable is on it."""
         device, lock = self._rig.device, self._rig.lock
-        while not self.ending and lock.take():
+        while not self.ending and self._take():
             with lock:
                 await self._hold()
             if lock.is_busy():
@@ -91,6 +111,14 @@ class Worker:
             # What was queued before the release is seen now; what is queued later finds the lock free.
             if not await self._store.trials.waiting(device.type):
                 return
+
+    def _take(self) -> bool:
+        """Take the device, or not; in either case the worker has come."""
+        taken = self._rig.lock.take()
+        if self._coming is not None:
+            os.close(self._coming)
+            self._coming = None
+        return taken
 
     async def _hold(self) -> None:
         """Do all that only the holder of the lock may do."""
@@ -155,8 +183,12 @@ class Worker:
         self._rig.lock.note(Holder(os.getpid(), repo, trial.id if trial else ""))
 
 
-async def serve(settings: Settings, key: str) -> None:
-    """Be the worker of the device with this key; raises ResearchError where the repository or device is gone."""
+async def serve(settings: Settings, key: str, coming: int | None = None) -> None:
+    """Be the worker of the device with this key; raises ResearchError where the repository or device is gone.
+
+    Args:
+        coming: the descriptor that says so until the worker has the device, see `DeviceLock.await_worker`.
+    """
     device = find_device(key, settings.devices)
     if device.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, device.cores)
@@ -166,7 +198,7 @@ async def serve(settings: Settings, key: str) -> None:
     repository = Repository.discover(settings.repo)
     folders = Folders.of(settings, repository.root)
     async with Store.open(folders.store) as store:
-        worker = Worker(Rig(settings, repository, device, lock), folders, store)
+        worker = Worker(Rig(settings, repository, device, lock), folders, store, coming)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, setattr, worker, "ending", True)
         await worker.work()
@@ -180,11 +212,12 @@ def main() -> None:
     parser.add_argument(
         "--devices", metavar="SPEC", help="the devices of which KEY is one; default: of the environment"
     )
+    parser.add_argument("--coming", type=int, metavar="DESCRIPTOR", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would turn every exit code into 0
     processes.adopt_orphans()
     try:
-        asyncio.run(serve(Settings.load(arguments.repo, arguments.devices), arguments.device))
+        asyncio.run(serve(Settings.load(arguments.repo, arguments.devices), arguments.device, arguments.coming))
     except ResearchError as error:
         say(str(error))
         sys.exit(1)

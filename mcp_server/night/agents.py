@@ -36,7 +36,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
         "{codex_config}",
         "-",
     ),
-    "builtin": (sys.executable, "-P", "-m", "mcp_server.night.builtin", MCP_CONFIG, "{tag}"),
+    "builtin": (sys.executable, "-P", "-m", "mcp_server.night.builtin", MCP_CONFIG, "{tag}", "{left}"),
 }
 """Agents by name. They get the prompt on their input, and work in the folder of the run's workspaces."""
 
@@ -93,14 +93,16 @@ class Agent:
         """Whether the prompt comes on its input, because no placeholder takes it."""
         return not any(place in word for word in self.words for place in (PROMPT, PROMPT_FILE))
 
-    def command(self, prompt: Path, mcp_config: Path, tag: str) -> list[str]:
+    def command(self, prompt: Path, mcp_config: Path, tag: str, left: int | None = None) -> list[str]:
         """The words to start it with.
 
         Args:
             prompt: the file that holds the prompt.
             mcp_config: the file that names the server.
+            left: how many experiments the night is still to have; None where nothing limits them.
         """
         values = {PROMPT_FILE: str(prompt), MCP_CONFIG: str(mcp_config), "{tag}": tag}
+        values["{left}"] = "" if left is None else str(left)
         words: list[str] = []
         for word in self.words:
             if word == "{codex_config}":

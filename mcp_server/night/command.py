@@ -5,10 +5,11 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -38,6 +39,7 @@ class Command:
 
     Attributes:
         tag: the run; None for the newest, or else one named after today.
+        setting: arguments of `setup_run` by which a new run is begun; one that exists must have the same.
         patience: seconds.
     """
 
@@ -47,6 +49,7 @@ class Command:
     goal: str = ""
     patience: float = 900.0
     clock: Clock | None = None
+    setting: Mapping[str, Any] = field(default_factory=dict)
 
     async def run(self, settings: Settings, console: Console) -> int:
         """Work through the night; returns the number of the signal that ended it, or 0.
@@ -56,8 +59,9 @@ class Command:
             NotReady: the agent has added nothing, however often it was started.
             ResearchError: the run cannot be begun or read.
         """
+        tag = await self._begin(settings) if self.setting else self.tag
         async with Entrance(settings) as entrance:
-            record = await Record.of(entrance, self.tag and check_name("tag", self.tag))
+            record = await Record.of(entrance, tag and check_name("tag", tag))
             if not (await record.standing()).metric and (self.agent.finishes or not self.goal):
                 await record.check_beginning()
             root = (await asyncio.to_thread(Repository.discover, settings.repo)).root
@@ -68,6 +72,17 @@ class Command:
                 place = self._prepare(settings, folders, record.tag, mark)
                 screen = Screen(console, f"{record.tag}, {self.agent.name}", self.limits.described())
                 return await self._work(record, place, screen)
+
+    async def _begin(self, settings: Settings) -> str:
+        """Begin the run as was asked, or see that the one that exists is of this kind; returns its tag.
+
+        It has an entrance of its own, since one that stays open would keep the agent out of the workspace.
+        """
+        async with Entrance(settings) as entrance:
+            record = await Record.of(entrance, self.tag and check_name("tag", self.tag))
+            known_by = {"agent": self.agent.name} if self.agent.finishes else {}
+            await record.begin({**self.setting, **known_by})
+            return record.tag
 
     async def _work(self, record: Record, place: Place, screen: Screen) -> int:
         night = Night(
@@ -160,6 +175,10 @@ async def _report(record: Record, place: Place, screen: Screen) -> None:
     except ResearchError as error:
         screen.say(f"there is no report: {error}", "yellow")
         return
+    try:
+        screen.say(f"summary: {await record.save_report()}")
+    except ResearchError as error:
+        screen.say(f"there is no summary beside the results: {error}", "yellow")
     path = place.home / f"report-{time.strftime('%Y-%m-%d-%H%M%S')}.md"
     path.write_text(text, encoding="utf-8")
     screen.say(f"report: {path}")

@@ -40,6 +40,10 @@ class Limits:
             return f"it is {datetime.fromtimestamp(self.until).astimezone():%H:%M}"
         return None
 
+    def left(self, began: Standing, now: Standing) -> int | None:
+        """How many experiments are still to get their verdict; None without a limit."""
+        return None if self.experiments is None else max(0, self.experiments - (now.decided - began.decided))
+
     def described(self) -> str:
         """The limits in words."""
         parts = []

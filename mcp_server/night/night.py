@@ -204,7 +204,8 @@ class Night:
             hung = quiet >= self._patience
             return "stop" if hung or self._over() else None
 
-        words = self._agent.command(place.prompt, place.mcp_config, self._record.tag)
+        left = self._limits.left(self._began, self._now)
+        words = self._agent.command(place.prompt, place.mcp_config, self._record.tag, left)
         given = place.prompt if self._agent.reads_input else Path(os.devnull)
         ended = await child.run(words, place.work, place.environment, self._transcript, math.inf, watch, given=given)
         await self.look()

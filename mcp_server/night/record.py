@@ -1,6 +1,6 @@
 """What a night wants to know of its run: where it stands, what to tell the agent, and the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,10 @@ from mcp_server.interfaces.mcp_prompts import opening
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.results import ExperimentView, Summary
 from mcp_server.lab.setup import today
+from mcp_server.operations import OPERATIONS
 
+FILES = ("task", "plan")
+"""Arguments that name what a run was begun from; it does not remember where that lay."""
 OPEN = ("queued", "training")
 
 
@@ -81,6 +84,19 @@ class Record:
             except UnknownId:
                 return Standing()
 
+    async def begin(self, setting: Mapping[str, Any]) -> None:
+        """Begin the run with these arguments of `setup_run`, or see that the run that exists has them.
+
+        Raises:
+            ResearchError: the run cannot be begun so, or has other values.
+        """
+        with boundary("beginning the run"):
+            runs = (await (await self._entrance.lab()).reading.list_runs()).runs
+        known = any(run.tag == self.tag for run in runs)
+        given = {name: value for name, value in setting.items() if not (known and name in FILES)}
+        setup_run = next(operation for operation in OPERATIONS if operation.name == "setup_run")
+        await self._entrance.call(setup_run, {"tag": self.tag, "resume": known, "preview": known, **given})
+
     async def check_beginning(self) -> None:
         """Raise NotReady if `setup_run`, told nothing, would ask how to begin the run: at night nobody answers."""
         try:
@@ -107,6 +123,12 @@ class Record:
         with boundary("writing the report"):
             lab = await self._entrance.lab()
             return (await lab.reading.export(tag=self.tag, format="markdown")).text or ""
+
+    async def save_report(self) -> str:
+        """Write the report beside the results file; returns its path."""
+        with boundary("writing the summary"):
+            lab = await self._entrance.lab()
+            return (await lab.reporting.report(tag=self.tag, save=True)).path or ""
 
     async def end_trainings(self) -> list[str]:
         """End every training of the run, and take back those that wait; returns the experiments' ids."""

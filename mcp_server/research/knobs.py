@@ -80,7 +80,7 @@ def write_knobs(source: str, values: Mapping[str, object]) -> str:
     if missing := [name for name in values if name not in knobs]:
         raise _unknown(missing[0], knobs)
     wanted = {name: _checked(name, value, knobs[name].value) for name, value in values.items()}
-    changed = {name: value for name, value in wanted.items() if not _same(value, knobs[name].value)}
+    changed = {name: value for name, value in wanted.items() if not same(value, knobs[name].value)}
     if not changed:
         now = ", ".join(f"{name} = {knobs[name].text}" for name in values) or "no knob was named"
         raise InvalidInput(f"These knobs would change nothing: {now}", "Give at least one knob another value")
@@ -90,6 +90,25 @@ def write_knobs(source: str, values: Mapping[str, object]) -> str:
     return mark + module.with_changes(body=body).code
 
 
+def as_knob(name: str, value: object, knobs: Mapping[str, Knob]) -> KnobValue:
+    """A value as a knob of the script would hold it, as `write_knobs` takes it; text that is a number counts as one.
+
+    Raises:
+        InvalidInput: there is no such knob, or the value is of another kind or not finite.
+    """
+    if name not in knobs:
+        raise _unknown(name, knobs)
+    old = knobs[name].value
+    if isinstance(value, str) and isinstance(old, int | float) and not isinstance(old, bool):
+        try:
+            value = float(value)  # YAML takes 1e-3 for text
+        except ValueError:
+            pass
+        else:
+            value = int(value) if isinstance(old, int) and value.is_integer() else value
+    return _checked(name, value, old)
+
+
 def changed_knobs(old_source: str, new_source: str) -> dict[str, tuple[KnobValue, KnobValue]]:
     """Name -> (old, new) of the knobs that both scripts have with different values; empty if one is not Python."""
     try:
@@ -97,7 +116,7 @@ def changed_knobs(old_source: str, new_source: str) -> dict[str, tuple[KnobValue
     except InvalidInput:
         return {}
     both = [name for name in old if name in new]
-    return {name: (old[name].value, new[name].value) for name in both if not _same(old[name].value, new[name].value)}
+    return {name: (old[name].value, new[name].value) for name in both if not same(old[name].value, new[name].value)}
 
 
 def parse(source: str) -> ast.Module:
@@ -248,7 +267,8 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def _same(one: KnobValue, other: KnobValue) -> bool:
+def same(one: KnobValue, other: KnobValue) -> bool:
+    """Whether two values are written alike; 1 and 1.0 and True are three values."""
     return type(one) is type(other) and repr(one) == repr(other)
 
 
@@ -284,7 +304,7 @@ def _rewritten(node: "libcst.BaseExpression", old: KnobValue, new: KnobValue) ->
     """The expression for `new`; of a tuple, only the elements that differ are written anew."""
     import libcst
 
-    if _same(old, new):
+    if same(old, new):
         return node
     if isinstance(node, libcst.Tuple) and isinstance(old, tuple) and isinstance(new, tuple):
         elements = [

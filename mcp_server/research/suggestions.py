@@ -27,6 +27,7 @@ from mcp_server.research.strategy import (
     underexplored,
 )
 from mcp_server.research.task import Category
+from mcp_server.research.variations import planned
 
 AT_LEAST, AT_MOST = 3, 5
 """How many proposals are made: at most five in the spirit of the mode; below three, others are added."""
@@ -134,18 +135,27 @@ def _chosen(
         scene = Scene(run.task, evidence, effective(outline(evidence.source or ""), run.device_kind))
     except InvalidInput as problem:
         remarks.append(f"other: {problem}")
+    plan = list(islice(planned(scene), max(1, AT_MOST - len(chosen)))) if run.task.vary else []
+    if plan:
+        return [*chosen, *plan], remarks
     allowed = set(run.task.scope)
     sampling = run.task.policy != "greedy" and run.manual_mode is None and not strategy.conservative
     found = guidance.ideas(run, scene, ranks) if sampling else _of_mode(scene, strategy)
-    fitting = _distinct(p for p in found if p.category in allowed)
-    chosen += islice(proposals.reapplied(scene), 1)
+    fitting = _distinct(p for p in found if p.category in allowed and _leaves(p, run))
+    chosen += (p for p in islice(proposals.reapplied(scene), 1) if _leaves(p, run))
     new = list(islice(fitting, max(1, AT_MOST - len(chosen))))
-    others = _distinct(p for p in chain(_exploring(scene), _exploiting(scene)) if p.category in allowed)
+    more = chain(_exploring(scene), _exploiting(scene))
+    others = _distinct(p for p in more if p.category in allowed and _leaves(p, run))
     seen = {proposal.topic for proposal in new}
     new += islice((p for p in others if p.topic not in seen), max(0, AT_LEAST - len(chosen) - len(new)))
     if not new:
         remarks += _in_general(scene)
     return [*chosen, *new], remarks
+
+
+def _leaves(proposal: Proposal, run: Run) -> bool:
+    """Whether a proposal leaves alone what the plan holds fixed."""
+    return not any(name in proposal.arguments.get("knobs", {}) for name, _ in run.task.hold)
 
 
 def _baseline(run: Run, evidence: Evidence) -> Iterator[Proposal]:
@@ -161,7 +171,7 @@ def _baseline(run: Run, evidence: Evidence) -> Iterator[Proposal]:
         return
     failed = f" ({evidence.finished} finished without a score)" if evidence.finished else ""
     text = f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
-    before = [e.status for e in evidence.recent if e.unchanged]
+    before = [e.status for e in evidence.recent if e.unchanged and not e.imported]
     if "crash" in before or len(before) > 1:
         yield Proposal("baseline", "other", text)
     else:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
+from mcp_server.research.experiment import FINISHED, Experiment, Numbers, Run, Status
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite, show
 
@@ -65,10 +65,10 @@ def to_jsonl(experiments: Iterable[Experiment]) -> Iterator[str]:
 
 
 def chart(experiments: Iterable[Experiment], task: Task) -> Iterator[Point]:
-    """The finished experiments as points with the best so far."""
+    """The finished experiments as points with the best so far; what was measured elsewhere is on no line with them."""
     best: float | None = None
     for e in experiments:
-        if e.status not in FINISHED:
+        if e.status not in FINISHED or e.imported:
             continue
         value = None if e.status == "crash" else e.value
         kept = e.status == "keep" and value is not None
@@ -169,6 +169,8 @@ def _strict(value: Any) -> Any:
     """The value as JSON can carry it."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, Numbers):
+        return _strict(vars(value))
     if isinstance(value, dict) or hasattr(value, "items"):
         return {name: _strict(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

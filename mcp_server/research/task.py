@@ -4,7 +4,7 @@ import math
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mcp_server.errors import InvalidInput
 
@@ -83,6 +83,8 @@ class Task:
         seed_variables: further variables in which the commands find their seed.
         fixed_seed: the seed that every training sees; None gives each trial its own.
         batch_knob, accumulation_knob, checkpointing_knob: constants of the script that decide how much memory it takes.
+        vary: constants of the script and the values to try, as a plan has them; `grid`: in all their combinations.
+        hold: constants that no experiment may change, and their values.
     """
 
     metric: str
@@ -123,6 +125,9 @@ class Task:
     batch_knob: str = ""
     accumulation_knob: str = ""
     checkpointing_knob: str = ""
+    vary: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    hold: tuple[tuple[str, Any], ...] = ()
+    grid: bool = False
 
     @property
     def deadline_seconds(self) -> float:

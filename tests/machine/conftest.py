@@ -1,12 +1,14 @@
 """A place to train in: a repository, a store, a folder of locks, all below pytest's temporary folder."""
 
 import asyncio
+import importlib.util
 import itertools
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,7 @@ from mcp_server.machine.training import train
 from mcp_server.research.experiment import Ending, Experiment, Run, Trial
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
+from tests.machine.ray_nodes import Nodes
 
 Answer = TypeVar("Answer")
 GOOD = "print('loss: 0.5')"
@@ -101,19 +104,23 @@ class Yard:
 
         return asyncio.run(act())
 
-    def queue(self, script: str = GOOD, commit: str = "", task: Task | None = None, base: str = "") -> Trial:
-        """Queue a trial of a script, in a run of its own that began with the commit `base`, by default its own."""
+    def queue(
+        self, script: str = GOOD, commit: str = "", task: Task | None = None, base: str = "", gpu: str = ""
+    ) -> Trial:
+        """Queue a trial of a script, in a run of its own that began with the commit `base`, by default its own.
+
+        It is for a model of GPU, or for the first device.
+        """
         commit = commit or self.commit(script)
+        kind = ("cuda", {"device_name": gpu}) if gpu else (self.devices[0].kind, {"device_name": self.devices[0].name})
         tag = f"t{next(self._numbers)}"
-        device, task = self.devices[0], task or self.task()
-        platform = {"device_name": device.name}
-        run = Run(tag, f"autoresearch/{tag}", base or commit, task, device.kind, platform, time.time())
+        run = Run(tag, f"autoresearch/{tag}", base or commit, task or self.task(), *kind, time.time())
         experiment = Experiment(f"{tag}-1", tag, 1, "ada", commit, commit, "it trains", "other", tag, time.time())
 
         async def add(store: Store) -> Trial:
             await store.runs.add(run)
             await store.experiments.add(experiment)
-            return await store.trials.enqueue(experiment.id, None, device.type)
+            return await store.trials.enqueue(experiment.id, None, run.device_type)
 
         return self.stored(add)
 
@@ -126,6 +133,10 @@ class Yard:
 
     def start(self, device: str = "cpu:0") -> subprocess.Popen[bytes]:
         """A worker, as a child of this process."""
+        return self.run("mcp_server.machine.worker", "--repo", str(self.repo), "--device", device)
+
+    def run(self, *words: str) -> subprocess.Popen[bytes]:
+        """A program of ours, with the settings of this place."""
         settings = self.settings
         environment = os.environ | {
             "AUTORESEARCH_STATE": str(settings.state),
@@ -134,8 +145,7 @@ class Yard:
             "AUTORESEARCH_DEVICES": settings.devices,
             "AUTORESEARCH_SANDBOX": settings.sandbox,
         }
-        words = [sys.executable, "-m", "mcp_server.machine.worker", "--repo", str(self.repo), "--device", device]
-        self._workers.append(subprocess.Popen(words, env=environment))
+        self._workers.append(subprocess.Popen([sys.executable, "-m", *words], env=environment))
         return self._workers[-1]
 
     def work(self, device: str = "cpu:0") -> None:
@@ -174,6 +184,37 @@ class Yard:
         for worker in self._workers:
             worker.kill()
             worker.wait()
+
+
+class ClusterYard(Yard):
+    """The place, with a Ray cluster in the stead of the devices of this machine."""
+
+    def __init__(self, folder: Path, nodes: Nodes, devices: str = "cpu:1", sandbox: str = "off") -> None:
+        super().__init__(folder, sandbox=sandbox)
+        self.settings = replace(self.settings, devices=devices, executor="ray", ray_address=nodes.address)
+
+    def lock(self, device: str = "driver") -> DeviceLock:
+        return DeviceLock(self.folders.cluster, device)
+
+    def start(self, device: str = "", linger: float = 0) -> subprocess.Popen[bytes]:
+        """A driver, as a child of this process, that ends as soon as nothing is queued."""
+        settings = self.settings
+        where = ["--address", settings.ray_address, "--devices", settings.devices, "--linger", str(linger)]
+        return self.run("mcp_server.machine.cluster.driver", "--repo", str(self.repo), *where)
+
+    def work(self, device: str = "") -> None:
+        assert self.start(device).wait(60) == 0
+
+
+@pytest.fixture(scope="session")
+def nodes(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """A Ray cluster with one machine of one CPU, for all tests that only need somewhere to train."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed: pip install 'autoresearch-mcp[cluster]'")
+    cluster = Nodes(tmp_path_factory.mktemp("cluster"))
+    cluster.add("one")
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture

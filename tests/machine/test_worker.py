@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mcp_server.machine import result
+from mcp_server.machine.executor import LocalExecutor
 from mcp_server.machine.recording import patiently
 from mcp_server.machine.sandbox import probe
 from mcp_server.machine.store import Refused
@@ -319,3 +320,29 @@ def test_refused_writes_are_tried_again() -> None:
         return 7
 
     assert asyncio.run(patiently(attempt)) == 7
+
+
+def test_a_second_worker_is_not_started_while_the_first_is_coming(yard: Any) -> None:
+    lock = yard.lock()
+    trial = yard.queue()
+    coming = lock.await_worker()
+    assert coming is not None
+    LocalExecutor(yard.settings).wake("cpu", 1, set())
+    start_worker(yard.settings, yard.devices[0])
+    assert [each.status for each in yard.trials(trial)] == ["queued"]
+    os.close(coming)
+    assert not lock.is_awaited()
+    LocalExecutor(yard.settings).wake("cpu", 1, set())
+    assert lock.is_awaited() or lock.is_held() or yard.trials(trial)[-1].status != "queued"
+    yard.until(lambda: yard.trials(trial)[-1].status == "finished")
+    yard.until(lambda: not lock.is_held() and not lock.is_awaited())
+
+
+def test_a_worker_that_is_killed_on_its_way_is_awaited_no_longer(yard: Any) -> None:
+    lock = yard.lock()
+    coming = lock.await_worker()
+    with subprocess.Popen([sys.executable, "-c", "input()"], pass_fds=[coming], stdin=subprocess.PIPE) as child:
+        os.close(coming)
+        assert lock.is_awaited()
+        child.kill()
+    assert not lock.is_awaited()

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from mcp_server.errors import NotReady, WrongState
+from mcp_server.errors import InvalidInput, NotReady, WrongState
 from mcp_server.interfaces.entrance import Entrance
 from mcp_server.machine import processes
 from mcp_server.machine.folders import Folders
@@ -96,10 +96,15 @@ def begin(settings: Settings, tag: str = "mar8") -> None:
     anyio.run(set_up)
 
 
-def wait_for_gate(settings: Settings, folder: Path) -> None:
-    """Let trainings wait for a file `gate` in a folder."""
-    gate = str(folder / "gate")
-    waiting = f"import pathlib, time\nwhile not pathlib.Path({gate!r}).exists():\n    time.sleep(0.05)\n"
+def gate(settings: Settings) -> Path:
+    """What trainings wait for after `wait_for_gate`, where they see it from behind their walls."""
+    return settings.cache / "gate"
+
+
+def wait_for_gate(settings: Settings) -> None:
+    """Let trainings wait for the gate."""
+    settings.cache.mkdir(parents=True, exist_ok=True)
+    waiting = f"import pathlib, time\nwhile not pathlib.Path({str(gate(settings))!r}).exists():\n    time.sleep(0.05)\n"
     Project(settings.repo).commit("Wait", {"train.py": SCRIPT.replace("loss =", f"{waiting}loss =", 1)})
 
 
@@ -174,7 +179,7 @@ def test_an_agent_that_hangs_is_ended_with_all_that_it_started(settings: Setting
 
 
 def test_an_agent_that_is_silent_while_a_training_runs_is_left_alone(settings: Settings, tmp_path: Path) -> None:
-    wait_for_gate(settings, tmp_path)
+    wait_for_gate(settings)
 
     @dataclass
     class TrainingTime(Skipping):
@@ -184,7 +189,7 @@ def test_an_agent_that_is_silent_while_a_training_runs_is_left_alone(settings: S
             if trainings(settings):
                 self.now += 100.0
             if self.now > 5000.0:
-                (tmp_path / "gate").touch()
+                gate(settings).touch()
             return self.now
 
     agent = FakeAgent.make(tmp_path / "agent", RESEARCHER)
@@ -223,6 +228,24 @@ def test_the_built_in_agent_needs_a_run_that_can_be_begun(settings: Settings) ->
         night(settings, Command(Agent.named("builtin"), Limits(), "mar8", goal="a low val_loss"))
 
 
+def test_a_night_begins_its_run_as_it_is_told_and_continues_it_when_told_again(settings: Settings) -> None:
+    builtin, setting = Agent.named("builtin"), {key: value for key, value in GOAL.items() if key != "policy"}
+    with pytest.raises(NotReady, match="cannot be begun unasked"):
+        night(settings, Command(builtin, Limits(experiments=1)))
+    with pytest.raises(InvalidInput, match=r"direction is 'up'.*'minimize' or 'maximize'"):
+        night(settings, Command(builtin, Limits(experiments=1), "mar8", setting={**setting, "direction": "up"}))
+    watched = night(settings, Command(builtin, Limits(experiments=1), "mar8", setting=setting))
+    assert "mar8-1 keep" in watched.said
+    assert f"summary: {settings.repo / 'autoresearch-summary.md'}" in watched.said
+    workspaces = Folders.of(settings, settings.repo).workspaces("mar8").iterdir()
+    assert [path.name for path in workspaces if path.is_dir()] == ["builtin"]
+
+    again = night(settings, Command(builtin, Limits(experiments=1), "mar8", setting=setting))
+    assert "mar8-2" in again.said
+    with pytest.raises(InvalidInput, match="metric of run 'mar8' is 'val_loss', not 'accuracy'"):
+        night(settings, Command(builtin, Limits(experiments=1), "mar8", setting={"metric": "accuracy"}))
+
+
 def test_a_night_ends_at_the_target_of_the_run(settings: Settings, tmp_path: Path) -> None:
     async def set_up() -> None:
         async with Entrance(settings) as entrance:
@@ -243,12 +266,9 @@ def test_two_nights_on_one_run_are_refused(settings: Settings) -> None:
 
 
 @pytest.fixture
-def started(settings: Settings, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A night with the built-in agent, in a process of its own, whose trainings wait for the file `gate`."""
-    waiting = (
-        f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'gate')!r}).exists():\n    time.sleep(0.05)\n"
-    )
-    Project(settings.repo).commit("Wait", {"train.py": SCRIPT.replace("loss =", f"{waiting}loss =", 1)})
+def started(settings: Settings) -> Iterator["subprocess.Popen[str]"]:
+    """A night with the built-in agent, in a process of its own, whose trainings wait for the gate."""
+    wait_for_gate(settings)
     begin(settings)
     words = [sys.executable, "-m", "mcp_server", "night", "--agent", "builtin", "--repo", str(settings.repo)]
     words += ["--devices", "cpu:1"]
@@ -301,12 +321,12 @@ def test_a_signal_ends_the_agent_and_the_training(
 
 
 def test_a_night_that_was_killed_goes_on_when_it_is_started_again(
-    settings: Settings, started: "subprocess.Popen[str]", tmp_path: Path
+    settings: Settings, started: "subprocess.Popen[str]"
 ) -> None:
     started.kill()
     started.communicate(timeout=WAIT)
     assert trainings(settings)
-    (tmp_path / "gate").touch()
+    gate(settings).touch()
     watched = night(settings, Command(Agent.named("builtin"), Limits(experiments=1), "mar8"))
     assert "mar8-1 keep" in watched.said
     assert "the night ends: 1 experiments are done" in watched.said

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mcp_server.research.experiment import Experiment, Run, Status
+from mcp_server.research.experiment import Experiment, Numbers, Run, Status
 from mcp_server.research.tables import (
     Layout,
     chart,
@@ -68,6 +68,9 @@ def test_the_metrics_column_bears_the_metrics_name_and_a_hypothesis_stands_in_fo
 
 
 def test_json_lines_are_strict_json() -> None:
+    numbers = Numbers(0.1, 0.05, 2.0, 1, 3, 0.04, 2, "mar8-1", "mar8-1")
+    [noisy] = map(json.loads, to_jsonl([replace(HISTORY[0], numbers=numbers)]))
+    assert noisy["numbers"]["z"] == 2.0
     rows = [json.loads(line, parse_constant=pytest.fail) for line in to_jsonl(HISTORY)]
     assert [row["id"] for row in rows] == ["e1", "e2", "e3", "e4", "e5"]
     assert rows[3]["metrics"] == {"peak_vram_mb": 99.0, "val_bpb": "nan"}

@@ -1,5 +1,6 @@
 """All git: the user's repository, agents' workspaces, trial checkouts, and the inputs that git does not track."""
 
+from mcp_server.machine.git.bundle import Depot, has_commit, open_copy, take_bundle
 from mcp_server.machine.git.candidate import Edit, apply_edits, tree_with_files
 from mcp_server.machine.git.checkout import check_out, restore
 from mcp_server.machine.git.combine import Combined, Conflict, combine
@@ -16,6 +17,7 @@ __all__ = [
     "Change",
     "Combined",
     "Conflict",
+    "Depot",
     "Edit",
     "GitFailed",
     "Hold",
@@ -31,15 +33,18 @@ __all__ = [
     "ensure_state_folder",
     "expand_inputs",
     "find_inputs",
+    "has_commit",
     "hold_workspace",
     "is_data_file",
     "link_environment",
     "locked",
     "missing_hint",
+    "open_copy",
     "paths_of",
     "pointers",
     "restore",
     "state_of",
     "submodules",
+    "take_bundle",
     "tree_with_files",
 ]

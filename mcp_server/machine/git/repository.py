@@ -1,7 +1,7 @@
 """The user's repository: its commits, branches and refs. Nothing here touches the user's files, index or branches."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,6 +202,32 @@ class Repository:
                         f"Rename it: git branch -m {shorter} {shorter}-old",
                     ) from None
             raise
+
+    def create_branches(self, branches: Mapping[str, str]) -> None:
+        """Make new branches, by name, all of them or none; one that is there at its commit already stays.
+
+        Raises:
+            WrongState: one exists elsewhere.
+        """
+        new = {name: commit for name, commit in branches.items() if self.branch_tip(name) != commit}
+        for name in new:
+            if tip := self.branch_tip(name):
+                raise WrongState(
+                    f"Branch {name!r} exists, at {tip[:12]}", f"Rename it: git branch -m {name} {name}-old"
+                )
+        lines = "".join(f"create refs/heads/{name} {commit}\n" for name, commit in new.items())
+        self.main.git("update-ref", "--stdin", stdin=lines.encode())
+
+    def main_branch(self) -> str | None:
+        """The branch that others build on: the remote's default, main, master, or the one checked out."""
+        names = ["main", "master"]
+        for ref, first in (("refs/remotes/origin/HEAD", True), ("HEAD", False)):
+            try:
+                name = self.here.git("symbolic-ref", "--quiet", "--short", ref).strip().removeprefix("origin/")
+            except GitFailed:  # there is no remote, or HEAD is detached
+                continue
+            names = [name, *names] if first else [*names, name]
+        return next((name for name in names if self.branch_tip(name)), None)
 
     def move_branch(self, branch: str, old: str, new: str) -> bool:
         """Move a branch from commit `old` to `new`; False, and nothing moved, when it is at neither of them."""

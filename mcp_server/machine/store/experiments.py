@@ -1,15 +1,15 @@
 """Experiments: registering them, judging them, and the chain of keeps that the branch shows."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import aiosqlite
 
 from mcp_server.errors import UnknownId, WrongState
-from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.connection import Database, Row, fetch
 from mcp_server.machine.store.lineage import MOVED_FROM
 from mcp_server.machine.store.memory import remember
-from mcp_server.machine.store.rows import dump, experiment_of
+from mcp_server.machine.store.rows import columns_of, experiment_of
 from mcp_server.machine.store.trials import crash_body
 from mcp_server.machine.store.verdicts import LATEST_KEEP
 from mcp_server.research.experiment import Experiment, KnobValue
@@ -23,6 +23,8 @@ class Count:
     Attributes:
         settled: kept experiments, and those without a change that have no verdict yet.
         same: the newest experiment that made the same change on the same base, if there is one.
+
+    Experiments of an imported table count in none of them.
     """
 
     total: int
@@ -32,6 +34,15 @@ class Count:
 
 NOTHING = Fingerprint("", (), ())
 """What is remembered of an experiment that is not to be found again by what it changed."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An experiment of an earlier session, and what is remembered of it."""
+
+    experiment: Experiment
+    change: Fingerprint = NOTHING
+    knobs: Mapping[str, KnobValue] = field(default_factory=dict)
 
 
 class Experiments:
@@ -64,40 +75,30 @@ class Experiments:
                 same = await fetch(connection, _SAME, [experiment.tag, change.digest, experiment.base_commit])
                 admit(Count(row["total"], row["settled"] or 0, experiment_of(same) if same else None))
             parent = await _parent(connection, experiment)
-            row = await fetch(
-                connection,
-                """
-                INSERT INTO experiments (
-                    id, tag, number, agent, commit_sha, base_commit, hypothesis, category, request, registered_at,
-                    status, parent_id, description, source, diff_summary, lines_added, lines_removed, changes
-                ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'registered', ?, ?, ?, ?, ?, ?, ?)
-                RETURNING *
-                """,
-                [
-                    experiment.id,
-                    experiment.tag,
-                    experiment.number,
-                    experiment.agent,
-                    experiment.commit,
-                    experiment.base_commit,
-                    experiment.hypothesis,
-                    experiment.category,
-                    experiment.request,
-                    experiment.registered_at,
-                    parent,
-                    experiment.description,
-                    experiment.source,
-                    experiment.diff_summary,
-                    experiment.lines_added,
-                    experiment.lines_removed,
-                    dump(experiment.changes),
-                ],
-            )
-            assert row is not None
+            row = await _insert(connection, replace(experiment, parent_id=parent))
             await remember(connection, experiment.tag, experiment.number, change, knobs)
             return experiment_of(row)
 
         return await self._database.transaction(body)
+
+    async def take_in(self, tag: str, imported: Sequence[Imported]) -> None:
+        """Record experiments with the verdicts that an earlier session gave them, the oldest first; all or none.
+
+        Raises:
+            WrongState: the run has experiments.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> None:
+            if taken := await fetch(connection, "SELECT id FROM experiments WHERE tag = ? LIMIT 1", [tag]):
+                raise WrongState(
+                    f"Run {tag!r} has experiments of its own, {taken['id']} among them",
+                    "Import the table under a new tag",
+                )
+            for each in imported:
+                await _insert(connection, each.experiment)
+                await remember(connection, tag, each.experiment.number, each.change, each.knobs)
+
+        await self._database.transaction(body)
 
     async def count(self, tag: str) -> Count:
         """What a run has."""
@@ -178,7 +179,8 @@ class Experiments:
         """Keeps whose branch commit is not known yet, in the order of their verdicts."""
         rows = await self._database.all(
             """
-            SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND branch_commit IS NULL ORDER BY decided
+            SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND branch_commit IS NULL AND decided > 0
+            ORDER BY decided
             """,
             [tag],
         )
@@ -214,9 +216,18 @@ async def _parent(connection: aiosqlite.Connection, experiment: Experiment) -> s
     return left["parent_id"] if left is not None and moved else experiment.parent_id
 
 
+async def _insert(connection: aiosqlite.Connection, experiment: Experiment) -> Row:
+    columns = columns_of(experiment)
+    names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+    query = f"INSERT INTO experiments ({names}) VALUES ({marks}) RETURNING *"  # noqa: S608 - names of fields
+    row = await fetch(connection, query, list(columns.values()))
+    assert row is not None
+    return row
+
+
 _COUNT = """
     SELECT count(*) AS total, sum(status = 'keep' OR (commit_sha = base_commit AND decided IS NULL)) AS settled
-    FROM experiments WHERE tag = ?
+    FROM experiments WHERE tag = ? AND (decided > 0 OR decided IS NULL)
 """
 _SAME = """
     SELECT * FROM experiments WHERE tag = ?1 AND base_commit = ?3 AND number IN (

@@ -47,9 +47,16 @@ class History:
             last = page[-1].number
 
     async def counts(self, tag: str) -> Mapping[Status, int]:
-        """How many experiments have each status that occurs."""
+        """How many experiments have each status that occurs; those of an imported table are not the run's own."""
         rows = await self._database.all(
-            "SELECT status, count(*) AS total FROM experiments WHERE tag = ? GROUP BY status", [tag]
+            """
+            SELECT status, sum(total) AS total FROM (
+                SELECT status, count(*) AS total FROM experiments WHERE tag = ?1 GROUP BY status
+                UNION ALL
+                SELECT status, -count(*) AS total FROM experiments WHERE tag = ?1 AND decided <= 0 GROUP BY status
+            ) GROUP BY status HAVING sum(total) > 0
+            """,
+            [tag],
         )
         return {row["status"]: row["total"] for row in rows}
 
@@ -76,10 +83,8 @@ class History:
         return await self._experiments("WHERE tag = ? AND decided IS NULL ORDER BY number DESC LIMIT ?", [tag, limit])
 
     async def decided(self, tag: str, limit: int) -> Sequence[Experiment]:
-        """The latest verdicts of a run, newest first."""
-        return await self._experiments(
-            "WHERE tag = ? AND decided IS NOT NULL ORDER BY decided DESC LIMIT ?", [tag, limit]
-        )
+        """The latest verdicts that a run has given itself, newest first."""
+        return await self._experiments("WHERE tag = ? AND decided > 0 ORDER BY decided DESC LIMIT ?", [tag, limit])
 
     async def decided_after(self, tag: str, decided: int, limit: int) -> Sequence[Experiment]:
         """The verdicts of a run after the one numbered `decided`, oldest first."""
@@ -93,7 +98,9 @@ class History:
 
     async def latest_keeps(self, tag: str, limit: int) -> Sequence[Experiment]:
         """The keeps that were started last, newest first."""
-        return await self._experiments("WHERE tag = ? AND status = 'keep' ORDER BY number DESC LIMIT ?", [tag, limit])
+        return await self._experiments(
+            "WHERE tag = ? AND status = 'keep' AND decided > 0 ORDER BY number DESC LIMIT ?", [tag, limit]
+        )
 
     async def tallies(self, tag: str) -> Mapping[tuple[Category, Status], int]:
         """How many experiments of each category have each status, where there are any."""
@@ -115,7 +122,14 @@ class History:
 
     async def baseline(self, tag: str) -> Experiment | None:
         """The first keep of a run."""
-        rows = await self._experiments("WHERE tag = ? AND status = 'keep' ORDER BY decided LIMIT 1", [tag])
+        rows = await self._experiments(
+            "WHERE tag = ? AND status = 'keep' AND decided > 0 ORDER BY decided LIMIT 1", [tag]
+        )
+        return rows[0] if rows else None
+
+    async def first(self, tag: str) -> Experiment | None:
+        """The experiment of a run with the lowest number."""
+        rows = await self._experiments("WHERE tag = ? ORDER BY number LIMIT 1", [tag])
         return rows[0] if rows else None
 
     async def first_keep(self, tag: str) -> str | None:
@@ -129,7 +143,8 @@ class History:
             """
             SELECT count(*) AS discards FROM (
                 SELECT 1 FROM experiments WHERE tag = ?1 AND status = 'discard' AND decided > COALESCE((
-                    SELECT decided FROM experiments WHERE tag = ?1 AND status = 'keep' ORDER BY decided DESC LIMIT 1
+                    SELECT decided FROM experiments WHERE tag = ?1 AND status = 'keep' AND decided > 0
+                    ORDER BY decided DESC LIMIT 1
                 ), 0) LIMIT ?2
             )
             """,
@@ -199,7 +214,7 @@ class History:
             SELECT count(*) AS crashes FROM experiments
             WHERE tag = ?1 AND decided > max(
                 COALESCE((
-                    SELECT max(decided) FROM experiments WHERE tag = ?1 AND decided IS NOT NULL AND status <> 'crash'
+                    SELECT max(decided) FROM experiments WHERE tag = ?1 AND decided > 0 AND status <> 'crash'
                 ), 0),
                 COALESCE((SELECT max(promising_after) FROM experiments WHERE tag = ?1), 0)
             )

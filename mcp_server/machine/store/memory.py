@@ -112,6 +112,28 @@ class Memory:
         )
         return [_point(row, metric) for row in reversed(rows)]
 
+    async def reported(self, tag: str, limit: int = 500) -> list[Point]:
+        """The knobs and the outcome of the experiments of an imported table whose commits are known, oldest first.
+
+        The values are those of the earlier session, moved so that where it stood at its end has value 0.
+        """
+        rows = await self._database.all(
+            """
+            SELECT knobs, value, status FROM fingerprints JOIN experiments USING (tag, number)
+            WHERE tag = ? AND decided <= 0 AND knobs <> '{}' ORDER BY decided DESC LIMIT ?
+            """,
+            [tag, limit],
+        )
+        end = next((row["value"] for row in rows if row["status"] == "keep" and row["value"] is not None), None)
+        if end is None:
+            return []
+        points = []
+        for row in reversed(rows):
+            knobs = {name: tuples(knob) for name, knob in json.loads(row["knobs"]).items()}
+            value = None if row["value"] is None else row["value"] - end
+            points.append(Point(knobs, value, failed=value is None))
+        return points
+
 
 async def remember(
     connection: aiosqlite.Connection, tag: str, number: int, change: Fingerprint, knobs: Mapping[str, KnobValue]

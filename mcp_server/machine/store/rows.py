@@ -57,6 +57,15 @@ def experiment_of(row: Row) -> Experiment:
     return Experiment(**values)
 
 
+def columns_of(experiment: Experiment) -> dict[str, Any]:
+    """The row of an experiment: what `experiment_of` reads."""
+    values = {each.name: getattr(experiment, each.name) for each in fields(experiment)}
+    values["commit_sha"] = values.pop("commit")
+    values["changes"], values["metrics"] = dump(experiment.changes), dump(experiment.metrics)
+    values["numbers"] = dump(asdict(experiment.numbers)) if experiment.numbers else None
+    return values
+
+
 def trial_of(row: Row) -> Trial:
     """The trial in a row of `trials`."""
     values = dict(row)

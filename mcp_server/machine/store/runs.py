@@ -90,15 +90,17 @@ class Runs:
 
         await self._database.transaction(body)
 
-    async def take_number(self, tag: str, after: int = 0) -> int:
-        """The next experiment number of a run, above `after`; one taken is never given again, used or not."""
+    async def take_number(self, tag: str, after: int = 0, count: int = 1) -> int:
+        """The next experiment number of a run, above `after`, or the first of `count`; one taken is never given again,
+        used or not.
+        """
 
         async def body(connection: aiosqlite.Connection) -> int:
             row = await fetch(
                 connection,
-                "UPDATE runs SET next_number = max(next_number, ?) + 1 WHERE tag = ?"
-                " RETURNING next_number - 1 AS number",
-                [after + 1, tag],
+                "UPDATE runs SET next_number = max(next_number, ?1) + ?2 WHERE tag = ?3"
+                " RETURNING next_number - ?2 AS number",
+                [after + 1, count, tag],
             )
             assert row is not None
             return int(row["number"])

@@ -25,8 +25,9 @@ from mcp_server.research.experiment import (
 )
 from mcp_server.research.memory import Fingerprint
 
-LATEST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided DESC LIMIT 1"
-FIRST_KEEP = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY decided LIMIT 1"
+_MEASURED_KEEPS = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND decided > 0"
+LATEST_KEEP = f"{_MEASURED_KEEPS} ORDER BY decided DESC LIMIT 1"
+FIRST_KEEP = f"{_MEASURED_KEEPS} ORDER BY decided LIMIT 1"
 REOPENED = "The best was measured again, and against its new mean this counts"
 """How the reason begins that a near miss gets which is to be confirmed after all."""
 LOOKED_BACK = 50
