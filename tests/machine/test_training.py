@@ -11,6 +11,8 @@ import pytest
 
 from mcp_server.machine.logfile import HEAD, TAIL
 from mcp_server.machine.outcome import last_words
+from mcp_server.machine.platforms import facts_of
+from mcp_server.research.platform import variables
 
 TRIAL = "mar8-7.1"
 
@@ -221,6 +223,7 @@ def test_a_training_sees_the_contract_and_no_secret(yard: Any, monkeypatch: pyte
     assert {
         name: value for name, value in seen.items() if name.startswith(("AUTORESEARCH_", "CUDA_", "OMP_", "LC_T"))
     } == {
+        **{name: value for name, value in variables(facts_of(yard.devices[0])).items() if name[:4] == "AUTO"},
         "AUTORESEARCH_TIME_BUDGET": "1",
         "AUTORESEARCH_SEED": "43",
         "AUTORESEARCH_DEVICE": "cpu",

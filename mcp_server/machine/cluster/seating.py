@@ -266,7 +266,7 @@ class Seating:
         errand = Errand(seat, chair.node.name, self._freight, ask, partial(look, self._store, trial), note)
         ending, usable = await errand.carry_out(order)
         keep(order.folder, trial, ending)
-        await record(self._store, trial, ending)
+        await record(self._store, trial, ending, self._freight.repository)
         return usable
 
     def _spec(self, chair: Chair) -> SeatSpec:
