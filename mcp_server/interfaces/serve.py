@@ -79,9 +79,17 @@ async def _serve_stdio(settings: Settings, calls: Path | None) -> None:
                 serving.cancel()
                 await asyncio.wait({serving}, timeout=_CLOSING_SECONDS)
             else:
-                await serving
+                await _until_gone(serving)
     if not serving.done():
         os._exit(0)  # the SDK's thread waits for stdin and cannot be interrupted; everything else is closed
+
+
+async def _until_gone(serving: "asyncio.Task[None]") -> None:
+    """Await the end of serving; a client that died while it was answered is an end like any other."""
+    try:
+        await serving
+    except* BrokenPipeError:
+        pass
 
 
 async def _over_stdio(server: "Server[Any]") -> None:

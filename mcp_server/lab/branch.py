@@ -95,11 +95,11 @@ class Branch:
         return None
 
     async def _is_ours(self, run: Run, commit: str) -> bool:
-        """Whether a commit is one that the branch was at before: the base, or a keep."""
+        """Whether a commit is one that the branch was at before: the base, a keep, or what passed for one."""
         if commit == run.base_commit:
             return True
         found = await self._bench.store.experiments.of_commit(run.tag, commit)
-        return found is not None and found.status == "keep"
+        return found is not None and (found.status == "keep" or found.branch_commit is not None)
 
     async def _lost(self, run: Run, commit: str) -> str:
         """The id of the experiment that a commit is and the record does not know, as after a restore; else empty."""

@@ -24,7 +24,7 @@ from mcp_server.lab.data import prepared_data
 from mcp_server.lab.interpreters import interpreter_of
 from mcp_server.lab.planning import HARNESS_MARK
 from mcp_server.machine.devices import find_devices
-from mcp_server.machine.executor import executor_of
+from mcp_server.machine.executors import executor_of
 from mcp_server.machine.filesystem import NETWORK, file_system
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository

@@ -79,8 +79,10 @@ class Importing:
     async def _base(self, table: Table, base_ref: str | None) -> tuple[str, list[str]]:
         """The commit to begin from, and what to say of it."""
         kept = table.kept
-        if base_ref is not None or kept is None:
-            return base_ref or "HEAD", []
+        if base_ref is not None:
+            return base_ref, []
+        if kept is None:
+            return "HEAD", []
         place = (await self._bench.run(_places, self._bench.repository, [kept]))[0]
         if place.commit is None:
             lost = f"{kept.commit!r} is not in this repository" if kept.commit else "it has no commit"

@@ -6,7 +6,7 @@ from mcp_server.errors import NotReady
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.results import DeviceView
 from mcp_server.machine.devices import Device
-from mcp_server.machine.executor import executor_of
+from mcp_server.machine.executors import executor_of
 from mcp_server.research.experiment import Trial
 
 

@@ -47,9 +47,7 @@ class Setup:
         train_script: Annotated[str | None, "The script to edit and run, e.g. train.py"] = None,
         command: Annotated[str | None, "Command that trains; default: python <train_script>; no shell"] = None,
         folder: Annotated[str | None, "Folder of the repository that the command runs in; default: its top"] = None,
-        end_at_budget: Annotated[
-            bool | None, "True: the script knows no budget; end it at its budget, and its last printed metric counts"
-        ] = None,
+        end_at_budget: Annotated[bool | None, "True: end it at its budget, of which the script knows nothing"] = None,
         editable: Annotated[list[str] | None, "Globs an experiment may change; default: the script"] = None,
         readonly: Annotated[list[str] | None, "Globs never to change, whatever editable says"] = None,
         inputs: Annotated[list[str] | None, "Globs of untracked data to link; default: found by themselves"] = None,
@@ -71,8 +69,7 @@ class Setup:
 
         Makes the branch and a workspace folder to edit in. Next: register the unchanged baseline, train, complete.
         """
-        arguments = {key: value for key, value in locals().items() if key != "self" and value is not None}
-        chosen = {key: value for key, value in arguments.items() if key in CONFIG or (key == "external" and value)}
+        chosen = _chosen(locals())
         name = check_name("tag", today() if tag is None else tag)
         if agent is not None:
             check_name("agent name", agent)
@@ -92,15 +89,18 @@ class Setup:
         rows = [*planned.rows, *_platform_rows(run)]
         if preview:
             return await self._answer(run, None, None, notes, _CONFIRM.format(tag=name), rows)
-        if not external:
-            await self._bench.run(repository.create_branch, run.branch, commit)
+        return await self._open(run, agent or "agent-1", notes, rows)
+
+    async def _open(self, run: Run, agent: str, notes: list[str], rows: Sequence[dict[str, str]]) -> SetUp:
+        """Make what a run needs: its branch, its record, a first agent, and a workspace where the server has git."""
+        if run.task.external:
+            await self._bench.store.runs.add(run)
+            await self._bench.store.runs.add_agent(run.tag, agent)
+            return await self._answer(run, agent, None, notes, _FIRST_EXTERNAL, rows)
+        await self._bench.run(self._bench.repository.create_branch, run.branch, run.base_commit)
         await self._bench.store.runs.add(run)
-        if external:
-            await self._bench.store.runs.add_agent(name, agent or "agent-1")
-            return await self._answer(run, agent or "agent-1", None, notes, _FIRST_EXTERNAL, rows)
-        name_of_agent = agent or "agent-1"
-        desk = await self._bench.desk(run, name_of_agent, commit)
-        return await self._answer(run, name_of_agent, desk, notes, _FIRST.format(tag=name), rows)
+        desk = await self._bench.desk(run, agent, run.base_commit)
+        return await self._answer(run, agent, desk, notes, _FIRST.format(tag=run.tag), rows)
 
     async def _resume(
         self, tag: str, given: Mapping[str, Any], base_ref: str | None, agent: str | None, preview: bool
@@ -277,6 +277,12 @@ def _new_run(tag: str, commit: str, planned: Plan, devices: list[Device]) -> Run
         },
         created_at=time.time(),
     )
+
+
+def _chosen(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that were given and decide the research config."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return {name: value for name, value in given.items() if name in CONFIG or (name == "external" and value)}
 
 
 def _platform_rows(run: Run) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""One scene for each way to train, made once: with walls and without, or one that AUTORESEARCH_SANDBOX names."""
+"""A scene, made once a process: behind walls where there are any, or as AUTORESEARCH_SANDBOX says."""
 
 import asyncio
 import os
@@ -8,16 +8,14 @@ import pytest
 from mcp_server.machine.sandbox import probe
 from tests.cheats.scene import Scene
 
-CHOSEN = os.environ.get("AUTORESEARCH_SANDBOX")  # read before every test gets an environment of its own
-WAYS = {"off": ["off"], "require": ["require"]}.get(CHOSEN or "", ["require", "off"])
+CHOSEN = os.environ.get("AUTORESEARCH_SANDBOX", "auto")
+WAY = ("off" if probe()[1] else "require") if CHOSEN == "auto" else CHOSEN
 
 
-@pytest.fixture(scope="session", params=WAYS)
+@pytest.fixture(scope="session", params=[WAY])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scene:
     """A scene with its baseline."""
-    if request.param == "require" and (fault := probe()[1]):
-        pytest.skip(f"there is no sandbox: {fault}")
-    scene = Scene(tmp_path_factory.mktemp(request.param), request.param)
+    scene = Scene(tmp_path_factory.mktemp("cheats"), request.param)
     scene.fill()
     asyncio.run(scene.begin())
     return scene

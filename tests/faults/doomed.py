@@ -33,7 +33,7 @@ REGISTERING = {
 }
 QUEUEING = {
     "the trial is queued": f"{STORE}.trials:Trials.enqueue",
-    "the worker is started": "mcp_server.machine.executor:start_worker",
+    "the worker is started": "mcp_server.machine.local_executor:start_worker",
 }
 TRAINING = {
     "the device is taken": "mcp_server.machine.locks:DeviceLock.take",

@@ -90,6 +90,9 @@ QUESTIONS: list[tuple[str, str, Mapping[str, str]]] = [
     ("setup_run", "results_file", PATHS),
     ("setup_run", "base_ref", NAMES),
     ("setup_run", "train_script", NAMES | {what: path for what, path in PATHS.items() if path != "README.md"}),
+    ("import", "tag", NAMES),
+    ("import", "base_ref", NAMES),
+    ("finalize", "tag", NAMES),
     ("export", "path", PATHS),
     ("export", "tag", NAMES),
     ("history", "tag", NAMES),
@@ -105,6 +108,7 @@ QUESTIONS: list[tuple[str, str, Mapping[str, str]]] = [
 KNOWN = {
     "setup_run": {**GOAL, "tag": "new"},
     "export": {"tag": "mar8"},
+    "import": {"path": "results.tsv", "time_budget_seconds": 5.0},
     "history": {"tag": "mar8"},
     "register": {"tag": "mar8", "hypothesis": "it helps", "category": "other"},
 }
@@ -126,6 +130,7 @@ def prepared(project: Project, settings: Settings, tmp_path: Path) -> Project:
             assert (await client.post("/api/setup_run", json={**GOAL, "tag": "mar8"})).is_success
 
     asyncio.run(set_up())
+    project.write({"results.tsv": "commit\tval_loss\tmemory_gb\tstatus\tdescription\nabc1234\t1.2\t0.0\tkeep\tstart\n"})
     (tmp_path / "elsewhere").mkdir()
     (project.root / "link").symlink_to(tmp_path / "elsewhere")
     return project

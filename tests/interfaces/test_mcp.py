@@ -152,6 +152,7 @@ async def test_without_a_repository_every_tool_says_so_until_there_is_one(tmp_pa
             given: dict[str, Any] = {
                 "register": {"tag": "a", "hypothesis": "b", "category": "other"},
                 "diff": {"experiment_a": "a-1", "experiment_b": "a-2"},
+                "import": {"path": "results.tsv"},
                 "set_strategy": {"tag": "a", "mode": "auto"},
             }.get(operation.name, {})
             if operation.name in ("train", "complete", "crash", "logs", "stop"):

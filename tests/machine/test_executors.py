@@ -10,6 +10,7 @@ import pytest
 
 from mcp_server.machine.sandbox import probe
 from tests.machine.conftest import ClusterYard, Yard
+from tests.machine.test_rescoring import HONEST, JUDGE, SCORER
 
 NOTE = """
 import os, sys, time
@@ -92,6 +93,19 @@ def test_data_lies_where_the_repository_has_it_and_a_training_that_changes_it_is
     assert "the inputs data changed" in yard.trials(spoils)[-1].error
     spoilt = 7 if isinstance(yard, ClusterYard) else 8  # a machine of a cluster has a copy, which is sent anew
     assert yard.trials(again)[-1].metrics == {"loss": 9_000_000 + spoilt}
+
+
+def test_a_score_is_made_anew_where_it_was_trained(yard: Any) -> None:
+    (yard.repo / "score.py").write_text(SCORER)
+    (yard.repo / "judge.py").write_text(JUDGE)
+    task = replace(yard.task(), rescore_command="python score.py", judge_command="python judge.py")
+    honest, liar = (yard.queue(HONEST.format(weight=0.5, loss=loss), task=task) for loss in (1.5001, 0.25))
+    yard.work()
+    (good,), (bad,) = yard.trials(honest), yard.trials(liar)
+    assert good.metrics == {"loss": 1.5, "loss_printed": 1.5001, "loss_audit": 2.5, "fingerprint": "abc"}
+    assert good.verification == "verified (unsandboxed)"
+    assert "the training printed loss 0.250000, and the model that it handed in scores 1.500000" in bad.error
+    assert (yard.folders.trial(good.id) / "judge-val.txt").exists()
 
 
 def test_inputs_that_change_during_a_run_stop_it(yard: Any) -> None:

@@ -13,8 +13,8 @@ import pytest
 from mcp_server.lab.lab import Lab
 from mcp_server.machine.devices import find_devices
 from mcp_server.machine.environment import MARK
-from mcp_server.machine.executor import LocalExecutor
 from mcp_server.machine.foreign import occupants
+from mcp_server.machine.local_executor import LocalExecutor
 from tests.machine.conftest import Yard
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mcp_server.machine import result
-from mcp_server.machine.executor import LocalExecutor
+from mcp_server.machine.local_executor import LocalExecutor
 from mcp_server.machine.recording import patiently
 from mcp_server.machine.sandbox import probe
 from mcp_server.machine.store import Refused

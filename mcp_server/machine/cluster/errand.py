@@ -148,14 +148,14 @@ class Errand:
             await self.seat.call("tell", run, case)
 
     async def _fetch(self, glance: Glance, folder: Path) -> None:
-        """Fetch what the training left below AUTORESEARCH_OUT, as far as it is not too much."""
+        """Fetch what the training left, as far as it is not too much."""
         total, missed = 0, []
         for path, size in glance.left:
             total += size
             if total > MOST_LEFT or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 missed.append(f"{path} ({size} bytes)")
                 continue
-            place = folder / "out" / path
+            place = folder / path
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with place.open("wb") as file:

@@ -87,7 +87,7 @@ class Glance:
         piece: what is new in its log.
         ending: how it ended, once it has.
         log: the size and checksum of the whole log, at the end.
-        left: the files that it left below AUTORESEARCH_OUT, with their sizes, at the end.
+        left: the files of its folder that are worth fetching, with their sizes, at the end.
         asks: whether it waits for the trial's case, to know whether to score it anew; see `Seat.tell`.
     """
 
@@ -220,7 +220,7 @@ class Seat:
             raise NotReady(f"The training ended in an error of its worker: {training.error}", "Look at the node's log")
         if piece := piece_of(log, offset, token):  # written between the look and the end
             return Glance(piece, now)
-        return Glance(None, now, training.ending, whole(log), tuple(_left(training.folder / "out")))
+        return Glance(None, now, training.ending, whole(log), tuple(_left(training.folder)))
 
     def tell(self, run: Run, case: Case) -> None:
         """Answer a training that asks."""
@@ -236,7 +236,7 @@ class Seat:
     def part(self, path: str, offset: int) -> bytes:
         """A part of a file that the training left; empty at its end."""
         assert self._training
-        with (self._training.folder / "out" / path).open("rb") as file:
+        with (self._training.folder / path).open("rb") as file:
             file.seek(offset)
             return file.read(CHUNK)
 
@@ -365,7 +365,8 @@ def _interpreter(task: Task) -> str:
     return task.interpreter if shutil.which(task.interpreter) else sys.executable
 
 
-def _left(out: Path) -> list[tuple[str, int]]:
-    """The files below a folder with their sizes; links are left out."""
-    files = [path for path in sorted(out.rglob("*")) if path.is_file() and not path.is_symlink()]
-    return [(str(path.relative_to(out)), path.stat().st_size) for path in files]
+def _left(folder: Path) -> list[tuple[str, int]]:
+    """What a trial left below AUTORESEARCH_OUT, and what checks and scorers said, with sizes; links are left out."""
+    said = [path for path in sorted(folder.glob("*.txt")) if path.name != "log.txt"]
+    files = [path for path in (*said, *sorted((folder / "out").rglob("*"))) if path.is_file() and not path.is_symlink()]
+    return [(str(path.relative_to(folder)), path.stat().st_size) for path in files]

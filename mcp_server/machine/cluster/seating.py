@@ -40,7 +40,7 @@ RETRY_SECONDS = 20.0
 LOOK_SECONDS = 1.0
 """How often Ray is asked which machines there are."""
 
-SETTLE_SECONDS = 20.0
+SETTLE_SECONDS = 30.0
 """For so long the list of devices waits for one that Ray does not give, since another job has it."""
 
 

@@ -154,7 +154,7 @@ class Trials:
             await connection.execute(
                 f"""
                 UPDATE experiments SET status = 'discard', reason = ?, metrics = '{{}}', value = NULL, delta = NULL,
-                    near_miss = 0, decided_at = ?, decided = {NEXT_DECISION}, branch_commit = NULL, numbers = NULL,
+                    near_miss = 0, decided_at = ?, decided = {NEXT_DECISION}, numbers = NULL,
                     accepted_loss = 0, runs = 0, squares = 0, dof = 0, verification = 'reported'
                 WHERE id = ? AND ? <> 'keep'
                 """,  # noqa: S608 - the expression is a constant
