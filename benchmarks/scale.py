@@ -12,6 +12,7 @@ is above --limit.
 
 import argparse
 import asyncio
+import itertools
 import math
 import os
 import random
@@ -45,6 +46,8 @@ print(f"loss: {1 + (NUMBER * 7919 % 1000) / 1000}")
 print(f"script_seconds: {time.time() - began:.6f}")
 """
 MEGABYTE = 1024 * 1024
+TRIES = 5
+"""How often a call is tried over a connection that breaks."""
 
 
 @dataclass(frozen=True)
@@ -226,9 +229,15 @@ class Caller:
         self._client = client
 
     async def call(self, route: str, **body: Any) -> dict[str, Any]:
-        """The answer of a route."""
-        while True:
-            response = await self._client.post(f"/api/{route}", json=body)
+        """The answer of a route; every call may be repeated, and is where the connection breaks."""
+        for tries in itertools.count(1):
+            try:
+                response = await self._client.post(f"/api/{route}", json=body)
+            except httpx2.TransportError:
+                if tries == TRIES:
+                    raise
+                await asyncio.sleep(1)
+                continue
             if response.status_code not in (429, 503):
                 break
             await asyncio.sleep(float(response.headers.get("retry-after", 1)) * random.uniform(0.5, 1))
@@ -241,7 +250,7 @@ class Caller:
 @asynccontextmanager
 async def calling(address: str) -> AsyncIterator[Caller]:
     """A caller of the server at an address."""
-    limits = httpx2.Limits(max_connections=None)
+    limits = httpx2.Limits(max_connections=None, keepalive_expiry=2)  # the server closes after 5 s
     async with httpx2.AsyncClient(base_url=address, timeout=600, limits=limits) as client:
         yield Caller(client)
 
