@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 from mcp_server.errors import NotReady
 
@@ -63,7 +64,7 @@ def back_up(store: Path, ending: threading.Event) -> Path:
         if time.time() - part.stat().st_mtime > LEFT_BEHIND:
             part.unlink(missing_ok=True)
     name = f"{store.stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.db"
-    unfinished = folder / f".{name}.{os.getpid()}.part"
+    unfinished = folder / f".{name}.{uuid4().hex}.part"
     try:
         with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
             connection.set_progress_handler(ending.is_set, _LOOK)
