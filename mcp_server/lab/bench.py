@@ -35,6 +35,7 @@ class Bench:
     Attributes:
         shared: several agents call this process (HTTP), so that a workspace is handed out again only by its name.
         desks: the workspaces that this process holds, by tag and agent.
+        listing: held by the call that writes results files.
     """
 
     settings: Settings
@@ -43,6 +44,7 @@ class Bench:
     store: Store
     shared: bool = False
     desks: dict[tuple[str, str], Desk] = field(default_factory=dict)
+    listing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(
         self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs

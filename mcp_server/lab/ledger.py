@@ -1,12 +1,14 @@
 """The results file in the user's repository: a line for every verdict, in their order."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from mcp_server.errors import NotReady, WrongState
 from mcp_server.lab.bench import Bench
-from mcp_server.machine.git import locked
+from mcp_server.machine.git import Hold
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.tables import to_tsv
 from mcp_server.research.task import Task
@@ -63,10 +65,19 @@ async def _add(bench: Bench, run: Run, batch: Sequence[Experiment]) -> None:
 
 @asynccontextmanager
 async def _alone(bench: Bench, lock: Path) -> AsyncIterator[None]:
-    """Hold a lock that servers share; waiting for it is beside the event loop."""
-    with ExitStack() as held:
-        await bench.run(held.enter_context, locked(lock, LOCK_SECONDS))
-        yield
+    """Hold a lock that servers share. No thread waits for it: threads are few, and its holder needs one."""
+    async with bench.listing:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                hold = Hold(lock)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise NotReady(f"{lock} is held by another server", "Repeat the call") from None
+            await asyncio.sleep(0.02)
+        with hold:
+            yield
 
 
 def _append(path: Path, task: Task, lines: Sequence[str]) -> None:

@@ -97,10 +97,11 @@ async def test_many_completing_at_once_have_one_best(settings: Settings) -> None
     async with caller(settings) as client:
         agent = Agent(client)
         await agent.begin()
-        names = [await agent.register() for _ in range(12)]
-        answers = await asyncio.gather(
-            *(agent.complete(name, 0.98 + number * 0.001) for number, name in enumerate(names))
-        )
+        names = [await agent.register() for _ in range(40)]  # more than there are threads
+        async with asyncio.timeout(60):
+            answers = await asyncio.gather(
+                *(agent.complete(name, 0.98 + number * 0.001) for number, name in enumerate(names))
+            )
         best = (await agent.call("experiment/best", tag="mar11"))["best"]
         assert best["val_bpb"] == min(answer["val_bpb"] for answer in answers) == 0.98
         kept = (await agent.call("experiment/history", tag="mar11", status="keep"))["total"]
