@@ -205,7 +205,9 @@ async def test_the_next_experiment_is_registered_and_queued_while_the_first_trai
         queued = await train(second, wait_seconds=0)
         assert (queued.status, queued.queue_position) == ("queued", 1)
         assert (await train(first, wait_seconds=0)).status == "training"
-        (settings.cache / "inductor" / "go").touch()
+        go = settings.cache / "inductor" / "go"
+        go.parent.mkdir(parents=True, exist_ok=True)  # the worker may not have come so far
+        go.touch()
         assert [(await train(each, wait_seconds=60)).status for each in (first, second)] == ["trained", "trained"]
         assert [(await agent.lab.verdicts.complete(each)).status for each in (first, second)] == ["keep", "keep"]
 
