@@ -188,7 +188,7 @@ async def test_the_next_experiment_is_registered_and_queued_while_the_first_trai
     wait = SCRIPT + (
         "import pathlib, time\n"
         "deadline = time.monotonic() + 60\n"
-        "while LR == 0.2 and not (pathlib.Path(os.environ['TORCHINDUCTOR_CACHE_DIR']) / 'go').exists():\n"
+        "while LR == 0.2 and not (pathlib.Path(os.environ['AUTORESEARCH_CACHE']) / 'go').exists():\n"
         "    assert time.monotonic() < deadline\n"
         "    time.sleep(0.01)\n"
     )
@@ -205,7 +205,7 @@ async def test_the_next_experiment_is_registered_and_queued_while_the_first_trai
         queued = await train(second, wait_seconds=0)
         assert (queued.status, queued.queue_position) == ("queued", 1)
         assert (await train(first, wait_seconds=0)).status == "training"
-        (settings.cache / "inductor" / "go").touch()
+        (settings.cache / "go").touch()
         assert [(await train(each, wait_seconds=60)).status for each in (first, second)] == ["trained", "trained"]
         assert [(await agent.lab.verdicts.complete(each)).status for each in (first, second)] == ["keep", "keep"]
 
