@@ -99,7 +99,7 @@ def cleared(lock: Path, in_use: Callable[[], bool]) -> bool:
     """Whether a lock is gone, having been deleted if it was stale. Asked first, it saves the time that git waits."""
     try:
         age = time.time() - lock.stat().st_mtime
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a branch can be named as the folder would be
         return True
     if age <= STALE_SECONDS or in_use():
         return False
