@@ -65,6 +65,7 @@ def test_a_killed_machine_loses_no_experiment_and_one_that_joins_takes_its_share
         doomed = training("bob")
         trio.kill("bob")
         yard.until(lambda: not any(map(yard.alive, doomed.values())))
+        yard.until(lambda: roster.read(yard.folders.cluster) is not None)
         told = roster.read(yard.folders.cluster)
         assert told
         assert not [seen for seen in told.devices if seen.device.node == "cid"]
