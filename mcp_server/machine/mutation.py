@@ -66,7 +66,7 @@ class Mutator:
             temporary=temporary,
             readable=[
                 self.output.parent.parent,
-                *(Path(sys.prefix), interpreter.parents[1], interpreter.resolve().parents[1]),
+                *(Path(sys.prefix), interpreter.parents[1], interpreter.resolve().parents[1], Path(__file__).parent),
             ],
             writable=[self.workspace, *(path for path in named if path.is_dir())],
             hidden=[state, self.settings.locks],

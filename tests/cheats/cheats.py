@@ -183,9 +183,9 @@ CHILD = """\
     os.waitpid(child, 0)
 """
 BUDGET = (
-    Cheat("replaces time", before(FIRST, SLOW_TIME) | LONG, LONGER),
-    Cheat("trains while the clock is off", before(CLOCK, UNCLOCKED), LONGER),
-    Cheat("trains in a child process", before(CLOCK, CHILD), LONGER),
+    Cheat("replaces time", HONEST | before(FIRST, SLOW_TIME) | LONG, LONGER),
+    Cheat("trains while the clock is off", HONEST | before(CLOCK, UNCLOCKED), LONGER),
+    Cheat("trains in a child process", HONEST | before(CLOCK, CHILD), LONGER),
 )
 
 # ---- What belongs to all ---------------------------------------------------------------------------------------------
