@@ -158,16 +158,16 @@ MODEL = (
 
 # ---- The budget ------------------------------------------------------------------------------------------------------
 
-LONG = {"STEPS = 40": "STEPS = 1_000_000"}
 SLOW_TIME = """\
 import time
 
 real = time.process_time, time.perf_counter
 time.process_time, time.perf_counter = (lambda: real[0]() / 4), (lambda: real[1]() / 1000)
 """
-UNCLOCKED = """\
-    while time.process_time() < 14:
-        train_step(batches)
+FURTHER = """\
+    while time.process_time() < {}:
+        for weight, gradient in zip(weights, pass_over(next(batches))[1], strict=True):
+            weight.data.sub_(gradient, alpha=0.1)
 """
 CHILD = """\
     import os
@@ -183,8 +183,8 @@ CHILD = """\
     os.waitpid(child, 0)
 """
 BUDGET = (
-    Cheat("replaces time", HONEST | before(FIRST, SLOW_TIME) | LONG, LONGER),
-    Cheat("trains while the clock is off", HONEST | before(CLOCK, UNCLOCKED), LONGER),
+    Cheat("replaces time", HONEST | before(FIRST, SLOW_TIME) | after(CLOCK, FURTHER.format(3.5)), LONGER),
+    Cheat("trains while the clock is off", HONEST | before(CLOCK, FURTHER.format(14)), LONGER),
     Cheat("trains in a child process", HONEST | before(CLOCK, CHILD), LONGER),
 )
 
