@@ -220,7 +220,7 @@ class Storm:
         self._calls[name] = time.monotonic()
         if {*doom} & {*SETTING_UP}:
             await use(client, "setup_run", tag=fresh, **GOAL)
-        there = await use(client, "setup_run", tag=TAG, resume=True, agent=name)
+        there = await self._resumed(client, name)
         await self._finish_open(client)
         while not self._over:
             if self._calm:
@@ -231,6 +231,17 @@ class Storm:
             else:
                 await self._propose(client, name, Path(there["workspace"]))
         await self._finish_open(client)
+
+    async def _resumed(self, client: Client, name: str) -> dict[str, Any]:
+        """The run, taken up again; a server whose client is gone may still be ending, and has the workspace."""
+        asked = {"tag": TAG, "resume": True, "agent": name}
+        deadline = time.monotonic() + HEALS
+        while time.monotonic() < deadline:
+            answer = await client.call_tool("setup_run", asked)
+            if not (answer.is_error and "live server" in str(answer.content)):
+                break
+            await asyncio.sleep(0.1)
+        return await use(client, "setup_run", **asked)
 
     async def _propose(self, client: Client, name: str, workspace: Path) -> None:
         """Register an idea: as knobs, or edited in the workspace; some leave a process behind."""
