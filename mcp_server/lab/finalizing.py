@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
-from mcp_server.errors import InvalidInput, UnknownId, WrongState
+from mcp_server.errors import InvalidInput, WrongState
 from mcp_server.lab.accounting import displaced
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
@@ -69,7 +69,7 @@ class Finalizing:
         """Show what was kept, in order, and the final value; when asked, put it on the main branch as new branches
         autoresearch/<tag>-final or autoresearch/<tag>-idea-<n>. Nothing is pushed, merged or checked out.
         """
-        run = await self._run(tag)
+        run = await self._bench.store.runs.named(tag)
         findings = await self._findings(run)
         if mode == "show":
             return await self._answer(findings, mode, None, Made(), [])
@@ -132,14 +132,6 @@ class Finalizing:
             notes=notes,
             next_action=_next(run, mode, made),
         )
-
-    async def _run(self, tag: str | None) -> Run:
-        if tag is not None:
-            return await self._bench.store.runs.get(tag)
-        newest = await self._bench.store.runs.newest(1)
-        if not newest:
-            raise UnknownId("There is no run in this repository yet", "Call setup_run to begin one")
-        return newest[0]
 
 
 def _squash(repository: Repository, findings: Findings, onto: str) -> Made:

@@ -57,7 +57,7 @@ class Reading:
 
     async def suggest(self, tag: Tag = None) -> Suggested:
         """Say what to try next and why: the strategy, categories by promise, concrete values for this very script."""
-        run = await self._run(tag)
+        run = await self._bench.store.runs.named(tag)
         source = await self._script(run, await self._branch.tip(run))
         gathered = await gather(self._bench, run, source)
         evidence = replace(gathered, displaced=tuple(await displaced(self._bench, self._branch, run, fitting=True)))
@@ -89,7 +89,7 @@ class Reading:
         detail: Literal["concise", "full"] = "concise",
     ) -> HistoryPage:
         """List experiments, newest first. detail=full adds reasons, metrics, changes and lessons."""
-        run = await self._run(tag)
+        run = await self._bench.store.runs.named(tag)
         before = _number(cursor)
         history = self._bench.store.history
         found = await history.page(run.tag, status, category, before, limit + 1)
@@ -106,7 +106,7 @@ class Reading:
 
     async def near_misses(self, tag: Tag = None, limit: Annotated[int, "How many", Ge(1), Le(200)] = 20) -> NearMisses:
         """List discarded experiments that came close to the best: candidates to refine or combine."""
-        run = await self._run(tag)
+        run = await self._bench.store.runs.named(tag)
         history = self._bench.store.history
         best = await self._bench.store.experiments.best(run.tag)
         value = best.value if best and best.value is not None else 0.0
@@ -120,7 +120,7 @@ class Reading:
 
     async def summary(self, tag: Tag = None) -> Summary:
         """Show a run at a glance: best against baseline, counts, progression, categories, devices."""
-        run = await self._run(tag)
+        run = await self._bench.store.runs.named(tag)
         store, task = self._bench.store, run.task
         history = store.history
         best, baseline = await store.experiments.best(run.tag), await history.baseline(run.tag)
@@ -160,7 +160,7 @@ class Reading:
 
     async def best(self, tag: Tag = None) -> Best:
         """Show the best experiment and its commit."""
-        run = await self._run(tag)
+        run = await self._bench.store.runs.named(tag)
         best = await self._bench.store.experiments.best(run.tag)
         commit = await self._branch.tip(run)
         todo = f"Call register(tag={run.tag!r}, ...) with a change to it" if best else "Register and train the baseline"
@@ -206,7 +206,7 @@ class Reading:
         path: Annotated[str | None, "File to write, relative to the repository; default: return the text"] = None,
     ) -> Exported:
         """Export a run as results.tsv, JSON lines, a Markdown report, or a table for a paper (csv, latex)."""
-        run = await self._run(tag)
+        run = await self._bench.store.runs.named(tag)
         target = None if path is None else _export_path(self._bench.repository.root, path)
         text, count = await write_export(self._bench, self._branch, run, format, target)
         return Exported(
@@ -232,7 +232,7 @@ class Reading:
 
     async def best_script(self, tag: str) -> str:
         """The training script as it is in the best experiment of a run."""
-        run = await self._run(tag)
+        run = await self._bench.store.runs.named(tag)
         source = await self._script(run, await self._branch.tip(run))
         if source is None:
             raise UnknownId(f"Run {run.tag!r} has no single training script", "Call best for its commit")
@@ -244,15 +244,6 @@ class Reading:
         if not experiment.commit_known:
             raise UnknownId(f"The commit {experiment.commit!r} is not in this repository", "Fetch it from its agent")
         return await self._bench.run(self._bench.repository.diff, experiment.base_commit, experiment.commit)
-
-    async def _run(self, tag: str | None) -> Run:
-        """The named run, or the newest."""
-        if tag is not None:
-            return await self._bench.store.runs.get(tag)
-        newest = await self._bench.store.runs.newest(1)
-        if not newest:
-            raise UnknownId("There is no run in this repository yet", "Call setup_run to begin one")
-        return newest[0]
 
     async def _script(self, run: Run, commit: str) -> str | None:
         if not run.task.train_script:

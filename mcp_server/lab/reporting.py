@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from mcp_server.errors import InvalidInput, NotReady, UnknownId
+from mcp_server.errors import InvalidInput, NotReady
 from mcp_server.lab.accounting import account_of, ended
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
@@ -57,7 +57,7 @@ class Reporting:
         save: Annotated[bool, "True: write it as autoresearch-summary.md beside the results file"] = False,
     ) -> Reported:
         """Report on a run in Markdown: best against baseline, ranked improvements, what did not work, next steps."""
-        run = await self._run(tag)
+        run = await self._bench.store.runs.named(tag)
         begin = None if since is None else moment(since, datetime.now(UTC).astimezone())
         account = await account_of(self._bench, self._branch, run, begin)
         text = to_markdown(account)
@@ -106,14 +106,6 @@ class Reporting:
                     await self._bench.run(_write, path, f"{_mark(run.tag, text)}{text}")
                     return path
         raise NotReady(f"{SUMMARY}.md and its other names are taken", "Move them away")
-
-    async def _run(self, tag: str | None) -> Run:
-        if tag is not None:
-            return await self._bench.store.runs.get(tag)
-        newest = await self._bench.store.runs.newest(1)
-        if not newest:
-            raise UnknownId("There is no run in this repository yet", "Call setup_run to begin one")
-        return newest[0]
 
 
 def moment(text: str, now: datetime) -> float:

@@ -37,6 +37,8 @@ from mcp_server.research.integrity import meddled
 from mcp_server.settings import Settings
 
 LOG_LIMIT = 1024 * 1024
+LAUNCHES = 3
+"""How often a launch is tried that a signal ends: whoever sent it did not mean the next one."""
 
 
 def start_worker(settings: Settings, device: Device) -> None:
@@ -71,18 +73,24 @@ def start_detached(
     try:
         too_long = log.exists() and log.stat().st_size > LOG_LIMIT
         with log.open("wb" if too_long else "ab") as output:
-            subprocess.run(
-                launched("detached", *words),
-                cwd="/",
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=inherited,
-                check=True,
-            )
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise NotReady(f"{name} cannot be started: {error}", "Run `autoresearch doctor`") from None
+            for _ in range(LAUNCHES):
+                code = subprocess.run(
+                    launched("detached", *words),
+                    cwd="/",
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=inherited,
+                    check=False,
+                ).returncode
+                if code >= 0:
+                    break
+        why = f"exit code {code}, see {str(log)!r}"
+    except OSError as error:
+        code, why = 1, str(error)
+    if code:
+        raise NotReady(f"{name} cannot be started: {why}", "Run `autoresearch doctor`")
 
 
 class Worker:

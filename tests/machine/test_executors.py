@@ -213,6 +213,10 @@ def test_what_a_killed_worker_trained_is_trained_again(yard: Any) -> None:
     worker.wait()
     if sys.platform == "linux":
         yard.until(lambda: not yard.alive(training))
+    assert yard.trials(trial)[-1].status == "training"
     others = [yard.start() for _ in range(3)]
     assert [other.wait(60) for other in others] == [0, 0, 0]
-    assert [each.status for each in yard.trials(trial)] == ["lost", "finished"]
+    assert not yard.alive(training)
+    first, second = yard.trials(trial)
+    assert (first.status, second.status) == ("lost", "finished")
+    assert not (yard.folders.trial(first.id) / "checkout").exists()

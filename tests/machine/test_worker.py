@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mcp_server.machine import result
+from mcp_server.machine.environment import launched
 from mcp_server.machine.local_executor import LocalExecutor
 from mcp_server.machine.recording import patiently
 from mcp_server.machine.sandbox import probe
@@ -77,37 +79,24 @@ def test_the_queue_goes_on_without_a_server_and_exit_codes_survive_an_ignored_si
     yard.until(lambda: not yard.lock().is_held())
 
 
-def test_a_started_worker_is_up_in_a_second_and_is_nobodys_child(yard: Any) -> None:
-    trial = yard.queue(script(yard, HANG))
-    began = time.monotonic()
-    start_worker(yard.settings, yard.devices[0])
-    assert time.monotonic() - began < 1
-    yard.noted()
-    worker = yard.lock().holder()
-    assert (worker.trial, worker.repo) == (trial.id, str(yard.repo))
-    with pytest.raises(ChildProcessError):
-        os.waitpid(worker.pid, os.WNOHANG)
-    os.kill(worker.pid, signal.SIGTERM)
-    yard.until(lambda: not yard.lock().is_held())
-
-
-def test_the_next_worker_heals_what_a_killed_one_left(yard: Any) -> None:
-    again = (
-        "HANGS = not Path({folder!r}, 'pid').exists(); note('pid'); time.sleep(600 if HANGS else 0); print('loss: 1')"
+def test_a_started_worker_is_nobodys_child_even_if_its_first_launch_is_killed(
+    yard: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = tmp_path / "killed"
+    dies_once = f'test -e {killed} || {{ touch {killed}; kill -KILL $$; }}; exec "$@"'
+    monkeypatch.setattr(
+        "mcp_server.machine.worker.launched", lambda *words: ["sh", "-c", dies_once, "sh", *launched(*words)]
     )
-    trial = yard.queue(script(yard, again))
-    worker = yard.start()
-    training = yard.noted()
-    worker.kill()
-    worker.wait()
-    if sys.platform == "linux":
-        yard.until(lambda: not yard.alive(training))
-    assert yard.trials(trial)[-1].status == "training"
-    yard.work()
-    assert not yard.alive(training)
-    first, second = yard.trials(trial)
-    assert (first.status, second.status) == ("lost", "finished")
-    assert not (yard.folders.trial(first.id) / "checkout").exists()
+    trial = yard.queue(script(yard, HANG))
+    start_worker(yard.settings, yard.devices[0])
+    yard.noted()
+    assert killed.exists()
+    holder = yard.lock().holder()
+    assert (holder.trial, holder.repo) == (trial.id, str(yard.repo))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(holder.pid, os.WNOHANG)
+    os.kill(holder.pid, signal.SIGTERM)
+    yard.until(lambda: not yard.lock().is_held())
 
 
 def test_a_result_on_the_disk_is_not_lost_with_its_worker(yard: Any) -> None:

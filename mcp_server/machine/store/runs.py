@@ -58,6 +58,15 @@ class Runs:
         known = ", ".join([run.tag for run in await self.newest(8)]) or "none yet"
         raise UnknownId(f"No run has the tag {tag!r} (newest: {known})", "Call list_runs, or setup_run to begin one")
 
+    async def named(self, tag: str | None) -> Run:
+        """The run with this tag, or the newest where none is given; raises UnknownId where there is none."""
+        if tag is not None:
+            return await self.get(tag)
+        newest = await self.newest(1)
+        if not newest:
+            raise UnknownId("There is no run in this repository yet", "Call setup_run to begin one")
+        return newest[0]
+
     async def newest(self, limit: int = 100) -> list[Run]:
         """Runs, newest first."""
         rows = await self._database.all("SELECT * FROM runs ORDER BY created_at DESC, rowid DESC LIMIT ?", [limit])
