@@ -55,7 +55,7 @@ async def _under_noise(bench: Bench, run: Run, evidence: Evidence) -> Evidence:
         pending=tuple(await history.pending(run.tag, PENDING)),
     )
     if best is None:
-        return evidence
+        return replace(evidence, start_crashes=await history.start_crashes(run.tag))
     trials = tuple(await bench.store.trials.of(best.id))
     again = [trial.status for trial in trials if trial.came_from == "keep"]
     record = Record(best, trials)

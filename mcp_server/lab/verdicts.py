@@ -182,14 +182,15 @@ class Verdicts:
             return f"Call train({reopened[0]!r}): measured against the new mean of the best, it may be better after all"
         if experiment.status != "needs_confirmation":
             return _after(run, experiment, streak, updated)
-        if best is None and not experiment.unchanged:
-            under_way = await self._bench.store.history.open(run.tag, IN_FLIGHT)
+        history = self._bench.store.history
+        if best is None and not experiment.unchanged and not await history.start_crashes(run.tag):
+            under_way = await history.open(run.tag, IN_FLIGHT)
             begun = next((f"Train and complete {other.id!r}, the" for other in under_way if other.unchanged), None)
             return f"{begun or 'Register with no change and train and complete that'} baseline; then complete this one"
         trials = await self._bench.store.trials.of(experiment.id)
         seed = fresh_seed({trial.seed for trial in trials if trial.status not in ("stopped", "lost")})
         base = await self._branch.kept_ancestor(experiment)
-        first = await self._bench.store.history.first_keep(run.tag)
+        first = await history.first_keep(run.tag)
         stale = best is not None and (base.id if base else first) != best.id
         where = f" on top of {best.id}" if best and stale else ""
         return f"Call train({experiment.id!r}, seed={seed}) to run it again{where}, then complete it"

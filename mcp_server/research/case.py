@@ -20,10 +20,21 @@ from mcp_server.research.verdict import Verdict, finite, judge
 
 @dataclass(frozen=True)
 class Record:
-    """An experiment and its trials, the oldest first."""
+    """An experiment and its trials, the oldest first.
+
+    Attributes:
+        stands_in: it is judged as the baseline, though it changes something, since the script as it was crashes.
+    """
 
     experiment: Experiment
     trials: tuple[Trial, ...] = ()
+    stands_in: bool = False
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is measured by itself, and was not selected for being better than something else."""
+        compared = self.experiment.status != "keep" or self.experiment.numbers is not None
+        return self.stands_in or self.experiment.unchanged or not compared
 
     @property
     def finished(self) -> tuple[Trial, ...]:
@@ -97,7 +108,7 @@ def _replicates(run: Run, record: Record) -> tuple[float | None, list[float], li
     code = record.experiment.commit
     before = [(trial, value) for trial, value in runs if trial.came_from != "keep"]
     remeasures = [value for trial, value in runs if trial.came_from == "keep" and trial.commit == code]
-    if record.experiment.unchanged:
+    if record.is_baseline:
         return None, [value for _, value in before], remeasures
     confirmations = [value for trial, value in before[1:] if trial.commit == code]
     return before[0][1] if before else None, confirmations, remeasures
@@ -154,7 +165,7 @@ def decide(run: Run, case: Case) -> Verdict:
 def _decide(run: Run, case: Case) -> Verdict:
     subject, incumbent = case.subject, case.incumbent
     if reason := _rejected(case):
-        baseline = incumbent is None and subject.experiment.unchanged  # without one, nothing else could be judged
+        baseline = incumbent is None and subject.is_baseline  # without one, nothing else could be judged
         return Verdict("crash" if baseline else "discard", None, False, False, reason, "git_reset")
     if reason := _incomparable(case):
         return Verdict("discard", None, False, False, reason, "git_reset")
@@ -163,7 +174,7 @@ def _decide(run: Run, case: Case) -> Verdict:
         return judge(run.task, values[-1] if values else None, incumbent.experiment.value if incumbent else None)
     noise = noise_of(run, case.squares, case.dof)
     seed = fresh_seed({trial.seed for trial in subject.trials})
-    if incumbent is None and subject.experiment.unchanged:
+    if incumbent is None and subject.is_baseline:
         own = weigh(run, subject)
         noise = noise_of(run, case.squares + own.sum_of_squares, case.dof + own.dof)
         return judge_baseline(run.task, subject.experiment.id, values or [None], noise, seed)

@@ -40,6 +40,8 @@ class Evidence:
         lessons: the last LESSONS finished experiments that left a lesson, the newest first.
         best: the kept experiment with the best value.
         baseline: the kept experiment with the lowest number: what the run started from.
+        start_crashes: there is no best, and the code that the run started from crashed whenever it was measured: the
+            first change that trains well stands in for the baseline.
         source: the training script as it is in the best's commit (the run's base commit while there is no best);
             None where it cannot be read.
         standing: the best as the base of others, with its mean; None while there is none, or under the greedy policy.
@@ -63,6 +65,7 @@ class Evidence:
     lessons: tuple[Experiment, ...] = ()
     best: Experiment | None = None
     baseline: Experiment | None = None
+    start_crashes: bool = False
     source: str | None = None
     standing: Incumbent | None = None
     noise: Noise = field(default_factory=Noise)

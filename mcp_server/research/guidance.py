@@ -57,10 +57,10 @@ def owed(run: Run, evidence: Evidence) -> Iterator[Proposal]:
 def to_confirm(evidence: Evidence) -> list[Experiment]:
     """Those that are to be run again, the most promising first: before there is a best, only the baseline itself.
 
-    Running a change again is of no use while there is nothing to compare it with.
+    Running a change again is of no use while there is nothing to compare it with, unless it is to be the baseline.
     """
     if evidence.best is None:
-        return [e for e in evidence.pending if e.unchanged]
+        return [e for e in evidence.pending if e.unchanged or evidence.start_crashes][:1]
     known = [e for e in evidence.pending if e.numbers is not None]
     return sorted(known, key=lambda e: -(e.numbers.z if e.numbers else 0.0))
 

@@ -163,6 +163,8 @@ def _baseline(run: Run, evidence: Evidence) -> Iterator[Proposal]:
 
     There is no call where it crashed before, or came to nothing twice: it would again.
     """
+    if evidence.start_crashes and any(e.status == "needs_confirmation" for e in evidence.pending):
+        return  # what stands in for it is to be run again, and nothing comes before that
     if begun := evidence.begun:
         tool = {"registered": "train", "trained": "complete"}.get(begun.status)
         if tool:
@@ -171,11 +173,23 @@ def _baseline(run: Run, evidence: Evidence) -> Iterator[Proposal]:
         return
     failed = f" ({evidence.finished} finished without a score)" if evidence.finished else ""
     text = f"baseline: measure the script as it is first: register with no change, then train and complete.{failed}"
+    if evidence.start_crashes:
+        text = (
+            f"baseline: the script as it is crashes{_why(evidence)}. Mend that: what trains well first is the baseline."
+        )
+        yield Proposal("baseline", "other", text)
+        return
     before = [e.status for e in evidence.recent if e.unchanged and not e.imported]
     if "crash" in before or len(before) > 1:
         yield Proposal("baseline", "other", text)
     else:
         yield Proposal("baseline", "other", text, "register", {"commit_sha": run.base_commit})
+
+
+def _why(evidence: Evidence) -> str:
+    """What the last crash of the unchanged script came from, in brackets."""
+    reason = next((e.reason for e in evidence.recent if e.unchanged and e.reason), "")
+    return f" ({reason.rstrip('.')})" if reason else ""
 
 
 def _of_mode(scene: Scene, strategy: Strategy) -> Iterator[Proposal]:

@@ -308,3 +308,27 @@ async def test_following_what_is_proposed_gets_better(settings: Settings) -> Non
         summary = await lab.reading.summary("mar8")
         assert summary.improvement is not None
         assert summary.improvement > 0.05
+
+
+async def test_where_the_script_as_it_is_crashes_the_first_that_trains_is_the_baseline(
+    settings: Settings, project: Project
+) -> None:
+    broken = NOISY.replace("DEPTH = 4", "DEPTH = 0").replace("0.01 * DEPTH", "0.04 / DEPTH")
+    project.commit("No layers", {"train.py": broken})
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await agent.begin(policy="noise_aware")
+        assert (await agent.baseline()).status == "crash"
+        suggested = await lab.reading.suggest("mar8")
+        assert "the script as it is crashes" in suggested.suggestions[0]
+        assert "what trains well first is the baseline" in suggested.suggestions[0]
+
+        mended = await agent.attempt("a layer", knobs={"DEPTH": 1})
+        assert (mended.status, mended.reason.split(",")[0]) == ("needs_confirmation", "1 of 4 baseline runs")
+        for _ in range(3):
+            suggested = await lab.reading.suggest("mar8")
+            assert suggested.pending_confirmations == ["mar8-2"]
+            assert suggested.proposals[0]["arguments"] == {"experiment_id": "mar8-2"}
+            mended = await again(agent, "mar8-2")
+        assert (mended.status, mended.runs, mended.numbers) == ("keep", 4, None)
+        assert (await agent.attempt("faster", knobs={"LR": 0.2})).status == "keep"

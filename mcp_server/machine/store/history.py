@@ -5,6 +5,7 @@ from typing import Any
 
 from mcp_server.machine.store.connection import Database
 from mcp_server.machine.store.rows import experiment_of
+from mcp_server.machine.store.verdicts import START_CRASHES
 from mcp_server.research.evidence import Count
 from mcp_server.research.experiment import FINISHED, Experiment, Status
 from mcp_server.research.task import Category
@@ -136,6 +137,11 @@ class History:
         """The id of the first keep of a run."""
         first = await self.baseline(tag)
         return first.id if first else None
+
+    async def start_crashes(self, tag: str) -> bool:
+        """Whether the code that a run started from crashed whenever it was measured, and is not being measured now."""
+        row = await self._database.one(START_CRASHES, [tag])
+        return bool(row and row["crashes"])
 
     async def discards_since_keep(self, tag: str, limit: int = 1000) -> int:
         """How many experiments were discarded since the last keep; crashes do not count."""

@@ -28,6 +28,11 @@ from mcp_server.research.memory import Fingerprint
 _MEASURED_KEEPS = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND decided > 0"
 LATEST_KEEP = f"{_MEASURED_KEEPS} ORDER BY decided DESC LIMIT 1"
 FIRST_KEEP = f"{_MEASURED_KEEPS} ORDER BY decided LIMIT 1"
+START_CRASHES = """
+    SELECT count(*) FILTER (WHERE status = 'crash') > 0 AND count(*) FILTER (WHERE status <> 'crash') = 0 AS crashes
+    FROM experiments WHERE tag = ? AND commit_sha = base_commit
+"""
+"""Whether the code that a run started from crashed whenever it was measured, and is not being measured now."""
 REOPENED = "The best was measured again, and against its new mean this counts"
 """How the reason begins that a near miss gets which is to be confirmed after all."""
 LOOKED_BACK = 50
@@ -210,7 +215,8 @@ async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
     first_keep = first["id"] if first else ""
     made_from = await sources(connection, subject.experiment)
     trials = tuple(replace(trial, base_id=made_from.get(trial.commit)) for trial in subject.trials)
-    subject = replace(subject, trials=trials)
+    start = await fetch(connection, START_CRASHES, [tag]) if last is None else None
+    subject = replace(subject, trials=trials, stands_in=bool(start and start["crashes"]))
     names = {trial.base_id or first_keep for trial in subject.trials} - {""}
     baseline = await _record(connection, first_keep) if first_keep else None
     bases = {name: await _record(connection, name) for name in sorted(names)}
