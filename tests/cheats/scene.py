@@ -14,8 +14,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ class Scene:
         self.sandbox = sandbox
         self.place, self.saved = folder / "place", folder / "saved"
         self.cache, self.repository = self.place / "cache", self.place / "repository"
-        self.settings = Settings(self.repository, None, self.cache, folder / "locks", "cpu:2", sandbox=sandbox)
+        self.settings = Settings(self.repository, None, self.cache, folder / "locks", "cpu:1", sandbox=sandbox)
 
     @property
     def walls(self) -> bool:
@@ -151,9 +151,23 @@ class Scene:
         command = [sys.executable, str(ROOT / "prepare.py"), "--path", str(self.folder / "corpus"), *SIZES]
         subprocess.run(command, env=variables, check=True, capture_output=True, timeout=60)
 
+    @asynccontextmanager
+    async def lab(self) -> AsyncIterator[Lab]:
+        """A lab whose trainings keep to one core; those of test processes that run side by side take different ones."""
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        if cores:
+            os.sched_setaffinity(0, [cores[number % len(cores)]])
+        try:
+            async with Lab.open(self.settings) as lab:
+                yield lab
+        finally:
+            if cores:
+                os.sched_setaffinity(0, cores)
+
     async def begin(self) -> None:
         """Set a run up, measure its baseline, and remember all of it."""
-        async with Lab.open(self.settings) as lab:
+        async with self.lab() as lab:
             await lab.setup.setup_run(**GOAL)
             await lab.training.train(await register(lab, {}), wait_seconds=PATIENCE)
             baseline = await outcome(lab, BASELINE)
@@ -169,7 +183,7 @@ class Scene:
 
     async def attempt(self, edits: Edits) -> Outcome:
         """What becomes of an experiment that edits the training script so, once its worker is done with it."""
-        async with Lab.open(self.settings) as lab:
+        async with self.lab() as lab:
             await lab.setup.setup_run(tag=TAG, resume=True)
             try:
                 experiment_id = await register(lab, edits)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from mcp_server.errors import InvalidInput
-from mcp_server.lab.lab import Lab
 from tests.cheats.cheats import ASK, DIFFERS, after
 from tests.cheats.scene import HONEST, PATIENCE, TAG, WEAK, Scene, outcome, register
 
@@ -46,7 +45,7 @@ REFUSED = {
 async def test_it_is_refused(scene: Scene, name: str) -> None:
     before = scene.record()
     source, told = REFUSED[name]
-    async with Lab.open(scene.settings) as lab:
+    async with scene.lab() as lab:
         await lab.setup.setup_run(tag=TAG, resume=True)
         with pytest.raises(InvalidInput, match=told):
             await lab.registering.register(tag=TAG, hypothesis="it is better", category="other", **source)
@@ -56,7 +55,7 @@ async def test_it_is_refused(scene: Scene, name: str) -> None:
 async def test_a_typed_score_is_refused(scene: Scene) -> None:
     """At the command line, as an agent with a shell would."""
     before = scene.record()
-    async with Lab.open(scene.settings) as lab:
+    async with scene.lab() as lab:
         await lab.setup.setup_run(tag=TAG, resume=True)
         experiment_id = await register(lab, {WEAK: "HEAD_LR = 0.0004"})
         await lab.training.train(experiment_id, wait_seconds=PATIENCE)
@@ -68,13 +67,13 @@ async def test_a_typed_score_is_refused(scene: Scene) -> None:
     assert typed.returncode == 1
     assert "val_bpb=0.5 is not what was measured" in typed.stderr
     assert scene.record() == before
-    async with Lab.open(scene.settings) as lab:
+    async with scene.lab() as lab:
         assert (await outcome(lab, experiment_id)).status == "discard"
 
 
 async def test_a_score_that_is_only_reported_is_called_so_and_displaces_nothing(scene: Scene) -> None:
     before = scene.record()
-    async with Lab.open(scene.settings) as lab:
+    async with scene.lab() as lab:
         await lab.setup.setup_run(tag="outside", external=True, task="gpt", policy="greedy")
         made = await lab.registering.register(tag="outside", hypothesis="it is better", category="other")
         verdict = await lab.verdicts.complete(made.experiment_id, metrics={"val_bpb": 0.5})
@@ -97,7 +96,7 @@ COPY = """\
 
 async def test_the_model_of_another_experiment_is_not_handed_in(scene: Scene) -> None:
     """It waits for its verdict, and another prints its score and looks for its model."""
-    async with Lab.open(scene.settings) as lab:
+    async with scene.lab() as lab:
         await lab.setup.setup_run(tag=TAG, resume=True)
         theirs = await register(lab, HONEST)
         await lab.training.train(theirs, wait_seconds=PATIENCE)
