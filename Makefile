@@ -23,7 +23,7 @@ lint: install
 	$(BIN)/mypy
 
 test: lint walls
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal
 
 cheats: install walls
 	$(BIN)/python benchmarks/cheats.py

@@ -25,7 +25,6 @@ from mcp_server.research.metrics import parse_metrics, quoted
 from mcp_server.research.rescoring import AUDIT, PRINTED, Rescored, fault, over_budget, to_be_rescored
 from mcp_server.research.verdict import finite, show
 
-SPLITS = ("val", "audit")
 NOTHING_HELD = 3
 """The exit code of a judge that has no such data as it is asked to score."""
 LONGEST_QUOTE = 400
@@ -113,7 +112,7 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
     if why := over_budget(run, case, ending, threads):
         return rejected(run, ending, why)
     try:
-        rescored = await rescore(rig, order, busy, ask)
+        rescored, why = await rescore(rig, order, busy, ask, lambda found: fault(run, case, printed, found))
     except Ended as ended:
         status: TrialStatus = "stopped" if ended.by == "stop" else "lost"
         return replace(ending, status=status, metrics={}, error="It was ended while its score was made anew.")
@@ -121,13 +120,21 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
         return rejected(run, ending, unscored.what)
     except (ResearchError, OSError) as error:
         return replace(ending, metrics={**ending.metrics, "not_verified": str(error)[:LONGEST_QUOTE]})
-    if why := fault(run, case, printed, rescored):
+    if why:
         return rejected(run, ending, why, rescored)
     return earned(run, ending, rescored, find_sandbox(rig.settings.sandbox) is not None)
 
 
-async def rescore(rig: Rig, order: Order, busy: int, ask: Ask) -> Rescored:
-    """Score what a trial left in its folder.
+async def rescore(
+    rig: Rig, order: Order, busy: int, ask: Ask, doubt: Callable[[Rescored], str]
+) -> tuple[Rescored, str]:
+    """Score what a trial left in its folder, on the audit data too where the score on the validation data may count.
+
+    Args:
+        doubt: why what was found so far does not count; empty where it does.
+
+    Returns:
+        What was found, and why it does not count.
 
     Raises:
         Unscored: scorer or judge says that it cannot be scored.
@@ -138,17 +145,21 @@ async def rescore(rig: Rig, order: Order, busy: int, ask: Ask) -> Rescored:
     check_out(rig.repository, order.base_commit, checkout, order.task.inputs)
     restore(rig.repository, order.trial.commit, order.folder / "checkout")
     room = Room(rig, order, checkout, find_sandbox(rig.settings.sandbox), busy, ask)
-    said = {split: await _pass(room, split) for split in SPLITS}
-    values, audit = said["val"], said["audit"]
+    values = await _pass(room, "val")
     if values is None:
         raise Unscored("the judge has no validation data", "Mend scorer.judge")
-    return Rescored(
+    found = Rescored(
         value=_score(values),
-        audit=None if audit is None else _score(audit),
+        audit=None,
         fingerprint=str(values.get("fingerprint", "")),
         loader=str(values.get("loader", "")),
         partial=bool(values.get("partial", 0)),
     )
+    why = doubt(found)
+    if not why and (audit := await _pass(room, "audit")) is not None:
+        found = replace(found, audit=_score(audit))
+        why = doubt(found)
+    return found, why
 
 
 def earned(run: Run, ending: Ending, rescored: Rescored, sandboxed: bool) -> Ending:

@@ -71,8 +71,8 @@ def test_a_false_score_is_rejected_with_both_numbers(place: Any) -> None:
     trial = trained(place, HONEST.format(weight=0.5, loss=0.25), task(place))
     assert (trial.status, trial.verification) == ("finished", "reported")
     assert trial.error == (
-        "rejected (printed loss 0.250000, scored anew 1.500000, on the audit data 2.500000): the training printed loss "
-        "0.250000, and the model that it handed in scores 1.500000."
+        "rejected (printed loss 0.250000, scored anew 1.500000): the training printed loss 0.250000, and the model "
+        "that it handed in scores 1.500000."
     )
     assert {name: trial.metrics.get(name) for name in ("loss", "loss_printed", "loss_rescored")} == {
         "loss": None,
