@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
@@ -29,7 +29,13 @@ def page(text: str) -> str:
 
 def commands() -> Iterator[str]:
     """The commands that are no operations, with their options."""
-    named = {"serve": cli.serve, "demo": cli.demo, "night": cli.night, "task run": task.run, "doctor": cli.doctor}
+    named: dict[str, Callable[..., None]] = {
+        "serve": cli.serve,
+        "demo": cli.demo,
+        "night": cli.night,
+        "task run": task.run,
+        "doctor": cli.doctor,
+    }
     for words, command in named.items():
         about = " ".join((command.__doc__ or "").split())
         yield from (f"### autoresearch {words}", "", about, "", "| option | meaning |", "|---|---|")

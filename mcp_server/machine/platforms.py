@@ -1,15 +1,12 @@
 """Finding out what a device and the system around it can do, without torch."""
 
-import os
 import platform
-import shutil
 from functools import lru_cache
 from pathlib import Path
 
 from mcp_server.machine.devices import Device, compute_capability
 from mcp_server.research.platform import Facts
 
-COMPILERS = ("c++", "g++", "clang++")
 CPU_BF16 = "amx_bf16"
 """The flag of CPUs on which bfloat16 is surely faster; on others train.py measures it."""
 
@@ -22,7 +19,6 @@ def facts_of(device: Device) -> Facts:
         memory_mb=device.memory_total_mb,
         capability=compute_capability(device),
         cpu_bf16=CPU_BF16 in _text("/proc/cpuinfo"),
-        compiler=bool(os.environ.get("CXX")) or any(map(shutil.which, COMPILERS)),
         system=platform.system(),
         wsl2=is_wsl2(),
     )

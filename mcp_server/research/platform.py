@@ -16,7 +16,6 @@ class Facts:
         memory_mb: None where it is not known.
         capability: of a CUDA GPU, such as (9, 0); None where it is not known.
         cpu_bf16: whether the CPU multiplies in bfloat16.
-        compiler: whether there is a C++ compiler, without which torch.compile does nothing on a CPU but fail.
         wsl2: whether this is Linux within Windows.
     """
 
@@ -24,7 +23,6 @@ class Facts:
     memory_mb: float | None = None
     capability: tuple[int, int] | None = None
     cpu_bf16: bool = False
-    compiler: bool = True
     system: str = "Linux"
     wsl2: bool = False
 
@@ -60,9 +58,9 @@ class Adjusted:
 def adjust(facts: Facts) -> Adjusted:
     """What suits a device of these facts."""
     why: list[str] = []
-    compiled = facts.kind == "cuda" or (facts.kind == "cpu" and facts.compiler)
+    compiled = facts.kind == "cuda"
     if not compiled:
-        reason = "there is no C++ compiler" if facts.kind == "cpu" else "it is not ready for MPS"
+        reason = "it takes a CPU most of a minute" if facts.kind == "cpu" else "it is not ready for MPS"
         why.append(f"torch.compile is off, since {reason}")
     precision = _precision(facts)
     if precision != "bf16":
