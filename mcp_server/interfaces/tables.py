@@ -82,7 +82,7 @@ def picture(answer: Mapping[str, Any]) -> RenderableType:
 def records(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A table of records that are alike; columns in which nothing stands are left out."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    names = [name for name in names if any(row.get(name) not in (None, "", False, [], {}) for row in rows)]
+    names = [name for name in names if any(_tells(row.get(name)) for row in rows)]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for name in names:
         numbers = all(isinstance(row.get(name), int | float | None) for row in rows)
@@ -108,6 +108,11 @@ def cell(name: str, value: Any) -> Text:
             return Text(value, style=COLOURS.get(value, ""))
         case _:
             return Text(_few_words(value))
+
+
+def _tells(value: Any) -> bool:
+    """Whether a value says anything; 0 does."""
+    return value is not False and value not in (None, "", [], {})
 
 
 def _inline(name: str, value: Any) -> Text | None:

@@ -160,8 +160,10 @@ def check_name(kind: str, name: str) -> str:
 def check_task(task: Task) -> Task:
     """Return `task` if its values make sense together; else raise InvalidInput naming the argument."""
     if not re.fullmatch(r"[A-Za-z_][\w./@-]{0,63}", task.metric, re.ASCII):
+        name = re.sub(r"\W+", "_", task.metric[:64], flags=re.ASCII).strip("_0123456789") or "val_loss"
         raise InvalidInput(
-            f"metric {task.metric[:200]!r} is not a name", "Give the key that the script prints, e.g. val_loss"
+            f"metric {task.metric[:200]!r} is not a name",
+            f"Give the key that the script prints, e.g. {name}, which finds `{name.replace('_', ' ')} 0.9` too",
         )
     if not math.isfinite(task.time_budget_seconds) or not 0 < task.time_budget_seconds <= 7 * 86400:
         raise InvalidInput(

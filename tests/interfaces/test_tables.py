@@ -57,6 +57,11 @@ def test_records_are_a_table_without_empty_columns() -> None:
     assert drawn({"rows": rows}) == ["", "rows", "  id   value", "  a-2    0.5", "  a-1"]
 
 
+def test_a_column_of_zeros_says_something() -> None:
+    rows = [{"category": name, "tries": 0, "kept": False} for name in ("other", "ablation")]
+    assert drawn({"rows": rows})[2:] == ["  category  tries", "  other         0", "  ablation      0"]
+
+
 def test_records_of_many_fields_stand_one_below_the_other() -> None:
     rows = [{f"field_{number}": number for number in range(20)}]
     assert drawn({"rows": rows})[2:4] == ["  field 0   0", "  field 1   1"]

@@ -50,7 +50,7 @@ async def test_a_tag_that_exists_in_any_letter_case(project: Project, settings: 
 
 
 SETUPS: list[tuple[dict[str, Any], str]] = [
-    ({"metric": "val loss"}, "not a name"),
+    ({"metric": "val loss"}, "e.g. val_loss, which finds `val loss 0.9` too"),
     ({"metric": None}, "Ask the user: which metric"),
     ({"metric": "thing", "direction": None}, "lower or higher"),
     ({"time_budget_seconds": None}, "Ask the user: how many seconds"),
