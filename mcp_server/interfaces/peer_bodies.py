@@ -12,9 +12,19 @@ def _or(default: object) -> BeforeValidator:
     return BeforeValidator(lambda given: default if given is None else given)
 
 
+def _no_truth(given: object) -> object:
+    """Python takes true for 1."""
+    if isinstance(given, bool):
+        raise ValueError("should be a number")
+    return given
+
+
 Text = Annotated[str, _or("")]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Amount = Annotated[float, _or(0)]
+Name = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e]+$")
+]
+Number = Annotated[int | float, BeforeValidator(_no_truth)]
+Amount = Annotated[int | float, _or(0), BeforeValidator(_no_truth)]
 Chosen = Annotated[float, AllowInfNan(False)]
 
 
@@ -46,7 +56,7 @@ class Results(Body):
     """The numbers of a training."""
 
     experiment_id: Name
-    val_bpb: float
+    val_bpb: Number
     peak_vram_mb: Amount = 0
     training_seconds: Amount = 0
     total_tokens_m: Amount = 0
@@ -73,7 +83,7 @@ class Question(Tag):
 class NearMissQuestion(Tag):
     """How many near misses to list."""
 
-    limit: int = Field(20, ge=0, le=LARGEST)
+    limit: Annotated[int, _or(20)] = Field(20, ge=0, le=LARGEST)
 
 
 class Choice(Tag):
@@ -81,14 +91,16 @@ class Choice(Tag):
 
     mode: str = Field(description="explore, exploit, combine or ablation; auto lets the history decide")
     reason: Text = ""
-    explore_ratio: Chosen = Field(0.7, ge=0, le=1)
-    temperature: Chosen = Field(1.0, ge=0, le=1000)
+    explore_ratio: Annotated[Chosen, _or(0.7)] = Field(0.7, ge=0, le=1)
+    temperature: Annotated[Chosen, _or(1.0)] = Field(1.0, ge=0, le=1000)
 
 
 class Hosted(Body):
     """A request that is about the caller's own machine."""
 
-    host: Text = Field("", description="The machine of the device; default: the address that the request comes from")
+    host: Annotated[Name, _or("localhost")] = Field(
+        "localhost", description="The machine of the device; default: the address that the request comes from"
+    )
 
 
 class Gpu(Hosted):
@@ -100,7 +112,7 @@ class Gpu(Hosted):
 class GpuRegistration(Gpu):
     """A device with what it is."""
 
-    gpu_index: int = Field(0, ge=0, le=LARGEST, description="Its number on its machine")
+    gpu_index: Annotated[int, _or(0)] = Field(0, ge=0, le=LARGEST, description="Its number on its machine")
     gpu_name: Text = ""
     vram_mb: Annotated[float, _or(0), AllowInfNan(False)] = Field(0, ge=0)
 

@@ -22,9 +22,9 @@ from mcp_server.interfaces.access import is_loopback
 from mcp_server.interfaces.answers import plain
 from mcp_server.interfaces.entrance import Entrance, InternalError, boundary
 from mcp_server.lab.lab import Lab
-from mcp_server.lab.lending import Described
+from mcp_server.lab.lending import HERE, Described
+from mcp_server.research.metrics import as_data
 
-HERE = "localhost"
 STATUS_CODES: dict[type[ResearchError], int] = {UnknownId: 404, NotReady: 503, InternalError: 500}
 
 
@@ -199,7 +199,7 @@ async def _train(lab: Lab, given: bodies.Order) -> answers.Trained | answers.Unt
         "experiment_id": given.experiment_id,
         "gpu_id": given.gpu_id,
         "device": device,
-        "error": f"{trial.error}\n{await lab.tracking.log_tail(trial)}".strip(),
+        "error": f"{trial.error}\n{as_data(await lab.tracking.log_tail(trial))}".strip(),
     }
 
 
@@ -217,9 +217,11 @@ async def _health(lab: Lab, given: bodies.LocalGpu) -> answers.Health:
 
 
 async def _check_local(lab: Lab, given: bodies.LocalGpu) -> None:
-    """Raise WrongState for a device that an agent of another machine registered."""
+    """Raise WrongState for a device of another machine: the caller's own, or one whose name no device here has."""
     member = await lab.lending.find(given.gpu_id, given.host)
-    if member is not None and member.host != HERE:
+    if member is None or member.host == HERE:
+        return
+    if member.host == given.host or not await lab.tracking.has_device(given.gpu_id):
         raise WrongState(f"GPU {given.gpu_id!r} is in {member.host}, not in the server's machine", "Ask that machine")
 
 

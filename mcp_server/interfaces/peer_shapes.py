@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mcp_server.interfaces import peer_answers as answers
+from mcp_server.research.noise import clamp
 
 NUMBERS = {
     "val_bpb": "val_bpb",
@@ -170,7 +171,7 @@ def summary(found: Any, seats: Sequence[Any]) -> answers.Summary:
         },
         "categories": dict(found.tally.categories),
         "bpb_progression": [_step(keep) for keep in found.keeps],
-        "total_training_minutes": round(found.training_seconds / 60, 1),
+        "total_training_minutes": round(clamp(found.training_seconds) / 60, 1),
         "strategy": found.mode,
         "gpu_pool": {"total": len(seats), "idle": _number(seats, "idle"), "training": _number(seats, "training")},
     }
@@ -193,9 +194,9 @@ def difference(a: Any, b: Any) -> answers.Difference:
     return {
         "a": one,
         "b": other,
-        "delta_bpb": other["val_bpb"] - one["val_bpb"],
-        "delta_params_m": other["num_params_m"] - one["num_params_m"],
-        "delta_vram_mb": other["peak_vram_mb"] - one["peak_vram_mb"],
+        "delta_bpb": clamp(other["val_bpb"] - one["val_bpb"]),
+        "delta_params_m": clamp(other["num_params_m"] - one["num_params_m"]),
+        "delta_vram_mb": clamp(other["peak_vram_mb"] - one["peak_vram_mb"]),
     }
 
 

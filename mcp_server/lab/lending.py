@@ -1,15 +1,18 @@
 """Lending: devices that outside agents registered, which are theirs alone: local workers never use them."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.lab.bench import Bench
+from mcp_server.lab.texts import shortened
+from mcp_server.machine.store.fleet import HERE as HERE
 from mcp_server.machine.store.fleet import Described as Described
 from mcp_server.machine.store.fleet import Member
 from mcp_server.research.experiment import FINISHED
 
+LONGEST_NAME = 200
 SILENT_SECONDS = 60.0
 """After so long without a heartbeat a device is offline. Heartbeats are due every 30 s."""
 
@@ -34,6 +37,7 @@ class Lending:
     async def enlist(self, device: Described) -> Seat:
         """Register a device."""
         now = time.time()
+        device = replace(device, gpu_name=shortened(device.gpu_name, LONGEST_NAME))
         return _seat(await self._bench.store.fleet.register(device, now), now)
 
     async def heartbeat(self, gpu_id: str, host: str) -> None:

@@ -162,7 +162,7 @@ class Reading:
         """Show the best experiment and its commit."""
         run = await self._bench.store.runs.named(tag)
         best = await self._bench.store.experiments.best(run.tag)
-        commit = await self._branch.tip(run)
+        commit = best.commit if best and not best.commit_known else await self._branch.tip(run)
         todo = f"Call register(tag={run.tag!r}, ...) with a change to it" if best else "Register and train the baseline"
         error = error_of(run, best, noise_of(run, *await self._bench.store.history.noise(run.tag)))
         return Best(view(best, "full") if best else None, commit, run.branch, todo, error)
@@ -233,6 +233,9 @@ class Reading:
     async def best_script(self, tag: str) -> str:
         """The training script as it is in the best experiment of a run."""
         run = await self._bench.store.runs.named(tag)
+        best = await self._bench.store.experiments.best(run.tag)
+        if best is not None and not best.commit_known:
+            raise UnknownId(f"The commit {best.commit!r} is not in this repository", "Fetch it from its agent")
         source = await self._script(run, await self._branch.tip(run))
         if source is None:
             raise UnknownId(f"Run {run.tag!r} has no single training script", "Call best for its commit")

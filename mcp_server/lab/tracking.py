@@ -17,7 +17,7 @@ from mcp_server.lab.logs import read_whole
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.results import Completed, Crashed
 from mcp_server.lab.setup import Setup
-from mcp_server.lab.texts import LONGEST
+from mcp_server.lab.texts import LONGEST, shortened
 from mcp_server.lab.verdicts import Verdicts
 from mcp_server.machine.devices import Device, reading
 from mcp_server.research.evidence import Count
@@ -137,7 +137,7 @@ class Tracking:
             raise WrongState(f"Run {tag!r} trains by itself", "Register with the tool `register`, or use another tag")
         if parent_id:
             await bench.store.experiments.get(parent_id)
-        agent = _shortened(gpu_id, LONGEST_NAME) or "gpu-0"
+        agent = _word(gpu_id) or "gpu-0"
         number = await bench.store.runs.take_number(run.tag)
         experiment_id = f"{run.tag}-{number}"
         await bench.store.runs.add_agent(run.tag, agent)
@@ -147,16 +147,16 @@ class Tracking:
             tag=run.tag,
             number=number,
             agent=agent,
-            commit=commit or _shortened(commit_sha, LONGEST_NAME) or "unknown",
+            commit=commit or _word(commit_sha) or "unknown",
             base_commit=run.base_commit,
-            hypothesis=_shortened(said["hypothesis"]),
+            hypothesis=shortened(said["hypothesis"]),
             category=next((known for known in CATEGORIES if known == category), "other"),
             request=experiment_id,
             registered_at=time.time(),
             parent_id=parent_id or None,
-            description=_shortened(said["description"]),
+            description=shortened(said["description"]),
             source="commit_sha" if commit else UNVERIFIED,
-            diff_summary=_shortened(said["diff_summary"]),
+            diff_summary=shortened(said["diff_summary"]),
         )
         return await bench.store.experiments.add(experiment)
 
@@ -241,7 +241,7 @@ class Tracking:
         run = await self._bench.store.runs.get(tag)
         if mode == "auto":
             return await self.adapt(tag)
-        why = _shortened(reason)
+        why = shortened(reason)
         await self._bench.store.runs.set_mode(run.tag, check_mode(mode), why, explore_ratio, temperature)
         return await self.strategy(tag)
 
@@ -315,10 +315,21 @@ class Tracking:
 
     async def device(self, gpu_id: str) -> tuple[Device, Any]:
         """A device of this machine by label, key or number, and how it is now; raises UnknownId."""
+        device = await self._device(gpu_id)
+        if device is None:
+            todo = "Use gpu-0, gpu-1, ... or a name that `devices` shows"
+            raise UnknownId(f"This machine has no GPU {gpu_id!r}", todo)
+        return device, await self._bench.run(reading, device)
+
+    async def has_device(self, gpu_id: str) -> bool:
+        """Whether a device of this machine has this label, key or number."""
+        return await self._device(gpu_id) is not None
+
+    async def _device(self, gpu_id: str) -> Device | None:
         for device in await self._pool.devices():
             if gpu_id in (device.label, device.key, str(device.index), f"gpu-{device.index}"):
-                return device, await self._bench.run(reading, device)
-        raise UnknownId(f"This machine has no GPU {gpu_id!r}", "Use gpu-0, gpu-1, ... or a name that `devices` shows")
+                return device
+        return None
 
     async def train(self, gpu_id: str, experiment_id: str) -> Trial:
         """Train an experiment's commit on a device of this machine like the named one, and wait for its end.
@@ -360,7 +371,6 @@ class Tracking:
         return log.last(LOG_LINES, LOG_CHARACTERS)
 
 
-def _shortened(text: str, most: int = LONGEST) -> str:
-    """Text that an outside agent wrote, without control sequences, and its beginning if it is very long."""
-    shown = clean(text, len(text) + 1).strip()
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+def _word(text: str) -> str:
+    """A name that an outside agent gave, on one line."""
+    return " ".join(shortened(text, LONGEST_NAME).split())

@@ -228,10 +228,8 @@ class Verdicts:
 def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> None:
     """Raise WrongState unless there is a finished training to judge, or the run is external."""
     if experiment.status in ("queued", "training"):
-        raise WrongState(
-            f"Experiment {experiment.id} is still {experiment.status}",
-            f"Call train({experiment.id!r}) until it is trained",
-        )
+        todo = "Wait for the end of it" if run.task.external else f"Call train({experiment.id!r}) until it is trained"
+        raise WrongState(f"Experiment {experiment.id} is still {experiment.status}", todo)
     if run.task.external:
         return
     if trial is None or experiment.status not in ("trained", "needs_confirmation"):
@@ -292,9 +290,9 @@ def _measured(
             name: value for name, value in (given or {}).items() if not _equal(experiment.metrics.get(name), value)
         }
         if wrong:
-            was = f"completed with other numbers: {dict(experiment.metrics)}" if experiment.metrics else "given up"
+            numbers = ", ".join(f"{name} {value}" for name, value in experiment.metrics.items())
             raise InvalidInput(
-                f"Experiment {experiment.id} was {was}",
+                f"Experiment {experiment.id} was {f'completed with {numbers}' if numbers else 'given up'}",
                 "Register a new experiment for a new measurement",
             )
         return experiment.metrics

@@ -11,19 +11,46 @@ from mcp_server.machine.sandbox import View
 COMPILED = ("inductor", "triton")
 """Folders of the cache for compiled kernels. Trainings on a GPU share them; those on a CPU have their own, so that no
 training finds what an earlier one left."""
+CREDENTIALS = (
+    *(".ssh", ".gnupg", ".netrc", ".git-credentials", ".password-store", ".local/share/keyrings", ".bash_history"),
+    *(
+        ".aws",
+        ".azure",
+        ".config/gcloud",
+        ".kube",
+        ".docker",
+        ".config/gh",
+        ".config/git/credentials",
+        ".config/rclone",
+    ),
+    *(".pypirc", ".npmrc", ".cargo/credentials.toml", ".huggingface", ".cache/huggingface/token", ".config/wandb"),
+    *(
+        ".kaggle",
+        ".claude",
+        ".claude.json",
+        ".codex",
+        ".gemini",
+        ".mozilla",
+        ".config/google-chrome",
+        ".config/chromium",
+    ),
+)
+"""Where programs keep what is the user's alone, below the home folder."""
+SECRETS = ".env*"
+"""What files with keys are called, at the top of a repository."""
 MEASURED = "measured"
 """The folder of the cache for what was measured of the machine."""
 
 
 def training_view(rig: Rig, order: Order) -> View:
-    """A training sees neither the record and what other trials left, nor the data that audits it."""
-    cache = rig.settings.cache
+    """A training sees neither the record and what other trials left, nor the data that audits it, nor credentials."""
+    cache, inputs = rig.settings.cache, _inputs(rig, order)
     shared = [] if rig.device.kind == "cpu" else _made(cache / name for name in COMPILED)
     return View(
         temporary=_made([order.folder / "tmp"])[0],
-        readable=[rig.repository.root, cache, *_chosen(cache), *_programs(order), *_inputs(rig, order)],
+        readable=[rig.repository.root, cache, *_chosen(cache), *_programs(order), *inputs],
         writable=[order.folder / "checkout", order.folder / "out", *shared],
-        hidden=[*_record(rig), *audit_files(cache)],
+        hidden=[*_record(rig), *audit_files(cache), *(path for path in _private(rig) if path not in inputs)],
     )
 
 
@@ -34,7 +61,7 @@ def scorer_view(rig: Rig, order: Order, checkout: Path) -> View:
     return View(
         temporary=_made([order.folder / "tmp-scorer"])[0],
         readable=[rig.repository.root, cache, *_programs(order), checkout, *left],
-        hidden=[*_record(rig), cache / "data", *_chosen(cache)],
+        hidden=[*_record(rig), cache / "data", *_chosen(cache), *_private(rig)],
     )
 
 
@@ -62,6 +89,13 @@ def _chosen(cache: Path) -> list[Path]:
 
 def _record(rig: Rig) -> list[Path]:
     return [rig.state, rig.settings.locks, rig.settings.cache / "downloads"]
+
+
+def _private(rig: Rig) -> list[Path]:
+    """The user's credentials, as far as they lie where they usually do."""
+    home = Path(os.environ.get("HOME", "/"))
+    usual = [*(home / name for name in CREDENTIALS), *filter(Path.is_file, rig.repository.root.glob(SECRETS))]
+    return [path.resolve() for path in usual if os.access(path, os.R_OK)]
 
 
 def _inputs(rig: Rig, order: Order) -> list[Path]:

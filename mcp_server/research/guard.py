@@ -14,6 +14,8 @@ SYMLINK, SUBMODULE, FOLDER = "120000", "160000", "040000"
 
 _ABSENT = "000000"
 _HARNESS = ("prepare.py", "portable.py", "scoring.py")
+_GITS_OWN = (".gitattributes", ".gitmodules")
+"""By these git writes other files than were committed."""
 _STAR = "[^/]*"
 _WILDCARD = re.compile(r"[*?\[]")
 _PART = re.compile(r"(?:(?<=/)|^)\*\*/|(?<=/)\*\*$|^\*\*$|\*+|\?|\[!?\]?[^\]/]*\]|[\s\S]")
@@ -133,6 +135,8 @@ def _path_fault(path: str) -> str:
         return "contains a backslash"
     if any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) < 0xE000 for char in path):
         return "contains control characters or is not UTF-8"
+    if any(unicodedata.category(char) == "Cf" for char in path):
+        return "contains invisible characters"
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts):
         return "contains '..', '.' or an empty part"
@@ -174,6 +178,10 @@ def _change_fault(task: Task, change: Change) -> str:
         return "is a submodule or a nested repository, which an experiment may not add, change or remove"
     if _path_fault(change.path):
         return _path_fault(change.path)
+    if _plain(change.path.rpartition("/")[2]) in _GITS_OWN:
+        return "tells git how to write files, and stays as it is during a run"
+    if matches(task.inputs, change.path):
+        return "is an input of this run"
     if is_dependency_file(change.path):
         return "declares dependencies, which stay as they are during a run"
     if task.builtin and change.path.rpartition("/")[2].casefold() in _HARNESS:

@@ -150,7 +150,7 @@ def check_name(kind: str, name: str) -> str:
     faulty = not _NAME.fullmatch(name) or ".." in name or name.lower().endswith((".", ".lock"))
     if faulty or _DEVICE.fullmatch(name):
         raise InvalidInput(
-            f"{name[:200]!r} cannot be a {kind}",
+            f"{name[:200]!r} cannot be the name of {'an' if kind[0] in 'aeiou' else 'a'} {kind}",
             "Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit, "
             "without '..' and not ending in '.' or '.lock', for example 'mar8'",
         )

@@ -83,7 +83,7 @@ async def test_completing_twice_counts_once(settings: Settings) -> None:
         answers = [await agent.complete(first, 0.99) for _ in range(3)]
         assert answers[0] == answers[1] == answers[2]
         status, error = await agent.refused("experiment/complete", **NUMBERS, experiment_id=first)
-        assert (status, "other numbers" in error) == (400, True)
+        assert (status, "was completed with val_bpb" in error) == (400, True)
         assert (await agent.refused("experiment/crash", experiment_id=first, error="late"))[0] == 400
         second = await agent.register()
         crashes = [await agent.call("experiment/crash", experiment_id=second, error="boom") for _ in range(2)]
@@ -178,9 +178,31 @@ async def test_two_hosts_with_the_same_gpu_index_are_two_devices(settings: Setti
         assert states == {"gpu-0": "training", "gpu-0@10.0.0.8": "idle"}
         # One that has no devices itself may direct any.
         assert (await here.call("pool/acquire", experiment_id=third))["gpu_id"] == "gpu-0@10.0.0.8"
-        assert (await here.refused("gpu/gpu-0/health"))[0] == 400
+        assert (await here.call("gpu/gpu-0/health"))["gpu_id"] == "gpu-0"  # its own, which has the same name
+        assert (await here.refused("gpu/gpu-0@10.0.0.8/health"))[0] == 400
         await one.call("pool/deregister", gpu_id="gpu-0")
         assert [worker["id"] for worker in (await here.call("pool/list"))["workers"]] == ["gpu-0@10.0.0.8"]
+
+
+async def test_no_host_ends_what_is_anothers(settings: Settings) -> None:
+    async with hosts(settings, "10.0.0.7", "10.0.0.8", "10.0.0.9", "127.0.0.1") as (one, other, borrower, here):
+        await here.begin()
+        experiment = await here.register()
+        for agent in (one, other):
+            await agent.enlist("gpu-0", 0)
+        assert (await one.call("pool/acquire", experiment_id=experiment))["gpu_id"] == "gpu-0"
+        for _ in range(2):  # the second time, its own is gone already
+            await other.call("pool/deregister", gpu_id="gpu-0")
+        assert (await other.refused("pool/heartbeat", gpu_id="gpu-0"))[0] == 404
+        assert (await other.refused("pool/release", gpu_id="gpu-0"))[0] == 404
+        assert (await here.call("pool/list"))["training"] == 1
+        await one.call("pool/release", gpu_id="gpu-0")
+        # Who borrowed it may give it back, and so may who knows whose loan it is.
+        assert (await borrower.call("pool/acquire", experiment_id=experiment))["gpu_id"] == "gpu-0"
+        await borrower.call("pool/release", gpu_id="gpu-0")
+        await borrower.call("pool/acquire", experiment_id=experiment)
+        await other.call("pool/release", gpu_id="gpu-0", experiment_id=experiment)
+        assert (await here.call("pool/list"))["idle"] == 1
 
 
 async def test_a_lost_lend_is_never_given_twice(settings: Settings) -> None:

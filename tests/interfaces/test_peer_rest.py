@@ -217,8 +217,13 @@ async def test_the_agent_owns_git_and_nothing_is_checked(project: Project, setti
         )
         for each in ("mar11-1", "mar11-3", strange["experiment_id"]):
             await agent.complete(each, 0.99)
+        odd = [await agent.register(commit_sha=name) for name in ("^HEAD", "HEAD^{/A}", "a\tb\nc")]
+        await agent.call("experiment/crash", experiment_id=odd[-1], error="it broke")
         history = (await agent.call("experiment/history", tag="mar11"))["experiments"]
-    assert [e["commit_verified"] for e in history] == [True, True, False, False]
+        table = await agent.call("report/tsv", tag="mar11")
+    assert [e["commit_verified"] for e in history] == [True, True, *[False] * 5]
+    assert [e["commit_sha"] for e in history[4:]] == ["^HEAD", "HEAD^{/A}", "a b c"]
+    assert len(table["tsv"].splitlines()) == table["count"] + 1
     assert history[3]["gpu_id"] == "rack 3/gpu:0"
     kept = project.git("for-each-ref", "--format=%(refname) %(objectname)", "refs/autoresearch")
     assert kept.splitlines() == [f"refs/autoresearch/mar11/{name} {head}" for name in twins]
@@ -235,6 +240,25 @@ async def test_long_texts_are_shortened_and_not_refused(settings: Settings) -> N
     assert len(entry["diff_summary"]) == 4000
     assert entry["hypothesis"].startswith("red")
     assert entry["error"].endswith("RuntimeError: boom")
+
+
+async def test_numbers_come_back_as_they_were_sent(settings: Settings) -> None:
+    async with caller(settings) as client:
+        agent = Agent(client)
+        await agent.begin()
+        a, b = [await agent.register() for _ in range(2)]
+        for name, value in ((a, 1.7e308), (b, -1.7e308)):
+            given = NUMBERS | {"experiment_id": name, "val_bpb": value, "training_seconds": 1e308}
+            await agent.call("experiment/complete", **given)
+        (first, _) = (await agent.call("experiment/history", tag="mar11"))["experiments"]
+        assert (first["num_steps"], type(first["num_steps"])) == (953, int)
+        assert (await agent.call("report/summary", tag="mar11"))["total_training_minutes"] > 1e306
+        assert (await agent.call("report/diff", experiment_a=a, experiment_b=b))["delta_bpb"] < -1e308
+        experiment_id = await agent.register()
+        assert (await agent.refused("experiment/complete", experiment_id=experiment_id, val_bpb=True))[0] == 400
+        assert (await agent.refused("pool/register", gpu_id="gpu\x1b[31m", gpu_index=0))[0] == 400
+        found = await agent.call("pool/register", gpu_id="gpu-0", gpu_index=None, gpu_name="\x1b[31mA100" + 900 * "0")
+        assert (found["worker"]["gpu_name"][:4], len(found["worker"]["gpu_name"])) == ("A100", 200)
 
 
 async def test_rest_mcp_and_the_command_line_share_one_history(
@@ -273,6 +297,7 @@ async def test_what_was_measured_elsewhere_can_be_read_at_every_door(settings: S
             await agent.attempt(value, commit_sha=f"elsewhere-{value}")
         for tool in ("suggest", "history", "near_misses", "summary", "best", "export", "report"):
             assert (await use(mcp, tool, tag="mar11"))["next_action"], tool
+        assert (await use(mcp, "best", tag="mar11"))["commit"] == "elsewhere-0.98"
         compared = await use(mcp, "diff", experiment_a="mar11-1", experiment_b="mar11-2")
         assert compared["next_action"]
         head = await agent.register(commit_sha="HEAD")

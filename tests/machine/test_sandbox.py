@@ -97,6 +97,23 @@ def test_audit_data_and_downloads_are_out_of_sight(walled_yard: Any) -> None:
     assert seen(walled_yard, f"os.listdir({str(cache / 'downloads')!r})") == []
 
 
+def test_credentials_are_out_of_sight(walled_yard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = walled_yard.repo  # a training sees it, and nothing of this test's own folder
+    monkeypatch.setenv("HOME", str(home))
+    walled_yard.git("commit", "--quiet", "--allow-empty", "--message", "nothing")
+    for name in (".aws/credentials", ".real/id", ".netrc", ".env.local", ".env/bin/python"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("mine")
+    (home / ".ssh").symlink_to(".real")
+    (home / ".git" / "info" / "exclude").write_text(".*\n")
+    read = f"[tried(lambda: Path({str(home)!r}, name).read_text()) for name in {{}}]"
+    gone, denied = "No such file or directory", "Permission denied"
+    names = [".aws/credentials", ".ssh/id", ".real/id", ".netrc", ".env.local", ".env/bin/python"]
+    assert seen(walled_yard, read.format(names)) == [gone, gone, gone, denied, denied, "mine"]
+    task = walled_yard.task(inputs=(".env.local",))
+    assert walled_yard.ending("print('loss:', len(open('.env.local').read()))", task).metrics == {"loss": 4}
+
+
 def test_other_processes_and_the_network_are_out_of_reach(walled_yard: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         reach = f"tried(lambda: socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 5).close())"

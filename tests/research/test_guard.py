@@ -127,9 +127,12 @@ def test_changes_that_the_task_allows() -> None:
         (change("train.py", old="120000"), "is a symbolic link"),
         (change("src/x.py", new="160000"), "is a submodule or a nested repository"),
         (change("src/.git/x.py"), "lies in .git"),
+        (change("src/.gitattributes", old="000000"), "tells git how to write files"),
+        (change("src/a\u200b.py"), "contains invisible characters"),
+        (change("data/tokens.txt", old="000000"), "is an input of this run"),
     ],
 )
 def test_changes_that_it_does_not(one: Change, message: str) -> None:
-    task = replace(TASK, readonly=("src/secret.py",), builtin=True)
+    task = replace(TASK, readonly=("src/secret.py",), inputs=("data",), builtin=True)
     with pytest.raises(InvalidInput, match=message):
         check_changes(task, [change("train.py"), one])

@@ -13,8 +13,8 @@ from mcp_server.research.guard import FOLDER, SUBMODULE, Change
 MARKER = "autoresearch"
 """A file in the git directory of each of our workspaces; it holds the root of the repository that made it."""
 
-_REVISION = re.compile(r"[^-:\x00-\x20\x7f\ud800-\udfff][^:\x00-\x20\x7f\ud800-\udfff]{0,254}")
-"""What is given to git as the name of a commit: no option, no search through messages, and nothing over-long."""
+_REVISION = re.compile(r"(?!.*\^\{/)[^-:^\x00-\x20\x7f\ud800-\udfff][^:\x00-\x20\x7f\ud800-\udfff]{0,254}")
+"""What is given to git as the name of a commit: no option, exclusion or search through messages, nothing over-long."""
 
 UNCOMMITTED_SHOWN = 100
 DIFF_LIMIT = 60_000

@@ -8,6 +8,9 @@ import aiosqlite
 from mcp_server.errors import WrongState
 from mcp_server.machine.store.connection import Database, Row, fetch
 
+HERE = "localhost"
+"""The server's own machine, from which every device may be named by its id."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -47,7 +50,8 @@ class Described:
 class Fleet:
     """Queries about devices of outside agents. Local workers never use them.
 
-    A device is named by its `gpu_id`, or by the name that the caller's own `host` gave it, which goes first.
+    A device is named by the name that the caller's own `host` gave it, or by its `gpu_id`. Devices of other hosts can
+    only be named from `HERE`, but for giving back what was borrowed.
     """
 
     def __init__(self, database: Database) -> None:
@@ -115,7 +119,7 @@ class Fleet:
             row = await fetch(
                 connection,
                 """
-                UPDATE fleet SET experiment_id = ?1, lent_until = ?2, lent_at = ?3 WHERE gpu_id = (
+                UPDATE fleet SET experiment_id = ?1, lent_until = ?2, lent_at = ?3, lent_host = ?5 WHERE gpu_id = (
                     SELECT gpu_id FROM fleet
                     WHERE seen_at >= ?3 - ?4 AND (experiment_id IS NULL OR lent_until <= ?3)
                         AND (host = ?5 OR NOT EXISTS (SELECT 1 FROM fleet WHERE host = ?5))
@@ -129,7 +133,7 @@ class Fleet:
         return await self._database.transaction(body)
 
     async def give_back(self, gpu_id: str, host: str, experiment_id: str | None, now: float) -> Member | None:
-        """End the loan of a device; its state before, or None if it is not registered.
+        """End the loan of a device; its state before, or None if `host` has, borrowed or may name none of this name.
 
         Args:
             experiment_id: whose loan it is; None ends whatever loan there is.
@@ -140,6 +144,11 @@ class Fleet:
 
         async def body(connection: aiosqlite.Connection) -> Member | None:
             row = await fetch(connection, f"{_MEMBERS} WHERE gpu_id = ({_NAMED})", [now, gpu_id, host])
+            row = row or await fetch(
+                connection,
+                f"{_MEMBERS} WHERE gpu_id = ?2 AND (lent_host = ?3 OR lent_to = ?4)",
+                [now, gpu_id, host, experiment_id],
+            )
             member = _member(row) if row else None
             if member is None or member.experiment_id is None:
                 return member
@@ -166,7 +175,7 @@ class Fleet:
 
 
 _NAMED = """
-    SELECT gpu_id FROM fleet WHERE gpu_id = ?2 OR (host = ?3 AND name = ?2)
+    SELECT gpu_id FROM fleet WHERE (host = ?3 AND name = ?2) OR (gpu_id = ?2 AND ?3 IN (host, 'localhost'))
     ORDER BY host = ?3 AND name = ?2 DESC LIMIT 1
 """
 """The id of the device with the name ?2, as ?3 knows it."""
@@ -174,7 +183,7 @@ _NAMED = """
 _MEMBERS = """
     SELECT * FROM (
         SELECT gpu_id, host, name, gpu_index, gpu_name, vram_mb, registered_at, seen_at, lent_until,
-            iif(lent_until > ?1, experiment_id, NULL) AS lent_to
+            lent_host, iif(lent_until > ?1, experiment_id, NULL) AS lent_to
         FROM fleet
     )
 """
@@ -192,7 +201,8 @@ async def _free_id(connection: aiosqlite.Connection, device: Described) -> str:
 
 def _member(row: Row) -> Member:
     values = dict(row)
-    values.pop("lent_at", None)
+    for unseen in ("lent_at", "lent_host"):
+        values.pop(unseen, None)
     if "lent_to" in values:
         values["experiment_id"] = values.pop("lent_to")
     return Member(**values)

@@ -220,6 +220,7 @@ FLEET = (
         registered_at REAL NOT NULL,
         seen_at REAL NOT NULL,
         experiment_id TEXT REFERENCES experiments (id),
+        lent_host TEXT,
         lent_at REAL,
         lent_until REAL,
         UNIQUE (host, name)

@@ -187,7 +187,20 @@ def test_resolve(repository: Repository, folder: Path, base: str) -> None:
     run_git(folder, "checkout", "--quiet", "--detach")
     for rev in ("HEAD", "main", "v1", base, base[:10], "main@{0}"):
         assert repository.resolve(rev) == base
-    for rev in ("", "nothing", "--all", "-n1", "main:train.py", "main..main", "HEAD~5", "a\nb", "\0", "0" * 40):
+    for rev in (
+        "",
+        "nothing",
+        "--all",
+        "-n1",
+        "main:train.py",
+        "main..main",
+        "HEAD~5",
+        "a\nb",
+        "\0",
+        "0" * 40,
+        "^HEAD",
+        "HEAD^{/O}",
+    ):
         with pytest.raises(InvalidInput, match="is not a commit of this repository"):
             repository.resolve(rev)
 
