@@ -5,6 +5,7 @@ record and the sandboxes; the folder itself is touched only to bring an accepted
 """
 
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -31,7 +32,7 @@ from mcp_server.machine.git.links import link_inputs
 from mcp_server.machine.mutation import Mutator
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.metrics import clean
-from mcp_server.research.task import CATEGORIES, Category
+from mcp_server.research.task import CATEGORIES, Category, split_command
 from mcp_server.settings import Settings
 
 WAIT_SECONDS = 3600.0
@@ -97,6 +98,9 @@ class ArtifactLoop:
             raise InvalidInput(
                 f"{file.name} names no mutator", "Give one, or let an agent change it: setup_run(task=...)"
             )
+        program = split_command(values["mutator"])[0]
+        if "/" not in program and program not in ("python", "python3") and shutil.which(program) is None:
+            raise InvalidInput(f"mutator begins with {program!r}, which is not on PATH", "Install it, or give its path")
         work = ensure_state_folder(file.parent / "work")
         try:
             hold = Hold(work / "loop.lock")
@@ -138,7 +142,7 @@ class ArtifactLoop:
         bench, snapshots = self._lab.bench, self._snapshots
         tree = await bench.run(snapshots.take)
         newest = next(iter(await bench.store.runs.newest(1)), None)
-        if newest is not None:
+        if newest is not None and not await self._is_over_before_it_began(newest):
             self._run = newest
             self._setup = await self._lab.setup.setup_run(tag=newest.tag, resume=True)
             home = self._record.home(newest.tag) or newest.base_commit
@@ -158,10 +162,17 @@ class ArtifactLoop:
         self._run = await bench.store.runs.get(tag)
         self._record.remember_home(tag, commit)
 
+    async def _is_over_before_it_began(self, run: Run) -> bool:
+        """Whether a run has had all of its experiments, and not one that could be its baseline."""
+        store, limit = self._lab.bench.store, run.task.max_experiments
+        if limit is None or await store.experiments.best(run.tag) is not None:
+            return False
+        return (await store.experiments.count(run.tag)).total >= limit and not await store.history.open(run.tag, 1)
+
     def _link_inputs(self) -> None:
         declared = read_task_file(self._file).get("inputs")
         view = self._snapshots.view
-        found = find_inputs(view) if declared is None else expand_inputs(view, declared)
+        found = find_inputs(view)[0] if declared is None else expand_inputs(view, declared)
         paths = [each.path for each in found if each.path != "work"]
         link_inputs(self._snapshots.folder, self._snapshots.repository.root, paths)
 

@@ -48,7 +48,7 @@ class LoopRecord:
         earlier = [line for line in self._lines if line["experiment_id"] == experiment.id]
         if any(line["verdict"] == experiment.decided for line in earlier):
             return None
-        if baseline is not None and experiment.id == baseline.id:
+        if experiment.unchanged or (baseline is not None and experiment.id == baseline.id):
             iteration = 0
         else:
             iteration = earlier[0]["iteration"] if earlier else self.iterations(run.tag) + 1

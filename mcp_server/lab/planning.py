@@ -130,7 +130,9 @@ def _choose_script(repository: Repository, commit: str, found: Decisions, notes:
     values, files = found.values, set(repository.files(commit))
     script, folder = values.get("train_script"), values.get("folder")
     if folder and not any(file.startswith(f"{folder}/") for file in files):
-        raise InvalidInput(f"folder {folder!r} holds no committed file", "Give the folder that the command runs in")
+        there = (repository.root / folder).is_dir()
+        todo = f"Commit {folder}" if there else "Give the folder that the command runs in"
+        raise InvalidInput(f"folder {folder!r} holds no committed file", todo)
     if script is None and values.get("command"):
         script = _researched(_named_files(values["command"], folder or "", files, ".py"), files, values.get("editable"))
         if script is None and not values.get("editable"):
@@ -297,10 +299,13 @@ def _with_results_file(repository: Repository, commit: str, tag: str, task: Task
 
 def _with_inputs(repository: Repository, task: Task, declared: Sequence[str] | None, notes: list[str]) -> Task:
     """The task with the inputs that were declared, or else with what looks like data in the repository."""
-    inputs = find_inputs(repository) if declared is None else expand_inputs(repository, declared)
+    inputs, others = find_inputs(repository) if declared is None else (expand_inputs(repository, declared), [])
     notes.extend(
         f"Linked as input: {found.path} ({found.bytes / 1e6:.1f} MB, {found.files} files)." for found in inputs
     )
+    if others:
+        shown = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+        notes.append(f"Not committed and not linked: {shown}. What trainings read of that belongs in `inputs`.")
     return replace(task, inputs=tuple(found.path for found in inputs))
 
 

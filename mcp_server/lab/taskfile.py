@@ -2,16 +2,19 @@
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mcp_server.errors import InvalidInput
 from mcp_server.lab.marked import LineOf, marked_toml, marked_yaml
-from mcp_server.research.task import Category, Policy
+from mcp_server.research.task import Category, Policy, check_metric, check_pattern, split_command
+
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+"""The name of a variable of the environment."""
 
 LARGEST = 200_000
 """Bytes of a task file; a larger one is something else."""
@@ -43,10 +46,35 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _no_truth(value: Any) -> Any:
+    """Python takes true for 1, and YAML takes yes for true."""
+    if isinstance(value, bool):
+        raise ValueError("It should be a number")
+    return value
+
+
+def _checked(check: Callable[[str], Any]) -> AfterValidator:
+    """A check that raises InvalidInput, as pydantic takes it, so that the line is told."""
+
+    def checked(value: str) -> str:
+        try:
+            check(value)
+        except InvalidInput as error:
+            raise ValueError(error.todo) from None
+        return value
+
+    return AfterValidator(checked)
+
+
 Texts = Annotated[list[str], BeforeValidator(_as_list)]
-Command = Annotated[str, BeforeValidator(_as_command)]
+Names = Annotated[list[Annotated[str, Field(pattern=VARIABLE)]], BeforeValidator(_as_list)]
+Command = Annotated[str, BeforeValidator(_as_command), _checked(split_command)]
 Commands = Annotated[list[Command], BeforeValidator(_as_list)]
-Values = dict[str, Annotated[str, BeforeValidator(_as_text)]]
+Values = dict[
+    Annotated[str, Field(pattern=VARIABLE)], Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[^\x00]*$")]
+]
+Amount = Annotated[float, BeforeValidator(_no_truth), AllowInfNan(False)]
+Metric = Annotated[str, _checked(check_metric)]
 
 
 class _Part(BaseModel):
@@ -76,8 +104,8 @@ class Runner(_Part):
     command: Command | None = None
     script: str | None = None
     folder: str | None = None
-    budget_seconds: float | None = Field(default=None, gt=0)
-    startup_seconds: float | None = Field(default=None, ge=0)
+    budget_seconds: Amount | None = Field(default=None, gt=0)
+    startup_seconds: Amount | None = Field(default=None, ge=0)
     end_at_budget: bool = False
     environment: Values = {}
     memory: Memory = Memory()
@@ -89,19 +117,19 @@ class Scorer(_Part):
     A result that would be kept is scored anew where `rescore` and `judge` are given.
     """
 
-    metric: str | None = None
+    metric: Metric | None = None
     direction: Literal["minimize", "maximize"] | None = None
-    pattern: str | None = None
+    pattern: Annotated[str, _checked(check_pattern)] | None = None
     command: Command | None = None
     rescore: Command | None = None
     judge: Command | None = None
-    secondary: Texts = []
+    secondary: Annotated[list[Metric], BeforeValidator(_as_list)] = []
 
 
 class Seeding(_Part):
     """In which variables the seed is found beside AUTORESEARCH_SEED, and which it is if it never changes."""
 
-    variables: Texts = []
+    variables: Names = []
     fixed: int | None = Field(default=None, ge=0, lt=2**31)
 
 
@@ -123,12 +151,12 @@ class TaskFile(_Part):
     readonly: Texts | None = None
     scope: list[Category] | None = None
     max_experiments: int | None = Field(default=None, ge=1)
-    target: float | None = None
+    target: Amount | None = None
     results_file: str | None = None
-    near_miss_threshold: float | None = Field(default=None, ge=0)
-    metric: str | None = None
+    near_miss_threshold: Amount | None = Field(default=None, ge=0)
+    metric: Metric | None = None
     direction: Literal["minimize", "maximize"] | None = None
-    time_budget_seconds: float | None = Field(default=None, gt=0)
+    time_budget_seconds: Amount | None = Field(default=None, gt=0)
     train_script: str | None = None
     command: Command | None = None
     editable: Texts | None = None
@@ -143,6 +171,8 @@ class TaskFile(_Part):
             InvalidInput: something is said twice, under two names.
         """
         run, score, memory = self.runner, self.scorer, self.runner.memory
+        if self.grid and not self.vary:
+            raise InvalidInput("grid is given, and vary is not", "Name what to vary, or leave grid out")
         nested = {
             "editable": ("artifacts", self.artifacts),
             "command": ("runner.command", run.command),
@@ -234,7 +264,11 @@ def _refusal(name: str, error: ValidationError, line_of: LineOf) -> InvalidInput
     what = f"{where}: {said} is {shown if len(shown) <= 80 else shown[:79] + '…'}"
     if problem["type"] == "literal_error":
         return InvalidInput(what, f"Choose from {problem['ctx']['expected']}")
-    return InvalidInput(what, re.sub(r"^\w+ should", "It should", problem["msg"]))
+    if problem["type"] in ("model_type", "dict_type"):
+        return InvalidInput(what, "It should be a mapping of names to values")
+    if problem["type"] == "string_pattern_mismatch":
+        return InvalidInput(what, f"It should be of the form {problem['ctx']['pattern']}")
+    return InvalidInput(what, re.sub(r"^\w+ should", "It should", problem["msg"].removeprefix("Value error, ")))
 
 
 def _instead(path: Sequence[int | str]) -> str:

@@ -83,15 +83,16 @@ async def measure(task: Task, bay: Bay, scratch: Path) -> Measured:
 
 
 def read_metrics(task: Task, text: str) -> dict[str, Scalar]:
-    """The metrics in an output: its `key: value` lines, and the task's own by its pattern or wherever it stands."""
+    """The metrics in an output: its `key: value` lines, and the task's own by pattern or wherever they stand last."""
     metrics = parse_metrics(text)
-    if task.metric_pattern:
-        found = find_metric(task.metric_pattern, text)
-        metrics.pop(task.metric, None)
-        metrics |= {} if found is None else {task.metric: found}
-    elif task.metric not in metrics and not task.builtin:
-        found = spot_metric(task.metric, text)
-        metrics |= {} if found is None else {task.metric: found}
+    if task.builtin:
+        return metrics
+    for name in (task.metric, *task.secondary):
+        pattern = task.metric_pattern if name == task.metric else ""
+        found = find_metric(pattern, text) if pattern else spot_metric(name, text)
+        if isinstance(metrics.get(name), str) or pattern:  # a word is no score, such as a setting of the same name
+            metrics.pop(name, None)
+        metrics |= {} if found is None else {name: found}
     return metrics
 
 

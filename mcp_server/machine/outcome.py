@@ -117,10 +117,9 @@ def _status(
     if fault := changed.fault():
         return "failed", fault
     if task.metric not in metrics:
-        return "failed", (
-            f'It printed no metric {task.metric}: print a line "{task.metric}: value" at the end'
-            f"{_printed(metrics)}. At its end {_quote(text)}"
-        )
+        print_it = f'print a line "{task.metric}: value" at the end'
+        todo = f"nothing matches the pattern {task.metric_pattern!r}" if task.metric_pattern else print_it
+        return "failed", f"It printed no metric {task.metric}: {todo}{_printed(metrics)}. At its end {_quote(text)}"
     value = metrics[task.metric]
     if finite(value) is None:
         return "failed", f"Its {task.metric} is {value!r}, which is not a finite number: the training diverged."

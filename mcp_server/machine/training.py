@@ -70,7 +70,7 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         hint = missing_hint(rig.repository.root, checkout, end_of_log, task.train_script) if end.code else None
         ending = outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
         return replace(ending, sandboxed=bool(sandbox), wall_seconds=end.seconds)
-    except (ResearchError, OSError) as error:
+    except (ResearchError, OSError, ValueError) as error:  # ValueError: what no program can be given
         log.write(f"{error}\n".encode("utf-8", "replace"))
         return _not_started(str(error))
     finally:

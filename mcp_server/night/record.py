@@ -136,7 +136,11 @@ class Record:
             lab = await self._entrance.lab()
             ended = []
             for status in OPEN:
-                for experiment in (await lab.reading.history(tag=self.tag, status=status, limit=200)).experiments:  # type: ignore[arg-type] # one of the statuses
+                try:
+                    listed = await lab.reading.history(tag=self.tag, status=status, limit=200)  # type: ignore[arg-type] # one of the statuses
+                except UnknownId:  # the agent never began the run
+                    return []
+                for experiment in listed.experiments:
                     await lab.training.stop(experiment.experiment_id)
                     ended.append(experiment.experiment_id)
             return ended

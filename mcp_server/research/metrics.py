@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[-+]?\d+)?
 _TOKEN = re.compile(r"[\w.+:/@-]{1,64}", re.ASCII)
 _NOT_A_KEY = re.compile(r"(?:Error|Exception|Warning|Interrupt|Exit)$")
 
-_SPOTTED = r"([-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf)\s?%?)(?![\w])"
+_SPOTTED = r"([-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf)\s?%?)(?![\w])"
 _VALUE = r"\s*[:=]?\s*([-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf))"
 _STEP = re.compile(
     r"\b(?:step|iter|iteration|epoch|batch)\s*[:=#]?\s*\[?(\d{1,15})(?!\d)(?:\s*/\s*(\d{1,15})(?!\d))?", re.I
@@ -95,13 +95,15 @@ def find_metric(pattern: str, text: str) -> Scalar | None:
 
 
 def spot_metric(name: str, text: str) -> Scalar | None:
-    """The last number that stands behind a name anywhere in a log, for scripts that print no `key: value` lines.
+    """The last number that a log gives to a name, wherever it stands in its line.
 
-    It finds `val_acc` in `epoch 3 - val_acc: 0.9`, `val_acc=0.9`, `{"val_acc": 0.9}` and `val acc 0.9`.
+    It finds `val_acc` in `val_acc: 0.9`, `epoch 3 - val_acc: 0.9`, `val_acc=0.9` and `{"val_acc": 0.9}`; where there is
+    nothing of the kind, in `val acc 0.9` and `val acc is 0.9`.
     """
     words = r"[\s_-]".join(re.escape(word) for word in name.split("_"))
-    pattern = rf"(?i)(?<![\w./@-]){words}[\"']?(?:\s*[:=]\s*|\s+)(?:is\s+)?{_SPOTTED}"
-    return find_metric(pattern, text)
+    beginning = rf"(?i)(?<![\w./@-]){words}[\"']?"
+    given = find_metric(rf"{beginning}\s*[:=]\s*{_SPOTTED}", text)
+    return find_metric(rf"{beginning}\s+(?:is\s+)?{_SPOTTED}", text) if given is None else given
 
 
 def parse_progress(text: str) -> Progress | None:

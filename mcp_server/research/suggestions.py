@@ -115,6 +115,8 @@ def _call(run: Run, proposal: Proposal) -> Call:
     arguments = dict(proposal.arguments)
     if proposal.tool == "register":
         told = proposal.text.removeprefix(f"{proposal.category}: ")
+        change, colon, _ = told.partition(": ")
+        told = change if colon and " -> " in change else told
         hypothesis = _ASIDE.split(told, maxsplit=1)[0].rstrip(".")[:HYPOTHESIS]
         arguments = {"tag": run.tag, "category": proposal.category, "hypothesis": hypothesis} | arguments
     return Call(proposal.tool, arguments, proposal.text)

@@ -49,6 +49,8 @@ DEPENDENCY_FILES = (
 )
 """Read-only whatever `editable` says: a changed dependency changes what every other experiment meant."""
 
+SHELL = ("|", "||", "&&", ";", "&", ">", ">>", "<", "2>", "2>&1", "&>")
+"""Words by which a shell would do more than start one program."""
 LONGEST_COMMAND = 4000
 """Characters."""
 
@@ -159,12 +161,7 @@ def check_name(kind: str, name: str) -> str:
 
 def check_task(task: Task) -> Task:
     """Return `task` if its values make sense together; else raise InvalidInput naming the argument."""
-    if not re.fullmatch(r"[A-Za-z_][\w./@-]{0,63}", task.metric, re.ASCII):
-        name = re.sub(r"\W+", "_", task.metric[:64], flags=re.ASCII).strip("_0123456789") or "val_loss"
-        raise InvalidInput(
-            f"metric {task.metric[:200]!r} is not a name",
-            f"Give the key that the script prints, e.g. {name}, which finds `{name.replace('_', ' ')} 0.9` too",
-        )
+    check_metric(task.metric)
     if not math.isfinite(task.time_budget_seconds) or not 0 < task.time_budget_seconds <= 7 * 86400:
         raise InvalidInput(
             f"time_budget_seconds is {task.time_budget_seconds}", "Give the seconds of one training, e.g. 300"
@@ -209,20 +206,34 @@ def _check_scoring(task: Task) -> None:
             raise InvalidInput(f"{name} is {limit}", "Give at least 1, or leave it out")
     if not math.isfinite(task.startup_seconds) or not 0 <= task.startup_seconds <= 86400:
         raise InvalidInput(f"startup_seconds is {task.startup_seconds}", "Give seconds, e.g. 120")
-    if not task.metric_pattern:
-        return
+    if task.metric_pattern:
+        check_pattern(task.metric_pattern)
+
+
+def check_metric(name: str) -> None:
+    """Raise InvalidInput unless a metric can have this name."""
+    if not re.fullmatch(r"[A-Za-z_][\w./@-]{0,63}", name, re.ASCII):
+        near = re.sub(r"\W+", "_", name[:64], flags=re.ASCII).strip("_0123456789") or "val_loss"
+        raise InvalidInput(
+            f"metric {name[:200]!r} is not a name",
+            f"Give the key that the script prints, e.g. {near}, which finds `{near.replace('_', ' ')} 0.9` too",
+        )
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise InvalidInput unless it is a regular expression with a group."""
     try:
-        groups = re.compile(task.metric_pattern).groups
+        groups = re.compile(pattern).groups
     except re.error as error:
-        raise InvalidInput(f"pattern {task.metric_pattern!r} is no regular expression: {error}", "Mend it") from None
+        raise InvalidInput(f"pattern {pattern!r} is no regular expression: {error}", f"Mend it: {error}") from None
     if groups < 1:
         raise InvalidInput(
-            f"pattern {task.metric_pattern!r} has no group", "Put the number in parentheses, e.g. 'loss = ([0-9.]+)'"
+            f"pattern {pattern!r} has no group", "Put the number in parentheses, e.g. 'loss = ([0-9.]+)'"
         )
 
 
 def split_command(command: str) -> list[str]:
-    """Split a command as a shell would, without running one; raises InvalidInput where quotes do not close."""
+    """Split a command as a shell would, without running one; raises InvalidInput where that cannot be meant."""
     if len(command) > LONGEST_COMMAND or any(char in command for char in "\0\r\n"):
         said = f"has {len(command)} characters" if len(command) > LONGEST_COMMAND else f"{command!r} has several lines"
         raise InvalidInput(
@@ -233,5 +244,10 @@ def split_command(command: str) -> list[str]:
     except ValueError as error:
         raise InvalidInput(f"command {command!r} cannot be split: {error}", "Close its quotes") from None
     if not words:
-        raise InvalidInput("command is empty", "Give the command that trains, e.g. 'python train.py'")
+        raise InvalidInput("command is empty", "Give one, e.g. 'python train.py'")
+    if operator := next((word for word in words if word in SHELL), ""):
+        raise InvalidInput(
+            f"command {command!r} has {operator}, and no shell reads it",
+            "Leave that out, or wrap it: sh -c '...'",
+        )
     return words

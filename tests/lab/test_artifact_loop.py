@@ -154,9 +154,23 @@ async def test_a_baseline_that_cannot_be_measured_is_told(tmp_path: Path) -> Non
     assert (folder / "note.txt").read_text() == "xxx\n"
 
 
+async def test_a_baseline_is_measured_anew_once_its_task_is_mended(tmp_path: Path) -> None:
+    check = "checks: python -c 'raise SystemExit(3)'\n"
+    folder = make(tmp_path / "task", task=TASK + "max_experiments: 2\n" + check)
+    for _ in range(3):
+        with pytest.raises(NotReady, match=r"baseline was not measured.*exit code 3"):
+            await go(folder, 1)
+    assert [(line["iteration"], line["status"]) for line in record(folder)] == [(0, "crash")] * 3
+    (folder / "task.yaml").write_text(TASK + "max_experiments: 2\n")
+    assert len((await go(folder, 1))[1]) == 2
+
+
 async def test_what_cannot_be_a_loop_is_refused(tmp_path: Path) -> None:
     folder = make(tmp_path / "task", task=TASK.replace("mutator: python mutate.py\n", ""))
     with pytest.raises(InvalidInput, match="names no mutator"):
+        await go(folder, 1)
+    folder = make(tmp_path / "task", task=TASK.replace("python mutate.py", "no-such-program x"))
+    with pytest.raises(InvalidInput, match="mutator begins with 'no-such-program', which is not on PATH"):
         await go(folder, 1)
     folder = make(tmp_path / "task", task=TASK.replace("runner: {budget_seconds: 10}\n", ""))
     with pytest.raises(InvalidInput, match=r"how many seconds may one training take \(runner\.budget_seconds\)"):

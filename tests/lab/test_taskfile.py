@@ -113,6 +113,23 @@ WRONG = [
     ("metric: a\nscorer: {metric: b}\n", "metric and scorer.metric say the same thing twice"),
     ("name: !!python/object:os.system x\n", "line 1: it is not YAML"),
     ("name: 'a b'\n", "line 1: name is 'a b'"),
+    (
+        "name: x\nscorer: {pattern: 'acc = ('}\n",
+        "line 2: scorer.pattern is 'acc = ('. Mend it: missing ), unterminated",
+    ),
+    ("scorer:\n  pattern: acc\n", "line 2: scorer.pattern is 'acc'. Put the number in parentheses"),
+    ("scorer:\n  metric: 'val loss'\n", "line 2: scorer.metric is 'val loss'. Give the key that the script prints"),
+    ("scorer:\n  secondary: ['']\n", "line 2: scorer.secondary.0 is ''. Give the key"),
+    ("name: x\ntarget: .nan\n", "line 2: target is nan. It should be a finite number"),
+    ("name: x\ntarget: yes\n", "line 2: target is True. It should be a number"),
+    ("time_budget_seconds: .inf\n", "line 1: time_budget_seconds is inf. It should be a finite number"),
+    ("runner:\n  command: python 'train.py\n", "line 2: runner.command is"),
+    ("runner:\n  command: python train.py | tee log\n", "Leave that out, or wrap it: sh -c"),
+    ("name: x\nchecks: ['']\n", "line 2: checks.0 is ''. Give one, e.g. 'python train.py'"),
+    ("runner: {environment: {A=B: 1}}\n", "line 1: runner.environment.A=B.[key] is 'A=B'. It should be of the form"),
+    ("seeding: {variables: [A B]}\n", "line 1: seeding.variables.0 is 'A B'. It should be of the form"),
+    ("runner: python train.py\n", "line 1: runner is 'python train.py'. It should be a mapping of names to values"),
+    ("grid: true\n", "grid is given, and vary is not. Name what to vary"),
 ]
 
 

@@ -37,6 +37,22 @@ def test_a_metric_in_a_sentence_is_found_by_its_pattern(yard: Any) -> None:
     assert measured(yard, script, metric_pattern=r"final loss is (\S+)").metrics["loss"] == 0.25
 
 
+def test_the_last_number_counts_and_a_word_does_not(yard: Any) -> None:
+    script = "print('loss: mse'); print('mae: 9'); print('epoch 2 - loss=0.5 - mae=0.1 - lr=3')"
+    assert dict(measured(yard, script, secondary=("mae",)).metrics) == {"loss": 0.5, "mae": 0.1}
+
+
+def test_a_pattern_that_matches_nothing_is_named(yard: Any) -> None:
+    assert (
+        "nothing matches the pattern 'acc (.*)'" in measured(yard, "print('loss: 1')", metric_pattern="acc (.*)").error
+    )
+
+
+def test_what_no_program_can_be_given_is_told(yard: Any) -> None:
+    end = measured(yard, "print('loss: 1')", environment=(("A=B", "1"),))
+    assert (end.status, "It could not be trained: illegal environment variable name" in end.error) == ("failed", True)
+
+
 def test_the_scorer_has_the_last_word(yard: Any) -> None:
     end = measured(
         yard,

@@ -153,6 +153,15 @@ def test_an_agent_that_fails_at_once_is_given_more_and_more_time(settings: Setti
     assert "no credit left" in agent.prompts[1]
 
 
+def test_an_agent_that_never_begins_the_run_is_told_of(settings: Settings, tmp_path: Path) -> None:
+    assert settings.repo is not None
+    (settings.repo / "autoresearch.toml").write_text('metric = "val_loss"\ntime_budget_seconds = 5\n')
+    agent = FakeAgent.make(tmp_path / "agent", 'sys.exit("no credit left")\n')
+    command = Command(Agent.named(agent.command), Limits(until=100.0), "mar8", clock=Skipping().clock)
+    with pytest.raises(NotReady, match=r"added nothing to the record in \d starts; the last one failed"):
+        night(settings, command)
+
+
 def test_the_pauses_are_said_on_the_screen(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

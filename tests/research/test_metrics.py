@@ -193,6 +193,11 @@ SPOTTED = [
     ("acc", "train_acc: 3, best.acc=4", None),
     ("loss", "loss 2x smaller", None),
     ("loss", "loss: nan - time 3", "nan"),
+    ("cost", "{'cost': 18, 'n': 3}", 18),
+    ("cost", "cost=1,234, n=3", 1234),
+    ("val_acc", "val_acc: 0.10\nEpoch 3/3 - val_acc=0.80 lr=0.1", 0.8),
+    ("loss", "loss: 0.4\nbest loss 0.3 at epoch 2", 0.4),
+    ("loss", "loss: cross_entropy\nEpoch 3 - loss=0.40", 0.4),
 ]
 
 

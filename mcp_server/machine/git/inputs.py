@@ -16,20 +16,30 @@ WALKED = 100_000
 
 _DATA_FOLDER = re.compile(
     r"(assets?|checkpoints?|corpora|corpus|csv|embeddings|features|images|inputs|labels|models|parquet|splits|tokenizers?)"
-    r"|(.*[-_.])?(data|datasets?|corpus|pretrained|shards|tokens|weights)([-_.\d].*)?"
+    r"|(audio|merges|names|photos|pictures|recordings|speech|videos?|vocab(ulary)?|words)([-_.\d].*)?"
+    r"|(celeba|cifar|cola|coco|enwik[89]|(fashion[-_]?|k?e?)mnist|glue|imagenet|imdb|librispeech|ml-\d+|movielens|omniglot"
+    r"|openwebtext|ptb|shakespeare|squad|stl10|svhn|text8|tiny[-_]?(imagenet|shakespeare|stories)|wikitext|wmt\d*)"
+    r"([-_.\d].*)?"
+    r"|.*(data|datasets?|corpus|pretrained|shards|tokens|weights)([-_.\d].*)?"
 )
 _DATA_FILE = re.compile(
-    r".*\.(arrow|avro|bin|bz2|ckpt|csv|db|duckdb|feather|flac|gguf|gz|h5|hdf5|jsonl|lmdb|mat|mdb|memmap|mmap|model|mp3"
-    r"|ndjson|npy|npz|onnx|parquet|pickle|pkl|pth?|rec|safetensors|sqlite3?|tar|tfrecord|tgz|tiktoken|tsv|wav|xz|zip|zst)"
+    r".*\.(arrow|avro|bin|bz2|ckpt|csv|dat|data|db|dcm|duckdb|fasta|feather|flac|gguf|gz|h5|hdf5|idx|jsonl|lmdb|mat|mdb"
+    r"|memmap|mmap|model|mp3|ndjson|nii|npy|npz|onnx|orc|parquet|pdb|pickle|pkl|pth?|rec|root|safetensors|sdf|smi"
+    r"|sqlite3?|tar|tfrecords?|tgz|tiktoken|tsv|wav|xlsx|xz|zip|zst)"
+    r"|.*[-_.](idx\d[-_.])?ubyte|(data_|test_)?batch(_\d+)?"
+    r"|(.*[-_.])?(dev|te?st|train(ing)?|val(id(ation)?)?)([-_.]\w+)?\.txt"
 )
+_MEDIA_FILE = re.compile(r".*\.(bmp|jpe?g|mp4|ogg|pgm|png|ppm|tiff?|webp)")
+"""Data where a folder is full of them; figures and illustrations otherwise."""
 _TEXT_FILE = re.compile(r".*\.(txt|json|xml)")
 """Data when large or so named; notes and settings otherwise."""
 
 _TEXT_BYTES = 50_000
 
 _SKIPPED_FOLDER = re.compile(
-    r"\..*|.*\.egg-info|__pycache__|artifacts|bin|build|dist|env|htmlcov|include|lib(64)?|lightning_logs|logs?|mlruns"
-    r"|node_modules|out(puts?)?|results|runs|secrets|site-packages|target|tb_logs|te?mp|tensorboard|v(irtual)?env|wandb"
+    r"\..*|.*\.egg-info|__pycache__|artifacts|bin|build|dist|env|fig(ure)?s|generated|htmlcov|include|lib(64)?"
+    r"|lightning_logs|logs?|mlruns|node_modules|out(puts?)?|plots|predictions|results|runs|samples|screenshots|secrets"
+    r"|site-packages|target|tb_logs|te?mp|tensorboard|v(irtual)?env|visuali[sz]ations?|wandb"
 )
 _SKIPPED_FILE = re.compile(
     r"^\.|^(results?|history|leaderboard|logs?|run|nohup|notes?|todo|readme|licen[cs]e|changelog|requirements|coverage)"
@@ -47,15 +57,18 @@ class Input:
     files: int
 
 
-def find_inputs(repository: Repository) -> list[Input]:
-    """The untracked or ignored files and folders that look like data, by path.
+def find_inputs(repository: Repository) -> tuple[list[Input], list[str]]:
+    """The untracked or ignored files and folders that look like data, by path; and the other folders, which may be.
 
-    Virtual environments, caches, build outputs, hidden files and whatever may hold credentials are left out.
+    Virtual environments, caches, build outputs, hidden files and whatever may hold credentials are left out of both.
     """
+    root = repository.root
     listing = repository.main.git("ls-files", "--others", "--directory", "--no-empty-directory", "-z")
     paths = [path.rstrip("/") for path in listing.split("\0")[:-1]]
-    measured = (_measure(repository.root, path) for path in sorted(paths) if _usable(path))
-    return [found for found, data_bytes in measured if found.files and _like_data(repository.root, found, data_bytes)]
+    measured = [_measure(root, path) for path in sorted(paths) if _usable(path)]
+    data = [found for found, data_bytes in measured if found.files and _like_data(root, found, data_bytes)]
+    others = [found.path for found, _ in measured if found not in data and found.files and (root / found.path).is_dir()]
+    return data, [path for path in others if not (root / path / "pyvenv.cfg").exists()]
 
 
 def expand_inputs(repository: Repository, patterns: Sequence[str]) -> list[Input]:
@@ -118,7 +131,7 @@ def missing_hint(root: Path, checkout: Path, log_tail: str, script: str = "") ->
     home = PurePosixPath(script).parent
     complaints = [line for line in reversed(log_tail.splitlines()) if _COMPLAINT.search(line)]
     for line in complaints:
-        for path in _paths_in(line, checkout):
+        for path in _paths_in(line, checkout, home):
             if missing := _first_missing(root, checkout, path):
                 return (
                     f"The training looked for {path!r}, which exists in {str(root)!r} but is not committed, so that "
@@ -163,8 +176,8 @@ _QUOTED = re.compile(r"'([^'\n]{1,500})'|\"([^\"\n]{1,500})\"|`([^`\n]{1,500})`"
 _BARE = re.compile(r"[\w.+@%=~-]*(?:/[\w.+@%=~-]+)+|[\w+@-]+\.[A-Za-z]\w{0,11}")
 
 
-def _paths_in(line: str, checkout: Path) -> Iterator[str]:
-    """What may be paths below the checkout in a line of a log, relative to it."""
+def _paths_in(line: str, checkout: Path, home: PurePosixPath) -> Iterator[str]:
+    """What may be paths below the checkout in a line of a log, relative to it, or to `home` if they begin with `..`."""
     quoted = ["".join(groups) for groups in _QUOTED.findall(line)]
     module = re.search(r"No module named '([\w.]+)'", line)
     modules = [module[1].replace(".", "/"), module[1].replace(".", "/") + ".py"] if module else []
@@ -173,12 +186,15 @@ def _paths_in(line: str, checkout: Path) -> Iterator[str]:
         for folder in (str(checkout), str(checkout.resolve())):
             name = name.removeprefix(f"{folder}/")
         path = PurePosixPath(os.path.normpath(name))
-        if not path.is_absolute() and ".." not in path.parts and path.parts:
+        within = ".." not in PurePosixPath(os.path.normpath(home / path)).parts
+        if not path.is_absolute() and within and path.parts:
             yield str(path)
 
 
 def _first_missing(root: Path, checkout: Path, path: str) -> str | None:
     """The outermost part of `path` that the checkout lacks, if the repository has the whole of it."""
+    if path.startswith("../"):  # it counts from the script
+        return None
     try:
         if (checkout / path).exists() or not (root / path).exists():
             return None
@@ -215,7 +231,8 @@ def _measure(root: Path, path: str) -> tuple[Input, int]:
     total = data = files = 0
     for file, status in _walk(root / path):
         total, files = total + status.st_size, files + 1
-        data += status.st_size if _DATA_FILE.fullmatch(file.casefold()) else 0
+        name = file.casefold().rpartition("/")[2]
+        data += status.st_size if _DATA_FILE.fullmatch(name) or _MEDIA_FILE.fullmatch(name) else 0
     return Input(path, total, files), data
 
 

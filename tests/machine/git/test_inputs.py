@@ -29,7 +29,9 @@ def test_data_is_found_and_the_rest_left_out(repository: Repository, folder: Pat
     (folder / "empty").mkdir()
     (folder / "mounted_data").symlink_to(folder / "fineweb10B")
     (folder / "dangling.bin").symlink_to("nowhere")
-    found = {one.path: (one.files, one.bytes) for one in find_inputs(repository)}
+    data, others = find_inputs(repository)
+    assert others == ["scratch"]
+    found = {one.path: (one.files, one.bytes) for one in data}
     assert found == {
         "big.json": (1, 60_000),
         "corpus.txt": (1, 10),
@@ -43,6 +45,24 @@ def test_data_is_found_and_the_rest_left_out(repository: Repository, folder: Pat
         "tiny.csv": (1, 10),
         "ünï.npy": (1, 10),
     }
+
+
+def test_folders_of_data_have_many_names(repository: Repository, folder: Path) -> None:
+    known = ["MNIST/raw/train-images-idx3-ubyte", "cifar-10-batches-py/data_batch_1", "extdata/u.txt", "ml-100k/u.data"]
+    told = [
+        "birds/1.jpg",
+        "birds/2.JPEG",
+        "penn/train.txt",
+        "penn/valid.txt",
+        "sounds/a.ogg",
+        "vocab.json",
+        "names.txt",
+    ]
+    fill(folder, *known, *told)
+    fill(folder, "plots/loss.png", "samples/1.png", "thoughts/a.md")
+    data, others = find_inputs(repository)
+    assert {one.path for one in data} - {"data"} == {path.split("/")[0] for path in (*known, *told)}
+    assert others == ["thoughts"]
 
 
 def test_globs_expand_to_existing_paths(repository: Repository, folder: Path) -> None:
@@ -104,6 +124,16 @@ def test_a_missing_module_is_explained(repository: Repository, folder: Path, bas
     assert hint is not None
     assert "'helpers.py'" in hint
     assert "commit it" in hint
+
+
+def test_a_path_that_counts_from_the_script_is_explained(
+    repository: Repository, folder: Path, base: str, tmp_path: Path
+) -> None:
+    check_out(repository, base, tmp_path / "trial")
+    log = "FileNotFoundError: [Errno 2] No such file or directory: '../data/tokens.bin'"
+    hint = missing_hint(folder, tmp_path / "trial", log, "src/run.py")
+    assert hint is not None
+    assert "setup_run(folder='src'" in hint
 
 
 @pytest.mark.parametrize(
