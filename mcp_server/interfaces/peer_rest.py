@@ -23,7 +23,6 @@ from mcp_server.interfaces.answers import plain
 from mcp_server.interfaces.entrance import Entrance, InternalError, boundary
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.lending import HERE, Described
-from mcp_server.research.metrics import as_data
 
 STATUS_CODES: dict[type[ResearchError], int] = {UnknownId: 404, NotReady: 503, InternalError: 500}
 
@@ -199,7 +198,7 @@ async def _train(lab: Lab, given: bodies.Order) -> answers.Trained | answers.Unt
         "experiment_id": given.experiment_id,
         "gpu_id": given.gpu_id,
         "device": device,
-        "error": f"{trial.error}\n{as_data(await lab.tracking.log_tail(trial))}".strip(),
+        "error": f"{trial.error}\n{await lab.tracking.log_tail(trial)}".strip(),
     }
 
 

@@ -1,11 +1,11 @@
 """The field names of the multi-GPU tracker, made from what the lab answers."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from mcp_server.interfaces import peer_answers as answers
-from mcp_server.research.noise import clamp
 
 NUMBERS = {
     "val_bpb": "val_bpb",
@@ -171,7 +171,7 @@ def summary(found: Any, seats: Sequence[Any]) -> answers.Summary:
         },
         "categories": dict(found.tally.categories),
         "bpb_progression": [_step(keep) for keep in found.keeps],
-        "total_training_minutes": round(clamp(found.training_seconds) / 60, 1),
+        "total_training_minutes": round(found.training_seconds / 60, 1),
         "strategy": found.mode,
         "gpu_pool": {"total": len(seats), "idle": _number(seats, "idle"), "training": _number(seats, "training")},
     }
@@ -194,15 +194,20 @@ def difference(a: Any, b: Any) -> answers.Difference:
     return {
         "a": one,
         "b": other,
-        "delta_bpb": clamp(other["val_bpb"] - one["val_bpb"]),
-        "delta_params_m": clamp(other["num_params_m"] - one["num_params_m"]),
-        "delta_vram_mb": clamp(other["peak_vram_mb"] - one["peak_vram_mb"]),
+        "delta_bpb": _less(other["val_bpb"], one["val_bpb"]),
+        "delta_params_m": _less(other["num_params_m"], one["num_params_m"]),
+        "delta_vram_mb": _less(other["peak_vram_mb"], one["peak_vram_mb"]),
     }
 
 
 def when(seconds: float) -> str:
     """Seconds since the epoch as ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _less(a: float, b: float) -> float:
+    """a - b, as far as a number of JSON can tell."""
+    return max(-sys.float_info.max, min(sys.float_info.max, a - b))
 
 
 def _side(e: Any) -> answers.Side:

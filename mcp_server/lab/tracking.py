@@ -22,7 +22,8 @@ from mcp_server.lab.verdicts import Verdicts
 from mcp_server.machine.devices import Device, reading
 from mcp_server.research.evidence import Count
 from mcp_server.research.experiment import FINISHED, UNVERIFIED, Experiment, Run, Status, Trial
-from mcp_server.research.metrics import clean
+from mcp_server.research.metrics import as_data, clean
+from mcp_server.research.noise import clamp
 from mcp_server.research.strategy import (
     TREND_KEEPS,
     WINDOW,
@@ -289,7 +290,7 @@ class Tracking:
             tally=await self._tally(run),
             best=await self._bench.store.experiments.best(run.tag),
             keeps=list(reversed(await history.latest_keeps(run.tag, MOST))),
-            training_seconds=await history.reported_seconds(run.tag),
+            training_seconds=clamp(await history.reported_seconds(run.tag)),
             mode=(await self.strategy(run.tag))[0].mode,
         )
 
@@ -366,9 +367,9 @@ class Tracking:
         return await self._pool.label(trial.device)
 
     async def log_tail(self, trial: Trial) -> str:
-        """The last lines of a training's log, in their order."""
+        """The last lines of a training's log, in their order, marked as data."""
         log = await self._bench.run(read_whole, self._bench.folders.log(trial.id), None)
-        return log.last(LOG_LINES, LOG_CHARACTERS)
+        return as_data(log.last(LOG_LINES, LOG_CHARACTERS))
 
 
 def _word(text: str) -> str:
