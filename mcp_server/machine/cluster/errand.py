@@ -25,9 +25,6 @@ from mcp_server.research.experiment import Ending
 LOOK_SECONDS = 0.5
 """For so long a seat waits for something new before it answers a look."""
 
-BETWEEN = 0.1
-"""Seconds between two looks at a training that prints all the time."""
-
 GRACE = 30.0
 """Seconds for which a seat may be unreachable before its training counts as lost."""
 
@@ -67,7 +64,6 @@ class Errand:
         began = time.monotonic()
         try:
             ending = await self._train(order, mirror)
-            await self.seat.call("forget")
         except _Ended as ended:
             return _ended(ended.by, time.monotonic() - began), True
         except (Gone, Unreachable) as error:
@@ -120,8 +116,6 @@ class Errand:
                 with contextlib.suppress(Unreachable):
                     await self.seat.call("end", by)
                     told = by
-            if glance.piece and glance.piece.last:
-                await asyncio.sleep(BETWEEN)
 
     async def _look(self, mirror: Mirror) -> Glance:
         """What is new; raises Unreachable only where there was no answer for a while."""
@@ -177,6 +171,16 @@ class Errand:
             if hint := missing_hint(self.freight.repository.root, checkout, text):
                 return replace(ending, error=f"{ending.error} {hint}")
         return ending
+
+
+async def forgotten(seat: RaySeat) -> bool:
+    """Have a seat delete what a trial left there; whether it can be used for another."""
+    try:
+        await seat.call("forget")
+    except (ResearchError, Gone, Unreachable) as error:
+        say(f"what a trial left stays on its node: {error}")
+        return False
+    return True
 
 
 class _Ended(Exception):  # noqa: N818

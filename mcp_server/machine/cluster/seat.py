@@ -39,6 +39,9 @@ from mcp_server.settings import Settings
 PATIENCE = 10.0
 """Seconds for which the device's lock is tried: an actor that Ray ended may still be on its way out."""
 
+BETWEEN = 0.1
+"""Seconds between two looks at a training that prints all the time."""
+
 SILENCE = 60.0
 """Seconds without a word from the driver after which a training is ended: nobody would record its result."""
 
@@ -213,6 +216,8 @@ class Seat:
         piece = piece_of(log, offset, token)
         while piece is None and not training.ended.wait(0.05) and time.monotonic() < deadline and not training.asks:
             piece = piece_of(log, offset, token)
+        if piece is not None and piece.last:
+            training.ended.wait(BETWEEN)  # here and not at the driver, so that an end is told at once
         now = reading(self._device)
         if piece is not None or not training.ended.is_set():
             return Glance(piece, now, asks=training.asks)

@@ -16,7 +16,7 @@ from functools import partial
 from mcp_server import __version__
 from mcp_server.errors import InvalidInput, NotReady
 from mcp_server.machine.child import EndedBy
-from mcp_server.machine.cluster.errand import Errand
+from mcp_server.machine.cluster.errand import Errand, forgotten
 from mcp_server.machine.cluster.freight import Freight
 from mcp_server.machine.cluster.ray_cluster import START_SECONDS, Gone, Node, RayCluster, RaySeat, Unreachable
 from mcp_server.machine.cluster.roster import Seen
@@ -265,9 +265,10 @@ class Seating:
         order = await order_of(self._store, self._folders, trial)
         errand = Errand(seat, chair.node.name, self._freight, ask, partial(look, self._store, trial), note)
         ending, usable = await errand.carry_out(order)
+        clean = asyncio.create_task(forgotten(seat)) if usable else None  # while the result is recorded
         keep(order.folder, trial, ending)
         await record(self._store, trial, ending, self._freight.repository)
-        return usable
+        return clean is not None and await clean
 
     def _spec(self, chair: Chair) -> SeatSpec:
         root = str(self._freight.repository.root)
