@@ -128,8 +128,8 @@ def placed(folder: str, pattern: str) -> str:
 
 
 def find_task(repository: Repository, named: str) -> tuple[Path, str]:
-    """The file of a task, and the folder in which it lies, from the top of the repository; empty for the top and for
-    a file outside of it.
+    """The file of a task, and the folder in which it lies, from the top of the repository; empty for the top, for a file
+    outside of it, and for the built-in task, wherever that is installed.
 
     Raises:
         InvalidInput: there is none of that name.
@@ -149,6 +149,8 @@ def find_task(repository: Repository, named: str) -> tuple[Path, str]:
             f"task {named!r} is not known here",
             f"Give the path of a task file, or one of {', '.join([*own, *builtin])}",
         )
+    if named in builtin and path == builtin[named].resolve():
+        return path, ""
     folder = path.parent.relative_to(top.resolve()).as_posix() if path.is_relative_to(top.resolve()) else "."
     return path, "" if folder == "." else folder
 

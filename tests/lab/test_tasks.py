@@ -7,11 +7,15 @@ import pytest
 
 from mcp_server.errors import InvalidInput, NotReady, Undecided, WrongState
 from mcp_server.lab.lab import Lab
+from mcp_server.lab.sources import find_task
+from mcp_server.machine.git import Repository
 from mcp_server.settings import Settings
 from tests.lab.researcher import Researcher
 from tests.project import SCRIPT, Project
 
 pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
 
 TASK = """\
 name: small
@@ -144,3 +148,11 @@ async def test_what_the_platform_decides_is_in_the_config_and_reaches_the_traini
         verdict = await agent.baseline()
         best = await lab.bench.store.experiments.get(verdict.experiment_id)
         assert best.metrics["precision"] == run.platform["precision"]
+
+
+def test_the_built_in_task_is_about_the_top_of_the_repository_that_it_lies_in() -> None:
+    """Someone who cloned this project, installed it in place and researches in it."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    path, folder = find_task(Repository.discover(ROOT), "gpt")
+    assert (path.name, path.is_relative_to(ROOT), folder) == ("gpt.yaml", True, "")
