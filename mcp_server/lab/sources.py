@@ -128,8 +128,8 @@ def placed(folder: str, pattern: str) -> str:
 
 
 def find_task(repository: Repository, named: str) -> tuple[Path, str]:
-    """The file of a task, and the folder in which it lies, from the top of the repository; empty for the top, for a file
-    outside of it, and for the built-in task, wherever that is installed.
+    """The file of a task, and the folder in which it lies, from the top of the repository; empty for the top, for a
+    file outside of it, and for the built-in task, wherever that is installed.
 
     Raises:
         InvalidInput: there is none of that name.
