@@ -5,7 +5,6 @@ record and the sandboxes; the folder itself is touched only to bring an accepted
 """
 
 import re
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_server.errors import InvalidInput, NotReady, ResearchError, Undecided, WrongState
+from mcp_server.lab.interpreters import check_program
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.loop_record import LoopRecord
 from mcp_server.lab.results import Completed, SetUp
@@ -32,7 +32,7 @@ from mcp_server.machine.git.links import link_inputs
 from mcp_server.machine.mutation import Mutator
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.metrics import clean
-from mcp_server.research.task import CATEGORIES, Category, split_command
+from mcp_server.research.task import CATEGORIES, Category
 from mcp_server.settings import Settings
 
 WAIT_SECONDS = 3600.0
@@ -98,9 +98,7 @@ class ArtifactLoop:
             raise InvalidInput(
                 f"{file.name} names no mutator", "Give one, or let an agent change it: setup_run(task=...)"
             )
-        program = split_command(values["mutator"])[0]
-        if "/" not in program and program not in ("python", "python3") and shutil.which(program) is None:
-            raise InvalidInput(f"mutator begins with {program!r}, which is not on PATH", "Install it, or give its path")
+        check_program("mutator", values["mutator"])
         work = ensure_state_folder(file.parent / "work")
         try:
             hold = Hold(work / "loop.lock")

@@ -6,13 +6,12 @@ from typing import Literal
 
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.lab.bench import Bench
-from mcp_server.lab.texts import shortened
+from mcp_server.lab.texts import LONGEST_NAME, shortened
 from mcp_server.machine.store.fleet import HERE as HERE
 from mcp_server.machine.store.fleet import Described as Described
 from mcp_server.machine.store.fleet import Member
 from mcp_server.research.experiment import FINISHED
 
-LONGEST_NAME = 200
 SILENT_SECONDS = 60.0
 """After so long without a heartbeat a device is offline. Heartbeats are due every 30 s."""
 

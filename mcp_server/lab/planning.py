@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -12,7 +11,7 @@ from typing import Any
 
 from mcp_server.errors import InvalidInput, NotReady, Undecided
 from mcp_server.lab.data import prepared_data
-from mcp_server.lab.interpreters import environment_notes, interpreter_of
+from mcp_server.lab.interpreters import check_program, environment_notes, interpreter_of
 from mcp_server.lab.ledger import usable
 from mcp_server.lab.sources import BUILTIN, Decisions, gather
 from mcp_server.machine.git import (
@@ -278,9 +277,7 @@ def _check_globs(repository: Repository, commit: str, task: Task, notes: list[st
     notes.extend(f"readonly pattern {pattern!r} matches no committed file." for pattern in unmatched)
     if not task.editable:
         raise InvalidInput("editable is empty, so that nothing could be researched", "Give globs such as 'train.py'")
-    program = split_command(task.command)[0]
-    if "/" not in program and program not in ("python", "python3") and shutil.which(program) is None:
-        raise InvalidInput(f"command begins with {program!r}, which is not on PATH", "Install it, or give its path")
+    check_program("command", task.command)
 
 
 def _with_results_file(repository: Repository, commit: str, tag: str, task: Task, chosen: bool) -> Task:

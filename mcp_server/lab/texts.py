@@ -4,6 +4,7 @@ from mcp_server.errors import InvalidInput
 from mcp_server.research.metrics import clean
 
 LONGEST = 4000
+LONGEST_NAME = 200
 
 
 def clean_text(name: str, text: str | None) -> str:

@@ -17,7 +17,7 @@ from mcp_server.lab.logs import read_whole
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.results import Completed, Crashed
 from mcp_server.lab.setup import Setup
-from mcp_server.lab.texts import LONGEST, shortened
+from mcp_server.lab.texts import LONGEST, LONGEST_NAME, shortened
 from mcp_server.lab.verdicts import Verdicts
 from mcp_server.machine.devices import Device, reading
 from mcp_server.research.evidence import Count
@@ -45,7 +45,6 @@ MOST = 10_000_000
 WAKE_SECONDS = 2.0
 LOG_LINES = 50
 LOG_CHARACTERS = 20_000
-LONGEST_NAME = 200
 FLAT = "The last kept values are flat or worsening in order of start: consider another strategy."
 
 
