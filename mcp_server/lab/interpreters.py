@@ -1,4 +1,4 @@
-"""What trainings are run by: the Python of the repository's own environment, else the server's; or a program on PATH."""
+"""What runs trainings: the Python of the repository's own environment, else the server's; or a program on PATH."""
 
 import os
 import shutil
