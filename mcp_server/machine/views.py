@@ -11,13 +11,36 @@ from mcp_server.machine.sandbox import View
 COMPILED = ("inductor", "triton")
 """Folders of the cache for compiled kernels. Trainings on a GPU share them; those on a CPU have their own, so that no
 training finds what an earlier one left."""
-CREDENTIALS = tuple(
-    """
-    .ssh .gnupg .netrc .git-credentials .password-store .local/share/keyrings .bash_history .aws .azure .config/gcloud
-    .kube .docker .config/gh .config/git/credentials .config/rclone .pypirc .npmrc .cargo/credentials.toml .huggingface
-    .cache/huggingface/token .config/wandb .kaggle .claude .claude.json .codex .gemini .mozilla .config/google-chrome
-    .config/chromium
-    """.split()
+CREDENTIALS = (
+    ".ssh",
+    ".gnupg",
+    ".netrc",
+    ".git-credentials",
+    ".password-store",
+    ".local/share/keyrings",
+    ".bash_history",
+    ".aws",
+    ".azure",
+    ".config/gcloud",
+    ".kube",
+    ".docker",
+    ".config/gh",
+    ".config/git/credentials",
+    ".config/rclone",
+    ".pypirc",
+    ".npmrc",
+    ".cargo/credentials.toml",
+    ".huggingface",
+    ".cache/huggingface/token",
+    ".config/wandb",
+    ".kaggle",
+    ".claude",
+    ".claude.json",
+    ".codex",
+    ".gemini",
+    ".mozilla",
+    ".config/google-chrome",
+    ".config/chromium",
 )
 """Where programs keep what is the user's alone, below the home folder."""
 SECRETS = ".env*"
