@@ -56,9 +56,14 @@ def check_seed(repository: Repository, candidate: Candidate, changes: Sequence[C
 
 
 async def check_new(bench: Bench, run: Run, candidate: Candidate, found: Trace) -> None:
-    """Raise InvalidInput where the same change was made on the same base before."""
+    """Raise InvalidInput where the same change was made on the same base before, by another request.
+
+    An equal request that is open got in between, most likely a call whose caller went away: the store answers with its
+    experiment.
+    """
     for earlier in await bench.store.memory.identical(run.tag, found.change):
-        if earlier.base_commit == candidate.base_commit:
+        ours = earlier.request == candidate.request and earlier.decided is None
+        if earlier.base_commit == candidate.base_commit and not ours:
             refuse_again(earlier)
 
 

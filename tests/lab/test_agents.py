@@ -172,6 +172,18 @@ async def test_servers_that_race_never_exceed_the_number_of_experiments(settings
         assert (await ada.lab.reading.history("mar8")).total == 3
 
 
+@pytest.mark.parametrize("milliseconds", [10, 20, 30, 40, 60, 80])
+async def test_equal_calls_are_one_experiment_however_they_overlap(settings: Settings, milliseconds: int) -> None:
+    async with researching(settings) as agent:
+
+        async def again() -> str:
+            await asyncio.sleep(milliseconds / 1000)
+            return await agent.propose("better", knobs={"LR": 0.2})
+
+        first, second = await asyncio.gather(agent.propose("better", knobs={"LR": 0.2}), again())
+        assert first == second
+
+
 async def test_servers_that_race_measure_one_baseline(settings: Settings) -> None:
     async with Lab.open(settings) as first, Lab.open(settings) as second:
         ada, bob = Researcher(first), Researcher(second)
