@@ -3,7 +3,7 @@
 Every door (MCP, REST, command line) catches `ResearchError` once and shows `str(error)`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 LONGEST = 2000
 """Characters of what is told; of more, which only an over-long value can cause, the middle is left out."""
@@ -28,7 +28,16 @@ def _shortened(text: str) -> str:
 
 
 class InvalidInput(ResearchError):  # noqa: N818 - these read as sentences: `raise InvalidInput(...)`
-    """An argument has a value that cannot be used."""
+    """An argument has a value that cannot be used.
+
+    Args:
+        at: the field of a task whose value it is, and which of several values, by number or name: so that the line of
+            the task file can be told.
+    """
+
+    def __init__(self, what: str, todo: str, at: Sequence[int | str] = ()) -> None:
+        self.at = tuple(at)
+        super().__init__(what, todo)
 
 
 class Undecided(InvalidInput):

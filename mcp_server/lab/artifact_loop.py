@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mcp_server.errors import InvalidInput, NotReady, ResearchError, Undecided, WrongState
-from mcp_server.lab.interpreters import check_program
+from mcp_server.lab.commands import check_program
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.loop_record import LoopRecord
 from mcp_server.lab.results import Completed, SetUp
-from mcp_server.lab.taskfile import read_task_file
+from mcp_server.lab.taskfile import HOMES, read_task_file
 from mcp_server.machine.git import (
     Hold,
     Snapshots,
@@ -39,14 +39,6 @@ WAIT_SECONDS = 3600.0
 MOST_RUNS = 50
 """Trainings of one experiment; a verdict asks for far fewer."""
 LONGEST_HYPOTHESIS = 300
-HOMES = {
-    "metric": "scorer.metric",
-    "direction": "scorer.direction",
-    "time_budget_seconds": "runner.budget_seconds",
-    "train_script": "runner.script",
-}
-"""Where a task file says what must be said."""
-
 MUTATOR_LOG = "mutator.log"
 MOST_FAILURES = 5
 """Of a mutator in a row, after which the loop ends: it has no ideas left, or is broken."""
@@ -93,19 +85,22 @@ class ArtifactLoop:
             WrongState: another loop works on this task.
         """
         file = (file / "task.yaml" if file.is_dir() else file).absolute()
-        values = read_task_file(file)
-        if not values.get("mutator"):
+        said = read_task_file(file)
+        if "mutator" not in said.values:
             raise InvalidInput(
                 f"{file.name} names no mutator", "Give one, or let an agent change it: setup_run(task=...)"
             )
-        check_program("mutator", values["mutator"])
+        try:
+            check_program(("mutator",), said.values["mutator"])
+        except InvalidInput as error:
+            raise InvalidInput(f"{said.place(error.at)}: {error.what}", error.todo) from None
         work = ensure_state_folder(file.parent / "work")
         try:
             hold = Hold(work / "loop.lock")
         except BlockingIOError:
             raise WrongState(f"Another loop works in {str(work)!r}", "Wait for it, or stop it") from None
         with hold:
-            declared = values.get("inputs") or ()
+            declared = said.values.get("inputs") or ()
             snapshots = Snapshots(file.parent, work / "repository", ["/work/", *paths_of(declared)])
             link_environment(file.parent, snapshots.repository.root)
             settings = replace(Settings.load(snapshots.repository.root, devices), state=None)
@@ -155,7 +150,7 @@ class ArtifactLoop:
         try:
             self._setup = await self._lab.setup.setup_run(tag=tag, task=self._file.name, base_ref=commit)
         except Undecided as error:
-            lacking = "; ".join(f"{question} ({HOMES.get(name, name)})" for name, question in error.questions.items())
+            lacking = "; ".join(f"{question} ({HOMES[name][0]})" for name, question in error.questions.items())
             raise InvalidInput(f"{self._file.name} does not say: {lacking}", "Write that into it") from None
         self._run = await bench.store.runs.get(tag)
         self._record.remember_home(tag, commit)
@@ -168,7 +163,7 @@ class ArtifactLoop:
         return (await store.experiments.count(run.tag)).total >= limit and not await store.history.open(run.tag, 1)
 
     def _link_inputs(self) -> None:
-        declared = read_task_file(self._file).get("inputs")
+        declared = read_task_file(self._file).values.get("inputs")
         view = self._snapshots.view
         found = find_inputs(view)[0] if declared is None else expand_inputs(view, declared)
         paths = [each.path for each in found if each.path != "work"]
@@ -318,7 +313,7 @@ class ArtifactLoop:
 
 def _name(file: Path) -> str:
     """A tag's beginning, from the name of the task or of its folder."""
-    name = str(read_task_file(file).get("name") or file.parent.name)
+    name = str(read_task_file(file).values.get("name") or file.parent.name)
     return re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", name).strip("-._")[:40] or "task"
 
 

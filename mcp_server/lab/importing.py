@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Gt
 
@@ -19,7 +19,7 @@ from mcp_server.machine.git import Repository
 from mcp_server.machine.store import experiments as store
 from mcp_server.research.experiment import NO_CHANGE, Experiment, Run
 from mcp_server.research.foreign import Row, Table, read_table
-from mcp_server.research.task import check_name
+from mcp_server.research.task import Direction, check_name
 
 LARGEST = 5_000_000
 """Bytes of a table."""
@@ -49,7 +49,7 @@ class Importing:
         *,
         tag: Annotated[str | None, "Name of the run to begin, or of one without experiments; default: today"] = None,
         metric: Annotated[str | None, "Its column of the metric; default: the one after the commit"] = None,
-        direction: Annotated[Literal["minimize", "maximize"] | None, "Which way the metric gets better"] = None,
+        direction: Annotated[Direction | None, "Which way the metric gets better"] = None,
         time_budget_seconds: Annotated[float | None, "Training seconds of one experiment", Gt(0)] = None,
         train_script: Annotated[str | None, "The script to edit and run, e.g. train.py"] = None,
         command: Annotated[str | None, "Command that trains; default: python <train_script>"] = None,

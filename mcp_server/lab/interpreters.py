@@ -1,14 +1,12 @@
-"""What runs trainings: the Python of the repository's own environment, else the server's; or a program on PATH."""
+"""What runs trainings: the Python of the repository's own environment, else the server's."""
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from mcp_server.errors import InvalidInput
 from mcp_server.research.guard import is_dependency_file
-from mcp_server.research.task import Task, split_command
+from mcp_server.research.task import Task
 
 ENVIRONMENTS = (".venv", "venv")
 
@@ -55,14 +53,3 @@ def environment_notes(root: Path, files: Sequence[str], task: Task) -> list[str]
         f"The repository has no .venv, so that trainings run with {interpreter}. If they need what {declared[0]} "
         "names, make a .venv with it at the top of the repository, and begin the run after that."
     ]
-
-
-def check_program(what: str, command: str) -> None:
-    """Raise InvalidInput where a command begins with a program that is not there.
-
-    Args:
-        what: what the command is, for the message.
-    """
-    program = split_command(command)[0]
-    if "/" not in program and program not in ("python", "python3") and shutil.which(program) is None:
-        raise InvalidInput(f"{what} begins with {program!r}, which is not on PATH", "Install it, or give its path")

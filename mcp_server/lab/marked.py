@@ -7,6 +7,9 @@ from typing import Any
 
 from mcp_server.errors import InvalidInput
 
+MOST_THINGS = 20_000
+"""Of a YAML file; aliases can make a small text into one that fills the memory."""
+
 LineOf = Callable[[Sequence[int | str]], int]
 """The line of a file, from 1, in which what a path of names and numbers leads to stands."""
 
@@ -18,6 +21,8 @@ def marked_yaml(name: str, text: str) -> tuple[Any, LineOf]:
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
+        if node is not None:
+            _check_size(name, node, {})
         _refuse_twins(name, node)
         content = loader.construct_document(node) if node is not None else {}
     except yaml.MarkedYAMLError as error:
@@ -25,11 +30,35 @@ def marked_yaml(name: str, text: str) -> tuple[Any, LineOf]:
         line = f", line {mark.line + 1}" if mark else ""
         said = " ".join(filter(None, (error.context, error.problem)))
         raise InvalidInput(f"{name}{line}: it is not YAML ({said})", "Mend that line") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise InvalidInput(f"{name}: it is nested too deeply to be a task", "Name a task file") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise InvalidInput(f"{name}: it is not YAML ({error})", "Mend it") from None
     finally:
         loader.dispose()
     return content, lambda path: _line_in(node, path)
+
+
+def _check_size(name: str, node: Any, sizes: dict[int, int]) -> int:
+    """The number of things in a node with every alias written out; raises InvalidInput where they are too many.
+
+    Args:
+        sizes: those of the nodes that were seen, by identity; 0 for one that the walk is in.
+    """
+    import yaml
+
+    line = node.start_mark.line + 1
+    if id(node) not in sizes:
+        sizes[id(node)] = 0
+        pairs = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = [each for pair in pairs for each in (pair if isinstance(pair, tuple) else (pair,))]
+        sizes[id(node)] = 1 + sum(_check_size(name, each, sizes) for each in inner)
+    elif not sizes[id(node)]:
+        raise InvalidInput(f"{name}, line {line}: an alias in it leads back to it", "Write out what is meant")
+    if sizes[id(node)] > MOST_THINGS:
+        what = f"{name}, line {line}: with its aliases written out it has more than {MOST_THINGS} values"
+        raise InvalidInput(what, "Write out what is meant")
+    return sizes[id(node)]
 
 
 def _refuse_twins(name: str, node: Any) -> None:

@@ -1,6 +1,5 @@
 """From the arguments of `setup_run` and a commit to the task of a run."""
 
-import itertools
 import os
 import re
 import shlex
@@ -10,8 +9,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mcp_server.errors import InvalidInput, NotReady, Undecided
+from mcp_server.lab.commands import check_commands, named_files
 from mcp_server.lab.data import prepared_data
-from mcp_server.lab.interpreters import check_program, environment_notes, interpreter_of
+from mcp_server.lab.interpreters import environment_notes, interpreter_of
 from mcp_server.lab.ledger import usable
 from mcp_server.lab.sources import BUILTIN, Decisions, gather
 from mcp_server.machine.git import (
@@ -25,8 +25,8 @@ from mcp_server.machine.git import (
 )
 from mcp_server.research.guard import check_pattern, matches
 from mcp_server.research.knobs import read_knobs
-from mcp_server.research.shrinking import find_memory_knobs
-from mcp_server.research.task import Direction, Task, check_task, split_command
+from mcp_server.research.shrinking import check_settings, files_of, find_memory_knobs
+from mcp_server.research.task import Direction, Task, check_task
 from mcp_server.research.variations import fitted, variations
 from mcp_server.settings import Settings
 
@@ -39,9 +39,6 @@ SCORING, ANEW = "scoring.py", ("rescore_command", "judge_command")
 _LOWER_IS_BETTER = re.compile(r"loss|error|bpb|perplexity|ppl|rmse|mae|mse|latency|seconds", re.IGNORECASE)
 _HIGHER_IS_BETTER = re.compile(r"acc|accuracy|f1|auc|reward|r2|bleu|precision|recall|throughput", re.IGNORECASE)
 
-
-MODULE_FILES = ("{}.py", "{}/__main__.py", "src/{}.py", "src/{}/__main__.py")
-"""Where a module that is run by `python -m` may lie."""
 
 MOST_PATTERNS = 100
 
@@ -66,8 +63,19 @@ def plan_run(repository: Repository, commit: str, settings: Settings, tag: str, 
         InvalidInput: a value is bad; or, as Undecided, the metric or budget is nowhere: the text is the question.
         NotReady: the built-in task has no prepared data.
     """
-    notes: list[str] = []
     found = gather(repository, given)
+    try:
+        return _plan(repository, commit, settings, tag, given, found)
+    except Undecided:
+        raise
+    except InvalidInput as error:
+        raise found.located(error) from None
+
+
+def _plan(
+    repository: Repository, commit: str, settings: Settings, tag: str, given: Mapping[str, Any], found: Decisions
+) -> Plan:
+    notes: list[str] = []
     builtin = _is_builtin(repository, commit, given, found)
     if builtin:
         for name, value in gather(repository, {"task": BUILTIN}).values.items():
@@ -76,7 +84,8 @@ def plan_run(repository: Repository, commit: str, settings: Settings, tag: str, 
         if not found.values.get("external"):
             prepared_data(settings)
     elif found.values.get("name") == BUILTIN:
-        raise InvalidInput("task 'gpt' is not known here", "Use it in a repository with our prepare.py and train.py")
+        what = "task 'gpt' is not known here"
+        raise InvalidInput(what, "Use it in a repository with our prepare.py and train.py", ["task"])
     values = found.values
     _check_places(values)
     if not values.get("external"):
@@ -89,6 +98,8 @@ def plan_run(repository: Repository, commit: str, settings: Settings, tag: str, 
         task = _with_readonly(repository, commit, task, found)
         _check_globs(repository, commit, task, notes)
         task = _with_inputs(repository, task, values.get("inputs"), notes)
+        check_commands(repository.root, frozenset(repository.files(commit)), task)
+        _check_memory(repository, commit, task)
         task = _with_elsewhere(repository, commit, task, notes)
         notes.extend(environment_notes(repository.root, repository.files(commit), task))
         task = _with_plan(repository, commit, task, found)
@@ -99,15 +110,14 @@ def _check_places(values: dict[str, Any]) -> None:
     """Raise InvalidInput unless every path and glob stays within the repository."""
     for name in ("results_file", "train_script", "folder"):
         if values.get(name):
-            values[name] = check_path(str(values[name]).removeprefix("./"))
+            values[name] = check_path(str(values[name]).removeprefix("./"), name)
     for name in ("editable", "readonly", "inputs"):
         patterns = values.get(name) or ()
         if len(patterns) > MOST_PATTERNS:
-            raise InvalidInput(
-                f"{name} has {len(patterns)} patterns", f"Give at most {MOST_PATTERNS}, such as 'src/**'"
-            )
-        for pattern in patterns:
-            check_pattern(name, pattern)
+            what = f"{name} has {len(patterns)} patterns"
+            raise InvalidInput(what, f"Give at most {MOST_PATTERNS}, such as 'src/**'", [name])
+        for number, pattern in enumerate(patterns):
+            check_pattern(name, number, pattern)
 
 
 def _is_builtin(repository: Repository, commit: str, given: Mapping[str, Any], found: Decisions) -> bool:
@@ -131,13 +141,14 @@ def _choose_script(repository: Repository, commit: str, found: Decisions, notes:
     if folder and not any(file.startswith(f"{folder}/") for file in files):
         there = (repository.root / folder).is_dir()
         todo = f"Commit {folder}" if there else "Give the folder that the command runs in"
-        raise InvalidInput(f"folder {folder!r} holds no committed file", todo)
+        raise InvalidInput(f"folder {folder!r} holds no committed file", todo, ["folder"])
     if script is None and values.get("command"):
-        script = _researched(_named_files(values["command"], folder or "", files, ".py"), files, values.get("editable"))
+        script = _researched(named_files(values["command"], folder or "", files, ".py"), files, values.get("editable"))
         if script is None and not values.get("editable"):
             raise InvalidInput(
                 f"command {values['command']!r} names no committed script",
                 "Give train_script, or the globs that may be edited as editable",
+                ["command"],
             )
         found.decide("train_script", script or "", "named in the command")
     if script is None and not values.get("command"):
@@ -155,6 +166,7 @@ def _choose_script(repository: Repository, commit: str, found: Decisions, notes:
         raise InvalidInput(
             f"train_script {script!r} is not in the commit that the run starts from",
             "Commit it first: runs start from the committed state" if exists else _instead(script, files),
+            ["train_script"],
         )
     values["train_script"] = script or ""
     words = os.path.relpath(values["train_script"] or ".", folder or ".")
@@ -179,22 +191,13 @@ def _researched(named: list[str], files: set[str], editable: Sequence[str] | Non
     return scripts[0] if len(scripts) == 1 else None
 
 
-def _named_files(command: str, folder: str, files: set[str], ending: str = "") -> list[str]:
-    """The committed files that a command names, by path or as a module after `-m`."""
-    words = split_command(command)
-    modules = [word.replace(".", "/") for before, word in itertools.pairwise(words) if before == "-m"]
-    forms = [form.format(module) for module in modules for form in MODULE_FILES]
-    paths = [os.path.normpath(os.path.join(folder, word)) for word in (*words, *forms)]  # noqa: PTH118 - no real path
-    return [path for path in paths if path in files and path.endswith(ending)]
-
-
 def _with_readonly(repository: Repository, commit: str, task: Task, found: Decisions) -> Task:
     """The task with what decides and what scores made read-only, unless it is named as editable."""
     files = set(repository.files(commit))
     anew = (task.rescore_command, task.judge_command)
     commands = [command for command in (task.score_command, *anew, task.mutator, *task.checks) if command]
-    judging = [path for command in commands for path in _named_files(command, task.folder, files)]
-    running = _named_files(task.command, task.folder, files)
+    judging = [path for command in commands for path in named_files(command, task.folder, files)]
+    running = named_files(task.command, task.folder, files)
     judging += [path for path in running if not matches(task.editable, path)]
     guarded = [path for path in (*judging, *found.protected) if path in files and path not in task.editable]
     added = tuple(path for path in dict.fromkeys(guarded) if path not in task.readonly)
@@ -234,7 +237,8 @@ def _with_plan(repository: Repository, commit: str, task: Task, found: Decisions
         return task
     source = repository.read_file(commit, task.train_script) if task.train_script else None
     if source is None:
-        raise InvalidInput("a plan varies the constants of a script, and this task has none", "Give train_script")
+        what = "a plan varies the constants of a script, and this task has none"
+        raise InvalidInput(what, "Give train_script", ["vary" if task.vary else "hold"])
     task = fitted(task, source)
     if task.vary and task.max_experiments is None:
         count = 1 + len(list(variations(task, {name: knob.value for name, knob in read_knobs(source).items()})))
@@ -268,16 +272,22 @@ def _defaults(repository: Repository, values: Mapping[str, Any]) -> dict[str, An
 
 def _check_globs(repository: Repository, commit: str, task: Task, notes: list[str]) -> None:
     files = repository.files(commit)
-    for pattern in task.editable:
+    for number, pattern in enumerate(task.editable):
         if not any(matches((pattern,), file) for file in files):
             raise InvalidInput(
-                f"editable pattern {pattern!r} matches no committed file", "Give globs such as 'train.py' or 'src/**'"
+                f"editable pattern {pattern!r} matches no committed file",
+                "Give globs such as 'train.py' or 'src/**'",
+                ("editable", number),
             )
     unmatched = [pattern for pattern in task.readonly if not any(matches((pattern,), file) for file in files)]
     notes.extend(f"readonly pattern {pattern!r} matches no committed file." for pattern in unmatched)
     if not task.editable:
         raise InvalidInput("editable is empty, so that nothing could be researched", "Give globs such as 'train.py'")
-    check_program("command", task.command)
+
+
+def _check_memory(repository: Repository, commit: str, task: Task) -> None:
+    texts = {path: repository.read_file(commit, path) for path in files_of(task)}
+    check_settings(task, {path: text for path, text in texts.items() if text is not None})
 
 
 def _with_results_file(repository: Repository, commit: str, tag: str, task: Task, chosen: bool) -> Task:
@@ -290,7 +300,7 @@ def _with_results_file(repository: Repository, commit: str, tag: str, task: Task
     if not reason:
         return task
     if chosen:
-        raise InvalidInput(f"results_file {task.results_file!r} {reason}", "Choose another name")
+        raise InvalidInput(f"results_file {task.results_file!r} {reason}", "Choose another name", ["results_file"])
     return _with_results_file(repository, commit, tag, replace(task, results_file=f"results-{tag}.tsv"), True)
 
 

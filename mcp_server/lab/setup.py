@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from annotated_types import Gt
 
@@ -23,7 +23,7 @@ from mcp_server.machine.devices import Device
 from mcp_server.machine.platforms import facts_of
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.platform import adjust
-from mcp_server.research.task import Category, check_name
+from mcp_server.research.task import Category, Direction, Policy, check_name
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 OPEN_SHOWN = 20
@@ -42,7 +42,7 @@ class Setup:
         *,
         tag: Annotated[str | None, "Name of the run; default: today, e.g. mar8"] = None,
         metric: Annotated[str | None, "Key that the script prints, e.g. val_bpb"] = None,
-        direction: Annotated[Literal["minimize", "maximize"] | None, "Which way the metric gets better"] = None,
+        direction: Annotated[Direction | None, "Which way the metric gets better"] = None,
         time_budget_seconds: Annotated[float | None, "Training seconds of one experiment", Gt(0)] = None,
         train_script: Annotated[str | None, "The script to edit and run, e.g. train.py"] = None,
         command: Annotated[str | None, "Command that trains; default: python <train_script>; no shell"] = None,
@@ -52,7 +52,7 @@ class Setup:
         readonly: Annotated[list[str] | None, "Globs never to change, whatever editable says"] = None,
         inputs: Annotated[list[str] | None, "Globs of untracked data to link; default: found by themselves"] = None,
         scope: Annotated[list[Category] | None, "Categories to research; default: all"] = None,
-        policy: Annotated[Literal["greedy", "noise_aware", "strict"] | None, "How keeps are decided"] = None,
+        policy: Annotated[Policy | None, "How keeps are decided"] = None,
         near_miss_threshold: Annotated[float | None, "Worse by less than this, in the metric: a near miss"] = None,
         max_experiments: Annotated[int | None, "Stop after so many experiments"] = None,
         target: Annotated[float | None, "Stop when the metric reaches this"] = None,

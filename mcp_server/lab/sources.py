@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcp_server.errors import InvalidInput
 from mcp_server.machine.git import Repository
 from mcp_server.machine.starter import task_files
 from mcp_server.research.task import Task
+
+if TYPE_CHECKING:
+    from mcp_server.lab.taskfile import Said
 
 CONFIG_FILE = "autoresearch.toml"
 ARGUMENT = "argument"
@@ -21,17 +24,26 @@ class Decisions:
 
     Attributes:
         protected: the files that decide, relative to the repository: no experiment may change them.
+        files: what the file says that a value comes from.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     protected: list[str] = field(default_factory=list)
+    files: dict[str, "Said"] = field(default_factory=dict)
 
-    def decide(self, name: str, value: Any, source: str) -> None:
+    def decide(self, name: str, value: Any, source: str, file: "Said | None" = None) -> None:
         """Take a value unless an earlier source has decided."""
         if name not in self.values:
             self.values[name] = value
             self.sources[name] = source
+            if file is not None:
+                self.files[name] = file
+
+    def located(self, error: InvalidInput) -> InvalidInput:
+        """The error with the place in a file at which its value stands, where it comes from a file."""
+        file = self.files.get(str(error.at[0])) if error.at else None
+        return error if file is None else InvalidInput(f"{file.place(error.at)}: {error.what}", error.todo)
 
     @classmethod
     def made(cls, task: Task) -> "Decisions":
@@ -59,19 +71,27 @@ def gather(repository: Repository, given: Mapping[str, Any]) -> Decisions:
     for name, value in given.items():
         if name not in ("task", "plan"):
             found.decide(name, tuple(value) if isinstance(value, list) else value, ARGUMENT)
-    plan = _take_plan(repository, str(given["plan"]), found) if given.get("plan") else None
+    if given.get("task"):
+        found.decide("task", given["task"], ARGUMENT)
+    if given.get("plan"):
+        _take_plan(repository, str(given["plan"]), found)
     config = _config_file(repository)
     if config is not None:
         found.protected.append(CONFIG_FILE)
-    named = given.get("task") or plan or (config or {}).pop("task", None)
-    if named is not None:
-        _take_task(repository, str(named), found)
-    for name, value in (config or {}).items():
-        found.decide(name, value, CONFIG_FILE)
+        if "task" in config.values:
+            found.decide("task", config.values["task"], CONFIG_FILE, config)
+    if named := found.values.get("task"):
+        try:
+            _take_task(repository, str(named), found)
+        except InvalidInput as error:
+            raise found.located(error) from None
+    for name, value in config.values.items() if config else ():
+        found.decide(name, value, CONFIG_FILE, config)
+    found.values.pop("task", None)
     return found
 
 
-def _config_file(repository: Repository) -> dict[str, Any] | None:
+def _config_file(repository: Repository) -> "Said | None":
     """What the user's autoresearch.toml says, where there is one: that of the work tree the user stands in."""
     from mcp_server.lab.taskfile import read_task_file
 
@@ -79,8 +99,8 @@ def _config_file(repository: Repository) -> dict[str, Any] | None:
     return read_task_file(path) if path.is_file() else None
 
 
-def _take_plan(repository: Repository, named: str, found: Decisions) -> str | None:
-    """Take what an experiment plan decides; returns the task that it names. Its paths count from the top."""
+def _take_plan(repository: Repository, named: str, found: Decisions) -> None:
+    """Take what an experiment plan decides. Its paths count from the top."""
     from mcp_server.lab.taskfile import read_task_file
 
     top = repository.here.folder
@@ -88,23 +108,23 @@ def _take_plan(repository: Repository, named: str, found: Decisions) -> str | No
     path = next((place.resolve() for place in (given, top / given) if place.is_file()), None)
     if path is None:
         raise InvalidInput(f"plan {named[:200]!r} is no file", "Give the path of a YAML or JSON file")
-    values = read_task_file(path)
+    said = read_task_file(path)
     if path.is_relative_to(top.resolve()):
         found.protected.append(path.relative_to(top.resolve()).as_posix())
-    task: str | None = values.pop("task", None)
-    values.pop("name", None)
-    for name, value in values.items():
-        found.decide(name, value, f"plan {path.name}")
-    return task
+    for name, value in said.values.items():
+        if name != "name":
+            found.decide(name, value, f"plan {path.name}", said)
 
 
 def _take_task(repository: Repository, named: str, found: Decisions) -> None:
     from mcp_server.lab.taskfile import PLACED, read_task_file
 
     path, folder = find_task(repository, named)
-    values = read_task_file(path)
+    said = read_task_file(path)
+    values = dict(said.values)
     if "task" in values:
-        raise InvalidInput(f"{path.name} names another task, {values['task']!r}", f"Only {CONFIG_FILE} may")
+        what = f"{said.place(['task'])}: a task names another, {values['task']!r}"
+        raise InvalidInput(what, f"Only {CONFIG_FILE} and plans may")
     if folder:
         values["folder"] = placed(folder, values.get("folder") or ".").removesuffix("/.")
         for name in PLACED:
@@ -115,7 +135,7 @@ def _take_task(repository: Repository, named: str, found: Decisions) -> None:
     if path.is_relative_to(repository.here.folder):
         found.protected.append(path.relative_to(repository.here.folder).as_posix())
     for name, value in values.items():
-        found.decide(name, value, f"task {named}")
+        found.decide(name, value, f"task {named}", said)
 
 
 def placed(folder: str, pattern: str) -> str:
@@ -148,6 +168,7 @@ def find_task(repository: Repository, named: str) -> tuple[Path, str]:
         raise InvalidInput(
             f"task {named!r} is not known here",
             f"Give the path of a task file, or one of {', '.join([*own, *builtin])}",
+            ["task"],
         )
     if named in builtin and path == builtin[named].resolve():
         return path, ""

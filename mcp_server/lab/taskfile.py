@@ -3,15 +3,17 @@
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mcp_server.errors import InvalidInput
 from mcp_server.lab.marked import LineOf, marked_toml, marked_yaml
-from mcp_server.research.task import Category, Policy, check_metric, check_pattern, split_command
+from mcp_server.research.task import Category, Direction, Policy, check_metric, check_pattern, split_command
 
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 """The name of a variable of the environment."""
@@ -19,11 +21,40 @@ VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 LARGEST = 200_000
 """Bytes of a task file; a larger one is something else."""
 
-PLAIN = (
-    *("name", "task", "mutator", "inputs", "checks", "policy", "readonly", "scope", "max_experiments", "target"),
-    *("results_file", "near_miss_threshold"),
-)
-"""Fields that a Task has under the same name."""
+HOMES: Mapping[str, tuple[str, ...]] = {
+    "editable": ("artifacts", "editable"),
+    "command": ("runner.command", "command"),
+    "train_script": ("runner.script", "train_script"),
+    "time_budget_seconds": ("runner.budget_seconds", "time_budget_seconds"),
+    "metric": ("scorer.metric", "metric"),
+    "direction": ("scorer.direction", "direction"),
+    "max_files": ("mutation.max_files",),
+    "max_lines": ("mutation.max_lines",),
+    "mutator_network": ("mutation.network",),
+    "mutator_writable": ("mutation.writable",),
+    "folder": ("runner.folder",),
+    "startup_seconds": ("runner.startup_seconds",),
+    "end_at_budget": ("runner.end_at_budget",),
+    "environment": ("runner.environment",),
+    "metric_pattern": ("scorer.pattern",),
+    "score_command": ("scorer.command",),
+    "rescore_command": ("scorer.rescore",),
+    "judge_command": ("scorer.judge",),
+    "secondary": ("scorer.secondary",),
+    "seed_variables": ("seeding.variables",),
+    "fixed_seed": ("seeding.fixed",),
+    "batch_knob": ("runner.memory.batch",),
+    "accumulation_knob": ("runner.memory.accumulation",),
+    "checkpointing_knob": ("runner.memory.checkpointing",),
+    **{
+        name: (name,)
+        for name in (
+            *("name", "task", "mutator", "inputs", "checks", "policy", "readonly", "scope", "max_experiments"),
+            *("target", "results_file", "near_miss_threshold", "vary", "hold", "grid"),
+        )
+    },
+}
+"""Where a task file may say what becomes a field of a Task, the usual place first."""
 
 PLACED = ("editable", "readonly", "inputs")
 """Values whose globs count from the folder of the task file."""
@@ -118,7 +149,7 @@ class Scorer(_Part):
     """
 
     metric: Metric | None = None
-    direction: Literal["minimize", "maximize"] | None = None
+    direction: Direction | None = None
     pattern: Annotated[str, _checked(check_pattern)] | None = None
     command: Command | None = None
     rescore: Command | None = None
@@ -155,7 +186,7 @@ class TaskFile(_Part):
     results_file: str | None = None
     near_miss_threshold: Amount | None = Field(default=None, ge=0)
     metric: Metric | None = None
-    direction: Literal["minimize", "maximize"] | None = None
+    direction: Direction | None = None
     time_budget_seconds: Amount | None = Field(default=None, gt=0)
     train_script: str | None = None
     command: Command | None = None
@@ -164,67 +195,71 @@ class TaskFile(_Part):
     hold: dict[str, Any] | list[str] = {}
     grid: bool = False
 
-    def values(self) -> dict[str, Any]:
-        """What it decides, by the names of the arguments of `setup_run` and of the fields of a Task.
+    def homes(self) -> dict[str, str]:
+        """Where each thing stands that the file decides, by the name of a Task's field.
 
         Raises:
-            InvalidInput: something is said twice, under two names.
+            InvalidInput: something is said twice, under two names, or is of no use without another.
         """
-        run, score, memory = self.runner, self.scorer, self.runner.memory
         if self.grid and not self.vary:
-            raise InvalidInput("grid is given, and vary is not", "Name what to vary, or leave grid out")
-        nested = {
-            "editable": ("artifacts", self.artifacts),
-            "command": ("runner.command", run.command),
-            "train_script": ("runner.script", run.script),
-            "time_budget_seconds": ("runner.budget_seconds", run.budget_seconds),
-            "metric": ("scorer.metric", score.metric),
-            "direction": ("scorer.direction", score.direction),
-        }
-        for name, (other, value) in nested.items():
-            if value is not None and getattr(self, name) is not None:
-                raise InvalidInput(f"{name} and {other} say the same thing twice", f"Leave {name} out")
-        found = {name: getattr(self, name) for name in PLAIN}
-        found |= {name: getattr(self, name) if value is None else value for name, (_, value) in nested.items()}
-        found |= {
-            "max_files": self.mutation.max_files,
-            "max_lines": self.mutation.max_lines,
-            "mutator_network": self.mutation.network or None,
-            "mutator_writable": self.mutation.writable,
-            "folder": run.folder,
-            "startup_seconds": run.startup_seconds,
-            "end_at_budget": run.end_at_budget or None,
-            "environment": list(run.environment.items()),
-            "metric_pattern": score.pattern,
-            "score_command": score.command,
-            "rescore_command": score.rescore,
-            "judge_command": score.judge,
-            "secondary": score.secondary,
-            "seed_variables": self.seeding.variables,
-            "fixed_seed": self.seeding.fixed,
-            "batch_knob": memory.batch,
-            "accumulation_knob": memory.accumulation,
-            "checkpointing_knob": memory.checkpointing,
-            "vary": [(name, _frozen(values)) for name, values in self.vary.items()],
-            "hold": [(name, _frozen(value)) for name, value in self.hold.items()]
-            if isinstance(self.hold, dict)
-            else [(name, None) for name in self.hold],
-            "grid": self.grid or None,
-        }
-        if found["command"] is None and found["score_command"]:
-            found["command"], found["score_command"] = found["score_command"], None
-        kept = {name: value for name, value in found.items() if value not in (None, "") and value != []}
-        if self.inputs == []:
-            kept["inputs"] = []  # no data at all, not even what would be found
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
+            raise InvalidInput("grid is given, and vary is not", "Name what to vary, or leave grid out", ["grid"])
+        found = {}
+        for name, homes in HOMES.items():
+            said = [home for home in homes if self._says(home)]
+            if len(said) > 1:
+                what = f"{said[1]} and {said[0]} say the same thing twice"
+                raise InvalidInput(what, f"Leave {said[1]} out", [said[1]])
+            if said:
+                found[name] = said[0]
+        if "command" not in found and "score_command" in found:
+            found["command"] = found.pop("score_command")
+        return found
+
+    def value(self, home: str) -> Any:
+        """What stands somewhere in the file, as a Task holds it: lists and mappings as tuples."""
+        value = attrgetter(home)(self)
+        if home == "hold" and isinstance(value, list):
+            value = dict.fromkeys(value)
+        return (
+            tuple((name, _frozen(each)) for name, each in value.items()) if isinstance(value, dict) else _frozen(value)
+        )
+
+    def _says(self, home: str) -> bool:
+        value = attrgetter(home)(self)
+        if value == [] and home == "inputs":  # no data at all, not even what would be found
+            return True
+        return value is not None and value is not False and value not in ("", [], {})
 
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
 
 
-def read_task_file(path: Path) -> dict[str, Any]:
-    """What a task file decides, see `TaskFile.values`; `.toml` files are read as TOML and all others as YAML.
+@dataclass(frozen=True)
+class Said:
+    """What a task file decides, by the names of the fields of a Task, and where it does.
+
+    Attributes:
+        homes: where each value stands, by the same names.
+    """
+
+    values: dict[str, Any]
+    homes: Mapping[str, str]
+    _name: str
+    _line_of: LineOf
+
+    def place(self, at: Sequence[int | str]) -> str:
+        """Where a value stands, such as `task.yaml, line 7, runner.folder`.
+
+        Args:
+            at: the name of a field, and which of its values, by number or name.
+        """
+        home = self.homes.get(str(at[0]), str(at[0]))
+        return f"{self._name}, line {self._line_of((*home.split('.'), *at[1:]))}, {home}"
+
+
+def read_task_file(path: Path) -> Said:
+    """What a task file decides; `.toml` files are read as TOML and all others as YAML.
 
     Raises:
         InvalidInput: it cannot be read, or says something that it may not; the message names the line.
@@ -244,11 +279,13 @@ def read_task_file(path: Path) -> dict[str, Any]:
             "Begin with `name: ...`; docs/tasks.md has an example",
         )
     try:
-        return TaskFile.model_validate(content).values()
+        file = TaskFile.model_validate(content)
+        homes = file.homes()
     except ValidationError as error:
         raise _refusal(path.name, error, line_of) from None
     except InvalidInput as error:
-        raise InvalidInput(f"{path.name}: {error.what}", error.todo) from None
+        raise InvalidInput(f"{path.name}, line {line_of(error.at)}: {error.what}", error.todo) from None
+    return Said({name: file.value(home) for name, home in homes.items()}, homes, path.name, line_of)
 
 
 def _refusal(name: str, error: ValidationError, line_of: LineOf) -> InvalidInput:

@@ -96,11 +96,11 @@ def _translate(part: str) -> str:
     return re.escape(part)
 
 
-def check_pattern(name: str, pattern: str) -> str:
+def check_pattern(name: str, number: int, pattern: str) -> str:
     """Return `pattern` if it is a glob that can name files of the repository; else raise InvalidInput.
 
     Args:
-        name: the argument that it belongs to.
+        name, number: the argument that it belongs to, and which of its patterns it is, from 0.
     """
     body = pattern.strip("/").removeprefix("./")
     reason = _path_fault(body) or ("contains '**' more than twice" if body.count("**") > 2 else "")
@@ -109,19 +109,25 @@ def check_pattern(name: str, pattern: str) -> str:
     except re.error:
         reason = reason or "has a range of characters that ends before it begins"
     if reason:
-        raise InvalidInput(f"{name} pattern {pattern[:200]!r} {reason}", "Give globs such as 'train.py' or 'src/**'")
+        what = f"{name} pattern {pattern[:200]!r} {reason}"
+        raise InvalidInput(what, "Give globs such as 'train.py' or 'src/**'", (name, number))
     return pattern
 
 
-def check_path(path: str) -> str:
+def check_path(path: str, *at: int | str) -> str:
     """Return `path` if it can name a file of the repository; else raise InvalidInput.
 
     It must be relative, POSIX, without `..`, and outside of `.git` and `.autoresearch`.
+
+    Args:
+        at: the argument that it belongs to, see `InvalidInput`.
     """
     reason = _path_fault(path)
     if reason:
         raise InvalidInput(
-            f"path {path[:200]!r} {reason}", "Give a path relative to the top of the repository, such as 'src/train.py'"
+            f"{at[0] if at else 'path'} {path[:200]!r} {reason}",
+            "Give a path relative to the top of the repository, such as 'src/train.py'",
+            at,
         )
     return path
 

@@ -39,6 +39,26 @@ def files_of(task: Task) -> list[str]:
     return list(dict.fromkeys(place for knob in knobs if knob and (place := _place(task, knob)[0])))
 
 
+def check_settings(task: Task, texts: Mapping[str, str]) -> None:
+    """Raise InvalidInput where a setting that the task names is nowhere, or is none that decides the memory.
+
+    Args:
+        texts: those of `files_of` that there are.
+    """
+    for field in ("batch_knob", "accumulation_knob", "checkpointing_knob"):
+        knob = getattr(task, field)
+        if not knob:
+            continue
+        try:
+            value = _get(task, texts, knob)
+        except InvalidInput as error:
+            raise InvalidInput(error.what, error.todo, [field]) from None
+        wanted = bool if field == "checkpointing_knob" else int
+        if type(value) is not wanted:
+            kind = "True or False" if wanted is bool else "a whole number"
+            raise InvalidInput(f"{knob} is {value!r}, not {kind}", "Name another setting", [field])
+
+
 def shrink(task: Task, texts: Mapping[str, str]) -> Shrunk:
     """Halve the batch, double the accumulation, and turn gradient checkpointing on, as far as the task names them.
 

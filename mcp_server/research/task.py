@@ -163,9 +163,8 @@ def check_task(task: Task) -> Task:
     """Return `task` if its values make sense together; else raise InvalidInput naming the argument."""
     check_metric(task.metric)
     if not math.isfinite(task.time_budget_seconds) or not 0 < task.time_budget_seconds <= 7 * 86400:
-        raise InvalidInput(
-            f"time_budget_seconds is {task.time_budget_seconds}", "Give the seconds of one training, e.g. 300"
-        )
+        what = f"time_budget_seconds is {task.time_budget_seconds}"
+        raise InvalidInput(what, "Give the seconds of one training, e.g. 300", ["time_budget_seconds"])
     if not math.isfinite(task.near_miss_threshold) or task.near_miss_threshold < 0:
         raise InvalidInput(f"near_miss_threshold is {task.near_miss_threshold}", "Give a small number, e.g. 0.002")
     if task.max_experiments is not None and task.max_experiments < 1:
@@ -176,22 +175,27 @@ def check_task(task: Task) -> Task:
     split_command(task.command)
     _check_scoring(task)
     if task.policy not in POLICIES:
-        raise InvalidInput(f"policy {task.policy!r} is unknown", f"Choose from {', '.join(POLICIES)}")
+        raise InvalidInput(f"policy {task.policy!r} is unknown", f"Choose from {', '.join(POLICIES)}", ["policy"])
     if task.external and task.policy != "greedy":
         raise InvalidInput(
-            f"policy {task.policy!r} re-runs experiments, which an external run does by itself", "Use policy 'greedy'"
+            f"policy {task.policy!r} re-runs experiments, which an external run does by itself",
+            "Use policy 'greedy'",
+            ["policy"],
         )
     return task
+
+
+_SCOPE = ("scope",)
 
 
 def _check_scope(scope: tuple[Category, ...]) -> None:
     """Raise InvalidInput unless the scope is some categories, each named once."""
     if unknown := [category for category in scope if category not in CATEGORIES]:
-        raise InvalidInput(f"scope names unknown categories {unknown}", f"Choose from {', '.join(CATEGORIES)}")
+        raise InvalidInput(f"scope names unknown categories {unknown}", f"Choose from {', '.join(CATEGORIES)}", _SCOPE)
     if twice := [category for category in dict.fromkeys(scope) if scope.count(category) > 1]:
-        raise InvalidInput(f"scope names {', '.join(twice)} more than once", "Name each category once")
+        raise InvalidInput(f"scope names {', '.join(twice)} more than once", "Name each category once", _SCOPE)
     if not scope:
-        raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}")
+        raise InvalidInput("scope is empty", f"Leave it out, or choose from {', '.join(CATEGORIES)}", _SCOPE)
 
 
 def _check_scoring(task: Task) -> None:
@@ -200,12 +204,13 @@ def _check_scoring(task: Task) -> None:
     for command in filter(None, commands):
         split_command(command)
     if bool(task.rescore_command) != bool(task.judge_command):
-        raise InvalidInput("only one of scorer.rescore and scorer.judge is given", "Give both, or neither")
+        given = "rescore_command" if task.rescore_command else "judge_command"
+        raise InvalidInput("only one of scorer.rescore and scorer.judge is given", "Give both, or neither", [given])
     for name, limit in (("max_files", task.max_files), ("max_lines", task.max_lines)):
         if limit is not None and limit < 1:
             raise InvalidInput(f"{name} is {limit}", "Give at least 1, or leave it out")
     if not math.isfinite(task.startup_seconds) or not 0 <= task.startup_seconds <= 86400:
-        raise InvalidInput(f"startup_seconds is {task.startup_seconds}", "Give seconds, e.g. 120")
+        raise InvalidInput(f"startup_seconds is {task.startup_seconds}", "Give seconds, e.g. 120", ["startup_seconds"])
     if task.metric_pattern:
         check_pattern(task.metric_pattern)
 

@@ -7,7 +7,7 @@ from itertools import islice, product
 from mcp_server.errors import InvalidInput
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import KnobValue
-from mcp_server.research.knobs import as_knob, read_knobs, same, written
+from mcp_server.research.knobs import Knob, as_knob, read_knobs, same, written
 from mcp_server.research.proposals import Proposal, Scene, compare, knob_proposal
 from mcp_server.research.task import Task
 
@@ -25,26 +25,37 @@ def fitted(task: Task, source: str) -> Task:
     """
     knobs = read_knobs(source)
     if both := [name for name, _ in task.vary if name in dict(task.hold)]:
-        raise InvalidInput(f"the plan varies {both[0]} and holds it fixed", "Name it in one of them")
+        raise InvalidInput(f"the plan varies {both[0]} and holds it fixed", "Name it in one of them", ("hold", both[0]))
     vary = []
     for name, values in task.vary:
         if not values:
-            raise InvalidInput(f"the plan has no values for {name}", "Give at least one, such as [0.01, 0.02]")
-        vary.append((name, tuple(as_knob(name, value, knobs) for value in values)))
+            what = f"the plan has no values for {name}"
+            raise InvalidInput(what, "Give at least one, such as [0.01, 0.02]", ("vary", name))
+        vary.append((name, tuple(_knob("vary", name, value, knobs) for value in values)))
     for name, wanted in task.hold:
-        present = as_knob(name, knobs[name].value if wanted is None and name in knobs else wanted, knobs)
+        present = _knob("hold", name, knobs[name].value if wanted is None and name in knobs else wanted, knobs)
         if not same(present, knobs[name].value):
             raise InvalidInput(
                 f"the plan holds {name} at {written(present)}, and {task.train_script} has {knobs[name].text}",
                 "Set it in the script and commit that, or hold it without a value",
+                ("hold", name),
             )
     found = replace(task, vary=tuple(vary), hold=tuple((name, knobs[name].value) for name, _ in task.hold))
     count = len(list(islice(variations(found, {name: knob.value for name, knob in knobs.items()}), MOST + 1)))
     if count > MOST:
-        raise InvalidInput(f"the plan has more than {MOST} variations", "Vary fewer constants, or leave out `grid`")
+        what = f"the plan has more than {MOST} variations"
+        raise InvalidInput(what, "Vary fewer constants, or leave out `grid`", ["vary"])
     if task.vary and not count:
-        raise InvalidInput("the plan varies nothing: each value is what the script has", "Give other values")
+        raise InvalidInput("the plan varies nothing: each value is what the script has", "Give other values", ["vary"])
     return found
+
+
+def _knob(part: str, name: str, value: object, knobs: Mapping[str, Knob]) -> KnobValue:
+    """A value of the plan as the script would hold it; an error names the part of the plan."""
+    try:
+        return as_knob(name, value, knobs)
+    except InvalidInput as error:
+        raise InvalidInput(error.what, error.todo, (part, name)) from None
 
 
 def variations(task: Task, present: Variation) -> Iterator[Variation]:

@@ -1,5 +1,6 @@
 """Task files: what they decide, and what is said of a wrong one, with its line."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ near_miss_threshold: 1e-3
 def read(folder: Path, text: str, name: str = "task.yaml") -> dict[str, object]:
     path = folder / name
     path.write_text(text)
-    return read_task_file(path)
+    return read_task_file(path).values
 
 
 def test_all_that_a_task_may_say(tmp_path: Path) -> None:
@@ -110,7 +111,15 @@ WRONG = [
     ("name: x\n\tpolicy: greedy\n", "line 2: it is not YAML"),
     ("- a\n- b\n", "line 1: a task is a mapping"),
     ("just text\n", "line 1: a task is a mapping of names to values, not a str"),
-    ("metric: a\nscorer: {metric: b}\n", "metric and scorer.metric say the same thing twice"),
+    ("scorer: {metric: b}\nmetric: a\n", "line 2: metric and scorer.metric say the same thing twice"),
+    ("artifacts: [a]\neditable: [a]\n", "line 2: editable and artifacts say the same thing twice. Leave editable out"),
+    ("name: x\nvary: &x\n  A: [*x]\n", "line 2: an alias in it leads back to it. Write out what is meant"),
+    (
+        "a: &a [1,1,1,1,1,1,1,1,1]\n"
+        + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefg")),
+        "line 5: with its aliases written out it has more than 20000 values",
+    ),
+    ("inputs: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
     ("name: !!python/object:os.system x\n", "line 1: it is not YAML"),
     ("name: 'a b'\n", "line 1: name is 'a b'"),
     (
@@ -129,7 +138,7 @@ WRONG = [
     ("runner: {environment: {A=B: 1}}\n", "line 1: runner.environment.A=B.[key] is 'A=B'. It should be of the form"),
     ("seeding: {variables: [A B]}\n", "line 1: seeding.variables.0 is 'A B'. It should be of the form"),
     ("runner: python train.py\n", "line 1: runner is 'python train.py'. It should be a mapping of names to values"),
-    ("grid: true\n", "grid is given, and vary is not. Name what to vary"),
+    ("name: x\ngrid: true\n", "line 2: grid is given, and vary is not. Name what to vary"),
 ]
 
 

@@ -156,3 +156,53 @@ def test_the_built_in_task_is_about_the_top_of_the_repository_that_it_lies_in() 
         pytest.skip("this is no clone")
     path, folder = find_task(Repository.discover(ROOT), "gpt")
     assert (path.name, path.is_relative_to(ROOT), folder) == ("gpt.yaml", True, "")
+
+
+LINES = [
+    ("artifacts:\n  - model.py\n  - 'no*'\n", "4, artifacts: editable pattern 'jobs/**/no*' matches no committed file"),
+    ("readonly: [.git/x]\n", "2, readonly: readonly pattern 'jobs/.git/x' lies in .git"),
+    ("inputs:\n  - /etc\n", "3, inputs: inputs pattern 'jobs/etc' matches nothing"),
+    ("inputs:\n  - score.py\n", "3, inputs: inputs pattern 'jobs/score.py' matches only committed files"),
+    ("runner:\n  folder: ../x\n", "3, runner.folder: folder 'jobs/../x' contains '..'"),
+    ("runner:\n  folder: nowhere\n", "3, runner.folder: folder 'jobs/nowhere' holds no committed file"),
+    ("runner: {command: nosuchprogram}\n", "2, runner.command: command begins with 'nosuchprogram', which is not"),
+    ("runner: {memory: {batch: NOSUCH}}\n", "2, runner.memory.batch: 'NOSUCH' is no constant of jobs/model.py"),
+    ("runner: {memory: {batch: RATE}}\n", "2, runner.memory.batch: RATE is 0.5, not a whole number"),
+    ("runner: {memory: {checkpointing: VALUE}}\n", "2, runner.memory.checkpointing: VALUE is 1, not True or False"),
+    ("results_file: jobs/score.py\n", "2, results_file: results_file 'jobs/score.py' is a committed file"),
+    ("results_file: ../x.tsv\n", "2, results_file: results_file '../x.tsv' contains '..'"),
+    ("scope: [other, other]\n", "2, scope: scope names other more than once"),
+    ("checks:\n  - 'true'\n  - nosuchprogram x\n", "4, checks: checks begins with 'nosuchprogram', which is not on"),
+    ("scorer:\n  command: python nothere.py\n", "3, scorer.command: command 'python nothere.py' runs 'jobs/nothere"),
+    ("scorer:\n  command: python3 -u mine.py\n", "which is no committed file. Commit it: trainings see what is"),
+    ("scorer:\n  rescore: python score.py\n", "3, scorer.rescore: only one of scorer.rescore and scorer.judge"),
+    ("mutator: python nothere.py\n", "2, mutator: mutator 'python nothere.py' runs 'jobs/nothere.py'"),
+    ("vary:\n  VALUE: [2]\n  NOSUCH: [1]\n", "4, vary: 'NOSUCH' is"),
+    ("vary:\n  VALUE: [1]\n", "2, vary: the plan varies nothing: each value is what the script has"),
+    ("hold:\n  VALUE: 3\n", "3, hold: the plan holds VALUE at 3, and jobs/model.py has 1"),
+    ("task: other\n", "2, task: a task names another, 'other'. Only autoresearch.toml and plans may"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), LINES)
+async def test_what_does_not_fit_the_repository_is_told_with_its_line(
+    project: Project, settings: Settings, text: str, says: str
+) -> None:
+    project.commit(
+        "A task",
+        {**FILES, "jobs/task.yaml": f"train_script: model.py\n{text}", "jobs/model.py": "VALUE = 1\nRATE = 0.5\n"},
+    )
+    (project.root / "jobs" / "mine.py").touch()
+    async with Lab.open(settings) as lab:
+        with pytest.raises(InvalidInput) as refused:
+            await lab.setup.setup_run(tag="mar8", task="jobs/task.yaml", metric="accuracy", time_budget_seconds=5)
+        assert str(refused.value).startswith("task.yaml, line ")
+        assert says in str(refused.value)
+        assert (await lab.reading.list_runs()).runs == []
+
+
+async def test_a_wrong_config_file_is_named_with_its_line(project: Project, settings: Settings) -> None:
+    (project.root / "autoresearch.toml").write_text('policy = "greedy"\ntask = "poetry"\n')
+    async with Lab.open(settings) as lab:
+        with pytest.raises(InvalidInput, match=r"^autoresearch\.toml, line 2, task: task 'poetry' is not known here"):
+            await lab.setup.setup_run(tag="mar8")

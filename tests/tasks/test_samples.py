@@ -32,7 +32,7 @@ async def test_a_sample_gets_better(name: str, tmp_path: Path) -> None:
     assert [line["status"] for line in lines[:2]] == ["keep", "keep"], lines
     assert (outcome.accepted, outcome.results) == (1, str(folder / "work" / "results.jsonl"))
     assert [json.loads(line) for line in Path(outcome.results).read_text().splitlines()] == lines
-    artifact = next(iter(read_task_file(folder / "task.yaml")["editable"]))
+    artifact = next(iter(read_task_file(folder / "task.yaml").values["editable"]))
     changed = [path.name for path in folder.iterdir() if path.is_file() and _differs(path, TASKS / name / path.name)]
     assert changed == [artifact]
     if name == "fast-primes":
@@ -47,4 +47,4 @@ def _differs(one: Path, other: Path) -> bool:
 def test_every_sample_is_tested_and_says_what_it_is_for() -> None:
     assert sorted(path.parent.name for path in TASKS.glob("*/task.yaml")) == sorted(SAMPLES)
     for name in SAMPLES:
-        assert "mutator" in read_task_file(TASKS / name / "task.yaml")
+        assert "mutator" in read_task_file(TASKS / name / "task.yaml").values

@@ -79,24 +79,29 @@ def expand_inputs(repository: Repository, patterns: Sequence[str]) -> list[Input
     """
     tracked = set(repository.main.git("ls-files", "-z").split("\0"))
     found: set[str] = set()
-    for pattern in patterns:
-        clean = check_path(pattern.removeprefix("./").rstrip("/"))
+    for number, pattern in enumerate(patterns):
+        at = ("inputs", number)
+        clean = check_path(pattern.removeprefix("./").rstrip("/"), *at)
         matched = (path.relative_to(repository.root) for path in repository.root.glob(clean))
         usable = {str(path) for path in matched if path.parts and not {".git", ".autoresearch"} & set(path.parts)}
         if outside := next((path for path in sorted(usable) if not _lies_within(repository.root, path)), None):
             raise InvalidInput(
                 f"inputs pattern {pattern!r} leads through a symbolic link out of the repository, to {outside!r}",
                 "Name the link itself, if all that it leads to is data for the trainings",
+                at,
             )
         if usable and usable <= tracked:
             raise InvalidInput(
-                f"inputs pattern {pattern!r} matches only committed files", "Leave them out: every checkout has them"
+                f"inputs pattern {pattern!r} matches only committed files",
+                "Leave them out: every checkout has them",
+                at,
             )
         usable -= tracked
         if not usable:
             raise InvalidInput(
                 f"inputs pattern {pattern!r} matches nothing in {str(repository.root)!r}",
                 "Give paths of existing data, relative to the top of the repository",
+                at,
             )
         found |= usable
     outermost = [path for path in found if not found.intersection(map(str, PurePosixPath(path).parents))]
