@@ -72,7 +72,9 @@ class Finalizing:
         run = await self._bench.store.runs.named(tag)
         findings = await self._findings(run)
         if mode == "show":
-            return await self._answer(findings, mode, None, Made(), [])
+            if onto is not None:
+                await self._bench.run(self._bench.repository.resolve, onto)
+            return await self._answer(findings, mode, onto, Made(), [])
         if not findings.steps:
             raise WrongState(f"Run {run.tag!r} has kept nothing but its baseline", "Research on: call suggest")
         repository = self._bench.repository

@@ -48,7 +48,7 @@ class Importing:
         path: Annotated[str, "The table: a results.tsv, or CSV with such columns"],
         *,
         tag: Annotated[str | None, "Name of the run to begin, or of one without experiments; default: today"] = None,
-        metric: Annotated[str | None, "Its column of the metric; default: the one after the commit"] = None,
+        metric: Annotated[str | None, "Its column of the metric; default: the first that may be one"] = None,
         direction: Annotated[Direction | None, "Which way the metric gets better"] = None,
         time_budget_seconds: Annotated[float | None, "Training seconds of one experiment", Gt(0)] = None,
         train_script: Annotated[str | None, "The script to edit and run, e.g. train.py"] = None,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ class Command:
                 mark = str(lock)
                 await processes.end(mark, grace=GRACE)
                 place = self._prepare(settings, folders, record.tag, mark)
-                screen = Screen(console, f"{record.tag}, {self.agent.name}", self.limits.described())
+                today = datetime.now().astimezone().date()
+                screen = Screen(console, f"{record.tag}, {self.agent.name}", self.limits.described(today))
                 return await self._work(record, place, screen)
 
     async def _begin(self, settings: Settings) -> str:

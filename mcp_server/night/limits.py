@@ -1,7 +1,7 @@
 """When a night ends."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from mcp_server.errors import InvalidInput
 from mcp_server.night.record import Standing
@@ -37,23 +37,28 @@ class Limits:
         if self.training_seconds is not None and now.training_seconds - began.training_seconds >= self.training_seconds:
             return f"{self.training_seconds / 3600:g} GPU hours are used"
         if self.until is not None and clock >= self.until:
-            return f"it is {datetime.fromtimestamp(self.until).astimezone():%H:%M}"
+            return f"it is {_local(self.until):%H:%M}"
         return None
 
     def left(self, began: Standing, now: Standing) -> int | None:
         """How many experiments are still to get their verdict; None without a limit."""
         return None if self.experiments is None else max(0, self.experiments - (now.decided - began.decided))
 
-    def described(self) -> str:
-        """The limits in words."""
+    def described(self, today: date | None = None) -> str:
+        """The limits in words, with the day where that is another than `today`."""
         parts = []
         if self.until is not None:
-            parts.append(f"until {datetime.fromtimestamp(self.until).astimezone():%H:%M}")
+            moment = _local(self.until)
+            parts.append(f"until {moment:%H:%M}" if moment.date() == today else f"until {moment:%H:%M on %A}")
         if self.experiments is not None:
             parts.append(f"{self.experiments} experiments")
         if self.training_seconds is not None:
             parts.append(f"{self.training_seconds / 3600:g} GPU hours")
         return ", ".join(parts) or "until you stop it"
+
+
+def _local(moment: float) -> datetime:
+    return datetime.fromtimestamp(moment).astimezone()
 
 
 def next_time(text: str, now: datetime) -> float:

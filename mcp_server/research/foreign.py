@@ -14,7 +14,12 @@ from mcp_server.research.task import CATEGORIES, Category
 
 COMMIT, STATUS, DESCRIPTION = "commit", "status", "description"
 KNOWN = (COMMIT, STATUS, DESCRIPTION, "memory_gb", "category")
-"""Columns with a meaning of their own; the metric is the first of the others."""
+"""Columns with a meaning of their own; the metric is the first of the others that is no count and no time."""
+
+_COUNT = re.compile(
+    r"#|no|n|num(ber)?|metric|idx|index|(.*_)?(id|name|step|epoch|iter(ation)?|run|seed)s?|experiment|agent|tag|hash|sha"
+    r"|date|(.*_)?(time(stamp)?|seconds|minutes|hours|duration|at)"
+)
 MOST_ROWS = 10_000
 LONGEST = 1000
 """Characters of a description."""
@@ -67,7 +72,8 @@ def read_table(text: str, metric: str | None = None) -> Table:
     where they are there, memory_gb and category.
 
     Args:
-        metric: the name of the metric's column; None for the first column that has no other meaning.
+        metric: the name of the metric's column; None for the first column that has no other meaning, and that neither
+            counts nor tells a time, if there is such a one.
 
     Raises:
         InvalidInput: it is no such table, or no line of it can be read.
@@ -84,7 +90,8 @@ def read_table(text: str, metric: str | None = None) -> Table:
         raise InvalidInput(
             f"the table {what}", "Give one with the header commit, <metric>, memory_gb, status, description"
         )
-    column = others[0] if metric is None else metric.casefold()
+    likely = next((name for name in others if not _COUNT.fullmatch(name)), others[0])
+    column = likely if metric is None else metric.casefold()
     if column not in header:
         raise InvalidInput(f"the table has no column {column!r}", f"Its columns for a metric are {', '.join(others)}")
     named = next(name.strip() for name in _cells(lines[0], comma) if name.strip().casefold() == column)
@@ -93,7 +100,9 @@ def read_table(text: str, metric: str | None = None) -> Table:
         if not line.strip():
             continue
         try:
-            rows.append(_row(number, _named(header, _cells(line, comma), comma), column))
+            cells = _named(header, _cells(line, comma), comma)
+            rows.append(_row(number, cells, column))
+            named = cells.get("metric") or named if column == "value" else named  # as `export` writes it
         except ValueError as error:
             skipped.append(f"line {number} is left out: {error}")
     if not rows:

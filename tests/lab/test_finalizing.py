@@ -138,6 +138,8 @@ async def test_there_must_be_something_to_hand_over(project: Project, settings: 
             await finalize(agent, mode="rebase", onto="autoresearch/mar8")
         with pytest.raises(InvalidInput, match="not a commit"):
             await finalize(agent, mode="rebase", onto="nowhere")
+        with pytest.raises(InvalidInput, match="nowhere"):
+            await finalize(agent, onto="nowhere")
         project.git("branch", "--move", "main", "trunk")
         assert (await finalize(agent, mode="squash")).onto == "trunk"  # the one checked out
 

@@ -57,6 +57,13 @@ def test_a_time_of_day_is_the_next_one(now: str, until: str, expected: str) -> N
     assert moment == datetime.fromisoformat(expected).timestamp()
 
 
+def test_the_day_of_the_end_is_told_unless_it_is_today() -> None:
+    evening = datetime.fromisoformat("2026-11-21 22:30").astimezone()
+    limits = Limits(until=next_time("22:30", evening), experiments=3)
+    assert limits.described(evening.date()) == limits.described() == "until 22:30 on Sunday, 3 experiments"
+    assert Limits(until=next_time("22:31", evening)).described(evening.date()) == "until 22:31"
+
+
 @pytest.mark.parametrize("text", ["", "8", "24:00", "08:60", "tomorrow"])
 def test_what_is_no_time_of_day_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"until is .* Give a time of day"):

@@ -62,6 +62,21 @@ def test_other_spellings_are_understood() -> None:
     assert [row.category for row in table.rows] == ["other", "regularization", "other"]
 
 
+@pytest.mark.parametrize(
+    ("header", "metric"),
+    [
+        ("step,val_loss,status,description", "val_loss"),
+        ("experiment_id,started_at,accuracy,status,description", "accuracy"),
+        ("epoch,seconds,status,description", "epoch"),  # there is no better one
+        ("experiment,metric,value,status,description", "bleu"),
+    ],
+)
+def test_a_count_or_a_time_is_no_metric_if_there_is_another(header: str, metric: str) -> None:
+    known = {"status": "keep", "description": "as it was", "metric": "bleu"}
+    line = ",".join(known.get(name, "1") for name in header.split(","))
+    assert read_table(f"{header}\n{line}\n").metric == metric
+
+
 def test_tabs_in_a_description_belong_to_it() -> None:
     [row] = read_table(HEAD + "a1b2c3d\t0.99\t44\tkeep\tone\ttwo\n").rows
     assert row.description == "one two"

@@ -60,12 +60,13 @@ class Input:
 def find_inputs(repository: Repository) -> tuple[list[Input], list[str]]:
     """The untracked or ignored files and folders that look like data, by path; and the other folders, which may be.
 
-    Virtual environments, caches, build outputs, hidden files and whatever may hold credentials are left out of both.
+    Virtual environments, caches, build outputs, hidden files, tables of experiments and whatever may hold credentials
+    are left out of both.
     """
     root = repository.root
     listing = repository.main.git("ls-files", "--others", "--directory", "--no-empty-directory", "-z")
     paths = [path.rstrip("/") for path in listing.split("\0")[:-1]]
-    measured = [_measure(root, path) for path in sorted(paths) if _usable(path)]
+    measured = [_measure(root, path) for path in sorted(paths) if _usable(path) and not _is_record(root / path)]
     data = [found for found, data_bytes in measured if found.files and _like_data(root, found, data_bytes)]
     others = [found.path for found, _ in measured if found not in data and found.files and (root / found.path).is_dir()]
     return data, [path for path in others if not (root / path / "pyvenv.cfg").exists()]
@@ -217,6 +218,15 @@ def is_data_file(path: str) -> bool:
 def _usable(path: str) -> bool:
     *folders, name = path.casefold().split("/")
     return not any(map(_SKIPPED_FOLDER.fullmatch, (*folders, name))) and not _SKIPPED_FILE.search(name)
+
+
+def _is_record(path: Path) -> bool:
+    """Whether it is a table of experiments, such as results.tsv under another name."""
+    if path.suffix.casefold() not in (".tsv", ".csv") or not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline(4096)
+    return {"status", "description"} <= set(re.split(r"[\t,]", header.strip().casefold()))
 
 
 def _like_data(root: Path, found: Input, data_bytes: int) -> bool:

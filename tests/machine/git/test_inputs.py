@@ -23,6 +23,7 @@ def test_data_is_found_and_the_rest_left_out(repository: Repository, folder: Pat
     fill(
         folder, ".env", ".cache/x.bin", "credentials.json", "id_rsa", "server.pem", "api_key.txt", ".autoresearch/s.db"
     )
+    (folder / "earlier.csv").write_text("commit,loss,status,description\na1b2c3d,1.0,keep,as it was\n")
     fill(folder, "results.tsv", "run.log", "notes.txt", "wandb/run.bin", "build/x.bin", "outputs/model.pt")
     fill(folder, "scratch/code.py", "scratch/old.py", size=500)
     fill(folder, "scratch/one.bin")
