@@ -104,12 +104,23 @@ def fault(run: Run, case: Case, printed: float, rescored: Rescored) -> str:
         if before[0] is None or before[1] is None or record.experiment.id == case.subject.experiment.id:
             continue
         gain, seen = task.improvement(value, before[0]), task.improvement(rescored.audit, before[1])
-        if seen < SHARE * gain - max(sigma, LEAST * size):
+        if too_little(gain, seen, sigma, size):
             return (
                 f"{task.metric} {show(value)} is better than that of {record.experiment.id} by {show(gain)}, and "
                 f"{show(rescored.audit)} on the audit data, which no training sees, by {show(seen)} only"
             )
     return ""
+
+
+def too_little(gain: float, seen: float, sigma: float, size: float) -> bool:
+    """Whether too little of a gain is seen on the audit data for it to be more than learnt by heart.
+
+    Args:
+        gain, seen: over one earlier experiment, in units of the metric: on the data that scores, and on the audit data.
+        sigma: the standard deviation of one run; 0 where it is not known.
+        size: of the score, at least 1.
+    """
+    return seen < SHARE * gain - max(sigma, LEAST * size)
 
 
 def _fingerprint(record: Record) -> str:
