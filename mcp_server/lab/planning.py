@@ -87,7 +87,7 @@ def _plan(
         what = "task 'gpt' is not known here"
         raise InvalidInput(what, "Use it in a repository with our prepare.py and train.py", ["task"])
     values = found.values
-    _check_places(values)
+    check_places(values)
     if not values.get("external"):
         _choose_script(repository, commit, found, notes)
         _choose_memory(repository, commit, found)
@@ -106,7 +106,7 @@ def _plan(
     return Plan(task, tuple(notes), tuple(found.rows(task)))
 
 
-def _check_places(values: dict[str, Any]) -> None:
+def check_places(values: dict[str, Any]) -> None:
     """Raise InvalidInput unless every path and glob stays within the repository."""
     for name in ("results_file", "train_script", "folder"):
         if values.get(name):

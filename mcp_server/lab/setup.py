@@ -17,6 +17,7 @@ from mcp_server.lab.planning import Plan, plan_run
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.reporting import SUMMARY
 from mcp_server.lab.results import SetUp
+from mcp_server.lab.resuming import check_resumed
 from mcp_server.lab.sources import Decisions
 from mcp_server.lab.views import plain, view
 from mcp_server.machine.devices import Device
@@ -106,7 +107,7 @@ class Setup:
         self, tag: str, given: Mapping[str, Any], base_ref: str | None, agent: str | None, preview: bool
     ) -> SetUp:
         run = await self._bench.store.runs.get(tag)
-        _check_same(run, given)
+        await self._bench.run(check_resumed, self._bench.repository, run, given)
         if base_ref is not None and await self._bench.run(self._bench.repository.resolve, base_ref) != run.base_commit:
             raise InvalidInput(
                 f"base_ref {base_ref!r} is not the commit that run {tag!r} started from ({run.base_commit[:12]})",
@@ -306,23 +307,3 @@ def _device_notes(devices: list[Device]) -> list[str]:
         cores = ", ".join(f"{device.label} with {len(device.cores)} cores" for device in devices)
         return [f"No GPU is used: trainings run on the CPU ({cores}).", *told]
     return told
-
-
-def _check_same(run: Run, given: Mapping[str, Any]) -> None:
-    """Raise InvalidInput, naming them, where arguments differ from the run's config."""
-    for name, value in given.items():
-        if name == "task":
-            if value != ("gpt" if run.task.builtin else None):
-                raise InvalidInput(
-                    f"run {run.tag!r} is not of the task {value!r}", "Leave task out to resume the run as it is"
-                )
-            continue
-        if name == "plan":
-            raise InvalidInput(f"run {run.tag!r} exists, and a plan begins one", "Leave plan out, or give a new tag")
-        wanted = tuple(value) if isinstance(value, list) else value
-        present = getattr(run.task, name)
-        if present != wanted:
-            raise InvalidInput(
-                f"{name} of run {run.tag!r} is {present!r}, not {value!r}",
-                f"Leave {name} out to resume the run as it is, or begin another under a new tag",
-            )

@@ -12,8 +12,6 @@ from mcp_server.lab.results import ExperimentView, Summary
 from mcp_server.lab.setup import today
 from mcp_server.operations import OPERATIONS
 
-FILES = ("task", "plan")
-"""Arguments that name what a run was begun from; it does not remember where that lay."""
 OPEN = ("queued", "training")
 
 
@@ -93,9 +91,8 @@ class Record:
         with boundary("beginning the run"):
             runs = (await (await self._entrance.lab()).reading.list_runs()).runs
         known = any(run.tag == self.tag for run in runs)
-        given = {name: value for name, value in setting.items() if not (known and name in FILES)}
         setup_run = next(operation for operation in OPERATIONS if operation.name == "setup_run")
-        await self._entrance.call(setup_run, {"tag": self.tag, "resume": known, "preview": known, **given})
+        await self._entrance.call(setup_run, {"tag": self.tag, "resume": known, "preview": known, **setting})
 
     async def check_beginning(self) -> None:
         """Raise NotReady if `setup_run`, told nothing, would ask how to begin the run: at night nobody answers."""

@@ -102,8 +102,12 @@ async def test_arguments_come_before_the_plan_and_the_plan_before_the_file(
         assert (config["metric"], config["results_file"]) == ("val_loss", "mine.tsv")
         assert (config["time_budget_seconds"], config["max_experiments"]) == (9.0, 2)
         assert "plan.json" not in " ".join(config["editable"])
-        with pytest.raises(InvalidInput, match="run 'mar8' exists, and a plan begins one"):
+        again: dict[str, Any] = {"tag": "mar8", "resume": True, "time_budget_seconds": 9.0, "max_experiments": 2}
+        await lab.setup.setup_run(plan=plan, **again)
+        with pytest.raises(InvalidInput, match=r"line 1, time_budget_seconds: .* of run 'mar8' is 9.0, not 5.0"):
             await lab.setup.setup_run(tag="mar8", plan=plan, resume=True)
+        with pytest.raises(InvalidInput, match=r"vary of run 'mar8' is .* Leave plan out to resume the run as it is"):
+            await lab.setup.setup_run(plan=write(project, vary={"LR": [0.5]}), **again)
 
 
 @pytest.mark.parametrize(

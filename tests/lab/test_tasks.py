@@ -206,3 +206,16 @@ async def test_a_wrong_config_file_is_named_with_its_line(project: Project, sett
     async with Lab.open(settings) as lab:
         with pytest.raises(InvalidInput, match=r"^autoresearch\.toml, line 2, task: task 'poetry' is not known here"):
             await lab.setup.setup_run(tag="mar8")
+
+
+async def test_a_run_is_resumed_with_the_task_that_it_was_begun_with(project: Project, settings: Settings) -> None:
+    project.commit("A task", FILES)
+    async with Lab.open(settings) as lab:
+        await lab.setup.setup_run(tag="mar8", task="jobs/task.yaml")
+        assert (await lab.setup.setup_run(tag="mar8", task="jobs/task.yaml", resume=True)).config["metric"] == "quality"
+        project.write({"jobs/task.yaml": TASK.replace("max_lines: 4", "max_lines: 9")})
+        says = r"^task.yaml, line 3, mutation.max_lines: max_lines of run 'mar8' is 4, not 9. Leave task out to resume"
+        with pytest.raises(InvalidInput, match=says):
+            await lab.setup.setup_run(tag="mar8", task="jobs/task.yaml", resume=True)
+        with pytest.raises(InvalidInput, match="run 'mar8' is not of the task 'gpt'"):
+            await lab.setup.setup_run(tag="mar8", task="gpt", resume=True)
