@@ -41,6 +41,8 @@ _HIGHER_IS_BETTER = re.compile(r"acc|accuracy|f1|auc|reward|r2|bleu|precision|re
 
 
 MOST_PATTERNS = 100
+MEMORY = {"batch_knob", "accumulation_knob", "checkpointing_knob"}
+"""The fields that name what decides the memory of a training."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _plan(
         _check_globs(repository, commit, task, notes)
         task = _with_inputs(repository, task, values.get("inputs"), notes)
         check_commands(repository.root, frozenset(repository.files(commit)), task)
-        _check_memory(repository, commit, task)
+        _check_memory(repository, commit, task, found)
         task = _with_elsewhere(repository, commit, task, notes)
         notes.extend(environment_notes(repository.root, repository.files(commit), task))
         task = _with_plan(repository, commit, task, found)
@@ -285,7 +287,10 @@ def _check_globs(repository: Repository, commit: str, task: Task, notes: list[st
         raise InvalidInput("editable is empty, so that nothing could be researched", "Give globs such as 'train.py'")
 
 
-def _check_memory(repository: Repository, commit: str, task: Task) -> None:
+def _check_memory(repository: Repository, commit: str, task: Task, found: Decisions) -> None:
+    """Raise InvalidInput where the user names settings that are not there; the built-in task's may be gone."""
+    if not MEMORY & found.files.keys():
+        return
     texts = {path: repository.read_file(commit, path) for path in files_of(task)}
     check_settings(task, {path: text for path, text in texts.items() if text is not None})
 
