@@ -6,7 +6,7 @@ from typing import Any
 
 from mcp_server.errors import InvalidInput
 from mcp_server.lab.planning import check_places
-from mcp_server.lab.sources import ARGUMENT, BUILTIN, CONFIG_FILE, gather
+from mcp_server.lab.sources import ARGUMENT, BUILTIN, gather
 from mcp_server.machine.git import Repository, expand_inputs
 from mcp_server.research.experiment import Run
 from mcp_server.research.variations import fitted
@@ -25,13 +25,13 @@ def check_resumed(repository: Repository, run: Run, given: Mapping[str, Any]) ->
             todo = "Leave task out to resume the run as it is"
             raise InvalidInput(f"run {run.tag!r} is not of the task {BUILTIN!r}", todo)
         given = {name: value for name, value in given.items() if name != "task"}
-    found = gather(repository, given)
-    check_places(found.values)
+    found = gather(repository, given, with_config=False)
     try:
+        check_places(found.values)
         for name, wanted in _wanted(repository, run, found.values):
             source, present = found.sources[name], getattr(run.task, name)
             same = set(wanted) <= set(present) if name in GROWN else wanted == present
-            if source != CONFIG_FILE and not same:
+            if not same:
                 left_out = name if source == ARGUMENT else source.partition(" ")[0]
                 raise InvalidInput(
                     f"{name} of run {run.tag!r} is {present!r}, not {wanted!r}",

@@ -65,8 +65,12 @@ ALWAYS_SHOWN = (
 )
 
 
-def gather(repository: Repository, given: Mapping[str, Any]) -> Decisions:
-    """Collect what was decided; raises InvalidInput where a file says something that it may not, or is not there."""
+def gather(repository: Repository, given: Mapping[str, Any], with_config: bool = True) -> Decisions:
+    """Collect what was decided: by arguments, the plan and the task that they name, and autoresearch.toml.
+
+    Raises:
+        InvalidInput: a file says something that it may not, or is not there.
+    """
     found = Decisions()
     for name, value in given.items():
         if name not in ("task", "plan"):
@@ -75,7 +79,7 @@ def gather(repository: Repository, given: Mapping[str, Any]) -> Decisions:
         found.decide("task", given["task"], ARGUMENT)
     if given.get("plan"):
         _take_plan(repository, str(given["plan"]), found)
-    config = _config_file(repository)
+    config = _config_file(repository) if with_config else None
     if config is not None:
         found.protected.append(CONFIG_FILE)
         if "task" in config.values:

@@ -217,5 +217,7 @@ async def test_a_run_is_resumed_with_the_task_that_it_was_begun_with(project: Pr
         says = r"^task.yaml, line 3, mutation.max_lines: max_lines of run 'mar8' is 4, not 9. Leave task out to resume"
         with pytest.raises(InvalidInput, match=says):
             await lab.setup.setup_run(tag="mar8", task="jobs/task.yaml", resume=True)
+        project.write({"autoresearch.toml": "task = 'jobs/task.yaml'\nmetric = 3\n"})  # it is not asked again
+        await lab.setup.setup_run(tag="mar8", metric="quality", resume=True)
         with pytest.raises(InvalidInput, match="run 'mar8' is not of the task 'gpt'"):
             await lab.setup.setup_run(tag="mar8", task="gpt", resume=True)
