@@ -80,9 +80,13 @@ def _plan(
     notes: list[str] = []
     builtin = _is_builtin(repository, commit, given, found)
     if builtin:
-        for name, value in gather(repository, {"task": BUILTIN}).values.items():
-            if name not in ANEW or SCORING in repository.files(commit):  # projects begun earlier have none
-                found.decide(name, value, "built-in task gpt")
+        ours = gather(repository, {"task": BUILTIN}, with_config=False).values
+        for name, value in ours.items():
+            found.decide(name, value, "built-in task gpt")
+        if SCORING not in repository.files(commit):  # projects begun earlier have none
+            found.values = {
+                name: value for name, value in found.values.items() if name not in ANEW or value != ours[name]
+            }
         if not found.values.get("external"):
             prepared_data(settings)
     elif found.values.get("name") == BUILTIN:
@@ -100,9 +104,9 @@ def _plan(
         task = _with_readonly(repository, commit, task, found)
         _check_globs(repository, commit, task, notes)
         task = _with_inputs(repository, task, values.get("inputs"), notes)
-        check_commands(repository.root, frozenset(repository.files(commit)), task)
         _check_memory(repository, commit, task, found)
         task = _with_elsewhere(repository, commit, task, notes)
+        check_commands(repository.root, frozenset(repository.files(commit)), task)
         notes.extend(environment_notes(repository.root, repository.files(commit), task))
         task = _with_plan(repository, commit, task, found)
     return Plan(task, tuple(notes), tuple(found.rows(task)))
@@ -289,7 +293,7 @@ def _check_globs(repository: Repository, commit: str, task: Task, notes: list[st
 
 def _check_memory(repository: Repository, commit: str, task: Task, found: Decisions) -> None:
     """Raise InvalidInput where the user names settings that are not there; the built-in task's may be gone."""
-    if not MEMORY & found.files.keys():
+    if task.builtin or not MEMORY & found.files.keys():
         return
     texts = {path: repository.read_file(commit, path) for path in files_of(task)}
     check_settings(task, {path: text for path, text in texts.items() if text is not None})

@@ -120,6 +120,7 @@ async def test_the_built_in_task_names_ours_where_the_repository_has_them(
     project.commit("Harness", harness | ({"scoring.py": "\n"} if scoring else {}))
     async with Lab.open(settings) as lab:
         config: Any = (await lab.setup.setup_run(tag="mar8", preview=True)).config
+        assert (await lab.setup.setup_run(tag="mar8", task="gpt", preview=True)).config == config
     commands = ("python scoring.py score", "python scoring.py judge") if scoring else ("", "")
     assert (config["rescore_command"], config["judge_command"]) == commands
     assert config["readonly"] == ["prepare.py", *(["scoring.py"] if scoring else [])]
