@@ -35,7 +35,7 @@ BASELINE = f"{TAG}-1"
 GOAL: dict[str, Any] = {"tag": TAG, "time_budget_seconds": 3.0, "policy": "greedy", "inputs": ["data"]}
 """Greedy, since under it the least gain is a keep at once: no second training stands between a cheat and its aim."""
 
-SIZES = ("--vocab-size", "256", "--seq-len", "32", "--eval-tokens", "24576")
+SIZES = ("--vocab-size", "256", "--seq-len", "32", "--eval-tokens", "16384")
 FILES = {"train": 50, "val": 3, "audit": 3}
 SMALL = {
     "DEPTH = 2": "STEPS = 40\nDEPTH = 1",
