@@ -14,6 +14,7 @@ from typing import Any
 
 from mcp_server.errors import InvalidInput, NotReady, ResearchError, Undecided, WrongState
 from mcp_server.lab.commands import check_program
+from mcp_server.lab.interpreters import interpreter_of
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.loop_record import LoopRecord
 from mcp_server.lab.results import Completed, SetUp
@@ -91,7 +92,7 @@ class ArtifactLoop:
                 f"{file.name} names no mutator", "Give one, or let an agent change it: setup_run(task=...)"
             )
         try:
-            check_program(("mutator",), said.values["mutator"])
+            check_program(("mutator",), said.values["mutator"], interpreter_of(file.parent).parent)
         except InvalidInput as error:
             raise InvalidInput(f"{said.place(error.at)}: {error.what}", error.todo) from None
         work = ensure_state_folder(file.parent / "work")

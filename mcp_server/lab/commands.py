@@ -43,8 +43,10 @@ def check_commands(root: Path, files: Collection[str], task: Task) -> None:
         files: the committed files.
     """
     for at, command in _commands(task):
-        if at[0] != "mutator":  # only the artifact loop runs it, and looks by itself
-            check_program(at, command)
+        if at[0] != "mutator" and "PATH" not in dict(
+            task.environment
+        ):  # the artifact loop looks for its mutator itself
+            check_program(at, command, Path(task.interpreter).parent)
         script = _script(command)
         path = _from_top(task.folder, script)
         linked = any(PurePosixPath(path).is_relative_to(place) for place in task.inputs)
@@ -57,14 +59,16 @@ def check_commands(root: Path, files: Collection[str], task: Task) -> None:
             )
 
 
-def check_program(at: tuple[str | int, ...], command: str) -> None:
+def check_program(at: tuple[str | int, ...], command: str, scripts: Path) -> None:
     """Raise InvalidInput where a command begins with a program that is not there.
 
     Args:
         at: the field that the command belongs to, see `InvalidInput`.
+        scripts: the folder with the programs of the Python that trains, which come first.
     """
     program = split_command(command)[0]
-    if "/" not in program and program not in ("python", "python3") and shutil.which(program) is None:
+    path = os.pathsep.join([str(scripts), os.environ.get("PATH", os.defpath)])
+    if "/" not in program and program not in ("python", "python3") and shutil.which(program, path=path) is None:
         what = f"{at[0]} begins with {program!r}, which is not on PATH"
         raise InvalidInput(what, "Install it, or give its path", at)
 

@@ -99,9 +99,21 @@ def training_environment(
     programs = str(Path(task.interpreter).parent)
     seed = str(trial.seed if task.fixed_seed is None else task.fixed_seed)
     place = checkout / task.folder
+    threads = str(len(device.cores))
+    own = dict(task.environment)
+    paths = kept | own
     environment = kept | {
         **variables(facts_of(device)),
-        **dict(task.environment),
+        "TORCHINDUCTOR_CACHE_DIR": str(settings.cache / "inductor"),
+        "TRITON_CACHE_DIR": str(settings.cache / "triton"),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # `uv run` would install torch anew in every checkout, or repoint an editable install at it.
+        "UV_PROJECT_ENVIRONMENT": str(Path(programs).parent),
+        "UV_NO_SYNC": "1",
+        "UV_NO_CACHE": "1",  # its cache cannot be written from behind walls, and nothing is installed
+        **({"OMP_NUM_THREADS": threads} if device.cores else {}),
+        **own,
         **dict.fromkeys(task.seed_variables, seed),
         "AUTORESEARCH_TIME_BUDGET": f"{task.time_budget_seconds:g}",
         "AUTORESEARCH_SEED": seed,
@@ -110,22 +122,13 @@ def training_environment(
         "AUTORESEARCH_CACHE": str(settings.cache),
         MARK: mark,
         "CUDA_VISIBLE_DEVICES": device.uuid,
-        "TORCHINDUCTOR_CACHE_DIR": str(settings.cache / "inductor"),
-        "TRITON_CACHE_DIR": str(settings.cache / "triton"),
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
         # An editable install of the user's repository would be imported in place of the checkout's own packages.
-        "PYTHONPATH": os.pathsep.join([str(place), str(place / "src"), *filter(None, [kept.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join([str(place), str(place / "src"), *filter(None, [paths.get("PYTHONPATH")])]),
         # So that `torchrun` and scripts find the task's interpreter too.
-        "PATH": os.pathsep.join([programs, kept.get("PATH", os.defpath)]),
-        # `uv run` would install torch anew in every checkout, or repoint an editable install at it.
-        "UV_PROJECT_ENVIRONMENT": str(Path(programs).parent),
-        "UV_NO_SYNC": "1",
-        "UV_NO_CACHE": "1",  # its cache cannot be written from behind walls, and nothing is installed
+        "PATH": os.pathsep.join([programs, paths.get("PATH", os.defpath)]),
     }
     if device.cores:
-        threads = str(len(device.cores))
-        environment |= {"AUTORESEARCH_THREADS": threads, "OMP_NUM_THREADS": threads}
+        environment["AUTORESEARCH_THREADS"] = threads
     return environment
 
 

@@ -74,10 +74,9 @@ class Mutator:
         )
 
     def _environment(self, place: Path, given: Mapping[str, str]) -> dict[str, str]:
-        kept = scrubbed(os.environ, self.settings.keep_environment)
+        kept = scrubbed(os.environ, self.settings.keep_environment) | dict(self.task.environment)
         return {
             **kept,
-            **dict(self.task.environment),
             **given,
             MARK: str(self.output),
             "PATH": os.pathsep.join([str(Path(self.task.interpreter).parent), kept.get("PATH", os.defpath)]),

@@ -185,6 +185,12 @@ def check_task(task: Task) -> Task:
     return task
 
 
+OURS = (
+    *("AUTORESEARCH_TIME_BUDGET", "AUTORESEARCH_SEED", "AUTORESEARCH_DEVICE", "AUTORESEARCH_OUT", "AUTORESEARCH_CACHE"),
+    *("AUTORESEARCH_THREADS", "AUTORESEARCH_DEVICE_KEY", "CUDA_VISIBLE_DEVICES"),
+)
+"""Variables that every training gets from the server, so that no task can set them."""
+
 _SCOPE = ("scope",)
 
 
@@ -203,6 +209,9 @@ def _check_scoring(task: Task) -> None:
     commands = (task.score_command, task.rescore_command, task.judge_command, task.mutator, *task.checks)
     for command in filter(None, commands):
         split_command(command)
+    if ours := next((name for name, _ in task.environment if name in OURS), None):
+        what = f"environment sets {ours}, which every training gets from the server"
+        raise InvalidInput(what, "Leave it out", ("environment", ours))
     if bool(task.rescore_command) != bool(task.judge_command):
         given = "rescore_command" if task.rescore_command else "judge_command"
         raise InvalidInput("only one of scorer.rescore and scorer.judge is given", "Give both, or neither", [given])

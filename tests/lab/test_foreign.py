@@ -53,6 +53,31 @@ async def test_argparse_and_data_in_an_ignored_folder(tmp_path: Path) -> None:
         assert not (project.root / "checkpoints").exists()
 
 
+async def test_programs_and_paths_of_the_repository_are_found(tmp_path: Path) -> None:
+    script = "import os, vendored\nprint('loss:', len(os.environ['OMP_NUM_THREADS']) + vendored.LOSS)\n"
+    task = (
+        "runner:\n  command: ours\n  environment: {PATH: tools, PYTHONPATH: lib, OMP_NUM_THREADS: '12'}\n"
+        "artifacts: train.py\nchecks: [theirs]\nscorer: {metric: loss, direction: minimize}\ntime_budget_seconds: 5\n"
+    )
+    files = {"train.py": script, "lib/vendored.py": "LOSS = 5\n", "task.yaml": task, ".gitignore": ".venv\n"}
+    project, settings = foreign(tmp_path / "tools", files)
+    programs = project.root / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "python").symlink_to(sys.executable)
+    texts = {"ours": "exec python train.py", "theirs": 'case "$PATH" in *:tools) ;; *) exit 1;; esac'}
+    for name, text in texts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    async with Lab.open(settings) as lab:
+        agent, _ = await begun(lab, task="task.yaml")
+        best = (await agent.lab.reading.best("mar8")).experiment
+        assert (best.value if best else None) == 7
+        project.write({"task.yaml": task.replace("PATH: tools", "CUDA_VISIBLE_DEVICES: '1'")})
+        says = "line 3, runner.environment: environment sets CUDA_VISIBLE_DEVICES, which every training gets from the"
+        with pytest.raises(InvalidInput, match=says):
+            await lab.setup.setup_run(tag="mar9", task="task.yaml")
+
+
 async def test_a_package_that_is_run_as_a_module(tmp_path: Path) -> None:
     _, settings = foreign(tmp_path / "net", PACKAGE)
     async with Lab.open(settings) as lab:
