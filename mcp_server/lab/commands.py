@@ -14,11 +14,12 @@ MODULE_FILES = ("{}.py", "{}/__main__.py", "src/{}.py", "src/{}/__main__.py")
 """Where a module that is run by `python -m` may lie."""
 
 _PYTHON = re.compile(r"python(\d+(\.\d+)?)?")
+_SHELLS = ("bash", "sh", "zsh")
 _WITH_VALUE = ("-X", "-W")
 """Options of Python whose value may be the next word."""
 
-_NO_SCRIPT = ("-", "-c", "-m")
-"""Words after which Python runs something else than a file."""
+_NO_SCRIPT = ("-c", "-m")
+"""Beginnings of words with which Python runs something else than a file."""
 
 
 def named_files(command: str, folder: str, files: Collection[str], ending: str = "") -> list[str]:
@@ -43,20 +44,30 @@ def check_commands(root: Path, files: Collection[str], task: Task) -> None:
         files: the committed files.
     """
     for at, command in _commands(task):
-        if at[0] != "mutator" and "PATH" not in dict(
-            task.environment
-        ):  # the artifact loop looks for its mutator itself
+        # The artifact loop looks for its mutator by itself.
+        if at[0] != "mutator" and "PATH" not in dict(task.environment):
             check_program(at, command, Path(task.interpreter).parent)
-        script = _script(command)
-        path = _from_top(task.folder, script)
-        linked = any(PurePosixPath(path).is_relative_to(place) for place in task.inputs)
-        if script and path not in files and not linked and not Path(script).is_absolute():
+        path = _from_top(task.folder, _script(command))
+        written_by_another = at[0] == "checks" and at[1] != 0
+        if not written_by_another and not _is_there(root, path, files, task):
             exists = (root / path).is_file()
             raise InvalidInput(
                 f"{at[0]} {command!r} runs {path!r}, which is no committed file",
                 "Commit it: trainings see what is committed" if exists else "Give the path of a committed script",
                 at,
             )
+
+
+def _is_there(root: Path, path: str, files: Collection[str], task: Task) -> bool:
+    """Whether trainings find a path: committed, also below a link, linked as input, or outside of what is committed."""
+    if path in files or path in (".", task.folder) or PurePosixPath(path).is_absolute():
+        return True
+    parents = [str(parent) for parent in PurePosixPath(path).parents]
+    return (
+        any(parent in files for parent in parents)
+        or any(PurePosixPath(path).is_relative_to(place) for place in task.inputs)
+        or any((root / parent / "pyvenv.cfg").exists() for parent in parents[:-1])
+    )
 
 
 def check_program(at: tuple[str | int, ...], command: str, scripts: Path) -> None:
@@ -70,7 +81,12 @@ def check_program(at: tuple[str | int, ...], command: str, scripts: Path) -> Non
     path = os.pathsep.join([str(scripts), os.environ.get("PATH", os.defpath)])
     if "/" not in program and program not in ("python", "python3") and shutil.which(program, path=path) is None:
         what = f"{at[0]} begins with {program!r}, which is not on PATH"
-        raise InvalidInput(what, "Install it, or give its path", at)
+        todo = (
+            f"Begin with `env {program}`, or use runner.environment"
+            if "=" in program
+            else "Install it, or give its path"
+        )
+        raise InvalidInput(what, todo, at)
 
 
 def _commands(task: Task) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -80,12 +96,16 @@ def _commands(task: Task) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 
 def _script(command: str) -> str:
-    """The Python file that a command runs; empty where it runs something else."""
+    """The file of Python or of a shell that a command runs; empty where it runs something else."""
     program, *words = split_command(command)
+    if program in _SHELLS:
+        return words[0] if words and words[0].endswith(".sh") else ""
+    if "/" in program:
+        return program
     if not _PYTHON.fullmatch(program):
         return ""
     for before, word in itertools.pairwise([program, *words]):
-        if word in _NO_SCRIPT:
+        if word == "-" or word.startswith(_NO_SCRIPT):
             return ""
         if not word.startswith("-") and before not in _WITH_VALUE:
             return word if word.endswith(".py") else ""

@@ -2,10 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Gt
 
@@ -14,7 +14,9 @@ from mcp_server.lab.bench import Bench
 from mcp_server.lab.candidates import Candidate, changed_constants, summary_of
 from mcp_server.lab.novelty import knob_values, trace
 from mcp_server.lab.results import Imported
+from mcp_server.lab.resuming import check_resumed
 from mcp_server.lab.setup import Setup, today
+from mcp_server.lab.sources import gather
 from mcp_server.machine.git import Repository
 from mcp_server.machine.store import experiments as store
 from mcp_server.research.experiment import NO_CHANGE, Experiment, Run
@@ -63,11 +65,21 @@ class Importing:
         source = await self._bench.run(_read, self._bench.repository, path)
         name = check_name("tag", today() if tag is None else tag)
         run = await self._bench.store.runs.find(name)
-        table = read_table(source, metric or (run.task.metric if run else None))
+        wanted = metric or (
+            run.task.metric if run else await self._bench.run(_configured, self._bench.repository, given)
+        )
+        table = read_table(source, wanted)
         digest = f"import {hashlib.sha256(source.encode()).hexdigest()}"
         workspace = agent = None
         notes = list(table.skipped[:SHOWN])
-        if run is None:
+        if len(table.skipped) > SHOWN:
+            notes.append(f"{len(table.skipped) - SHOWN} more lines are left out.")
+        if wanted is None and table.others:
+            others = ", ".join(table.others[:SHOWN])
+            notes.append(f"{table.metric} is taken for the metric; if it is not, give metric: there are {others} too.")
+        if run is not None:
+            await self._bench.run(_check_same, self._bench.repository, run, metric, base_ref, given)
+        else:
             base, note = await self._base(table, base_ref)
             made = await self._setup.setup_run(tag=name, metric=table.metric, base_ref=base, **given)
             workspace, agent, notes = made.workspace, made.agent, [*note, *made.adjustments, *notes]
@@ -145,6 +157,27 @@ def _read(repository: Repository, path: str) -> str:
         raise InvalidInput(f"{path!r} cannot be read: {error.strerror}", "Give the path of a results.tsv") from None
     except UnicodeDecodeError:
         raise InvalidInput(f"{path!r} is not UTF-8 text", "Give the path of a results.tsv") from None
+
+
+def _configured(repository: Repository, given: Mapping[str, Any]) -> str | None:
+    """The metric that the named task or autoresearch.toml decides."""
+    metric: str | None = gather(repository, given).values.get("metric")
+    return metric
+
+
+def _check_same(
+    repository: Repository, run: Run, metric: str | None, base_ref: str | None, given: Mapping[str, Any]
+) -> None:
+    """Raise InvalidInput where something is asked of a run that is otherwise already."""
+    check_resumed(repository, run, given)
+    for name, wanted, present in (
+        ("metric", metric, run.task.metric),
+        ("base_ref", base_ref and repository.resolve(base_ref), run.base_commit),
+    ):
+        if wanted and wanted.casefold() != present.casefold():
+            raise InvalidInput(
+                f"{name} of run {run.tag!r} is {present!r}, not {wanted!r}", "Leave it out, or give a new tag"
+            )
 
 
 def _places(repository: Repository, rows: Sequence[Row]) -> list[Place]:

@@ -68,6 +68,9 @@ def _refuse_twins(name: str, node: Any) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                raise InvalidInput(f"{name}, line {line}: a name is no text", "Write `name: value`")
             if key.value in seen:
                 line = key.start_mark.line + 1
                 raise InvalidInput(

@@ -25,8 +25,9 @@ from mcp_server.machine.git import (
 )
 from mcp_server.research.guard import check_pattern, matches
 from mcp_server.research.knobs import read_knobs
+from mcp_server.research.metrics import better_when
 from mcp_server.research.shrinking import check_settings, files_of, find_memory_knobs
-from mcp_server.research.task import Direction, Task, check_task
+from mcp_server.research.task import Task, check_task
 from mcp_server.research.variations import fitted, variations
 from mcp_server.settings import Settings
 
@@ -35,10 +36,6 @@ HARNESS_MARK = re.compile(r"^HARNESS = \"autoresearch-mcp\"", re.MULTILINE)
 
 SCORING, ANEW = "scoring.py", ("rescore_command", "judge_command")
 """Where our scorer and judge are, and the fields that name them."""
-
-_LOWER_IS_BETTER = re.compile(r"loss|error|bpb|perplexity|ppl|rmse|mae|mse|latency|seconds", re.IGNORECASE)
-_HIGHER_IS_BETTER = re.compile(r"acc|accuracy|f1|auc|reward|r2|bleu|precision|recall|throughput", re.IGNORECASE)
-
 
 MOST_PATTERNS = 100
 MEMORY = {"batch_knob", "accumulation_knob", "checkpointing_knob"}
@@ -116,7 +113,8 @@ def check_places(values: dict[str, Any]) -> None:
     """Raise InvalidInput unless every path and glob stays within the repository."""
     for name in ("results_file", "train_script", "folder"):
         if values.get(name):
-            values[name] = check_path(str(values[name]).removeprefix("./"), name)
+            path = str(values[name]).removeprefix("./").rstrip("/") if values[name] != "/" else "/"
+            values[name] = "" if name == "folder" and path in ("", ".") else check_path(path, name)
     for name in ("editable", "readonly", "inputs"):
         patterns = values.get(name) or ()
         if len(patterns) > MOST_PATTERNS:
@@ -174,6 +172,12 @@ def _choose_script(repository: Repository, commit: str, found: Decisions, notes:
             "Commit it first: runs start from the committed state" if exists else _instead(script, files),
             ["train_script"],
         )
+    if script and (link := repository.here.folder / script).is_symlink():
+        what = f"train_script {script!r} is a symbolic link to {str(link.readlink())!r}"
+        raise InvalidInput(what, "Name the file that it leads to, in train_script and in the command", ["train_script"])
+    if script and not values.get("command") and PurePosixPath(script).suffix not in ("", ".py"):
+        what = f"train_script {script!r} is no Python script, and there is no command"
+        raise InvalidInput(what, f"Give the command too, such as 'bash {script}'", ["train_script"])
     values["train_script"] = script or ""
     words = os.path.relpath(values["train_script"] or ".", folder or ".")
     found.decide("command", f"python {shlex.quote(words)}", "from the script")
@@ -219,7 +223,7 @@ def _choose_metric(found: Decisions, notes: list[str]) -> None:
     values, questions = found.values, dict[str, str]()
     if "metric" not in values:
         questions["metric"] = "which metric does the training print, as 'name: value'"
-    if "direction" not in values and "metric" in values and (guess := _direction(values["metric"])):
+    if "direction" not in values and "metric" in values and (guess := better_when(values["metric"])):
         found.decide("direction", guess, "guessed from the metric's name")
         notes.append(f"{values['metric']} is taken as a metric to {guess}.")
     if "direction" not in values:
@@ -256,13 +260,6 @@ def _with_plan(repository: Repository, commit: str, task: Task, found: Decisions
 def _instead(script: str, files: set[str]) -> str:
     named = sorted(file for file in files if PurePosixPath(file).name == PurePosixPath(script).name)
     return f"Did you mean {named[0]!r}" if named else "Give a path relative to the top of the repository"
-
-
-def _direction(metric: str) -> Direction | None:
-    lower, higher = _LOWER_IS_BETTER.search(metric), _HIGHER_IS_BETTER.search(metric)
-    if bool(lower) == bool(higher):
-        return None
-    return "minimize" if lower else "maximize"
 
 
 def _defaults(repository: Repository, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -316,6 +313,8 @@ def _with_results_file(repository: Repository, commit: str, tag: str, task: Task
 def _with_inputs(repository: Repository, task: Task, declared: Sequence[str] | None, notes: list[str]) -> Task:
     """The task with the inputs that were declared, or else with what looks like data in the repository."""
     inputs, others = find_inputs(repository) if declared is None else (expand_inputs(repository, declared), [])
+    if repository.here.folder != repository.root:
+        notes.append(f"This is a linked work tree: data and environment are those of {str(repository.root)!r}.")
     notes.extend(
         f"Linked as input: {found.path} ({found.bytes / 1e6:.1f} MB, {found.files} files)." for found in inputs
     )

@@ -107,15 +107,15 @@ class Setup:
         self, tag: str, given: Mapping[str, Any], base_ref: str | None, agent: str | None, preview: bool
     ) -> SetUp:
         run = await self._bench.store.runs.get(tag)
-        await self._bench.run(check_resumed, self._bench.repository, run, given)
+        told = await self._bench.run(check_resumed, self._bench.repository, run, given)
         if base_ref is not None and await self._bench.run(self._bench.repository.resolve, base_ref) != run.base_commit:
             raise InvalidInput(
                 f"base_ref {base_ref!r} is not the commit that run {tag!r} started from ({run.base_commit[:12]})",
                 "Leave base_ref out to resume, or begin a run under another tag",
             )
         if preview:
-            return await self._answer(run, None, None, [], await self._next(run))
-        notes = await list_results(self._bench, run)
+            return await self._answer(run, None, None, told, await self._next(run))
+        notes = [*told, *await list_results(self._bench, run)]
         if run.task.external:
             known = await self._bench.store.runs.agents(run.tag)
             return await self._answer(run, agent or known[0], None, notes, await self._next(run))

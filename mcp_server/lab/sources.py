@@ -160,7 +160,7 @@ def find_task(repository: Repository, named: str) -> tuple[Path, str]:
     """
     top = repository.here.folder
     given = Path(named).expanduser()
-    places = [top / given, top / given / "task.yaml"]
+    places = [given, given / "task.yaml", top / given, top / given / "task.yaml"]
     if len(given.parts) == 1:
         places += [top / "tasks" / named / "task.yaml", top / "tasks" / f"{named}.yaml"]
     builtin = task_files()

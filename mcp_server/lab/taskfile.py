@@ -105,6 +105,7 @@ Values = dict[
     Annotated[str, Field(pattern=VARIABLE)], Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[^\x00]*$")]
 ]
 Amount = Annotated[float, BeforeValidator(_no_truth), AllowInfNan(False)]
+Whole = Annotated[int, BeforeValidator(_no_truth)]
 Metric = Annotated[str, _checked(check_metric)]
 
 
@@ -115,8 +116,8 @@ class _Part(BaseModel):
 class Mutation(_Part):
     """What one experiment may change at most, lines added and removed together; and what the mutator may besides."""
 
-    max_files: int | None = Field(default=None, ge=1)
-    max_lines: int | None = Field(default=None, ge=1)
+    max_files: Whole | None = Field(default=None, ge=1)
+    max_lines: Whole | None = Field(default=None, ge=1)
     network: bool = False
     writable: Texts = []
 
@@ -161,7 +162,7 @@ class Seeding(_Part):
     """In which variables the seed is found beside AUTORESEARCH_SEED, and which it is if it never changes."""
 
     variables: Names = []
-    fixed: int | None = Field(default=None, ge=0, lt=2**31)
+    fixed: Whole | None = Field(default=None, ge=0, lt=2**31)
 
 
 class TaskFile(_Part):
@@ -181,7 +182,7 @@ class TaskFile(_Part):
     seeding: Seeding = Seeding()
     readonly: Texts | None = None
     scope: list[Category] | None = None
-    max_experiments: int | None = Field(default=None, ge=1)
+    max_experiments: Whole | None = Field(default=None, ge=1)
     target: Amount | None = None
     results_file: str | None = None
     near_miss_threshold: Amount | None = Field(default=None, ge=0)
@@ -225,10 +226,13 @@ class TaskFile(_Part):
         )
 
     def _says(self, home: str) -> bool:
-        value = attrgetter(home)(self)
-        if value == [] and home == "inputs":  # no data at all, not even what would be found
-            return True
-        return value is not None and value is not False and value not in ("", [], {})
+        """Whether the file decides it: an empty list or a plain `false` is a decision too."""
+        part: Any = self
+        for name in home.split("."):
+            if name not in part.model_fields_set:
+                return False
+            part = getattr(part, name)
+        return part is not None
 
 
 def _frozen(value: Any) -> Any:
@@ -272,6 +276,8 @@ def read_task_file(path: Path) -> Said:
         raise InvalidInput(f"{str(path)!r} cannot be read: {error.strerror}", "Name an existing task file") from None
     except UnicodeDecodeError:
         raise InvalidInput(f"{path.name} is not UTF-8 text", "Name a task file") from None
+    if path.suffix == ".json":
+        text = text.replace("\t", " ")  # JSON may be indented so, and YAML may not
     content, line_of = (marked_toml if path.suffix == ".toml" else marked_yaml)(path.name, text)
     if not isinstance(content, Mapping):
         raise InvalidInput(

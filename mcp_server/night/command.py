@@ -60,7 +60,7 @@ class Command:
             NotReady: the agent has added nothing, however often it was started.
             ResearchError: the run cannot be begun or read.
         """
-        tag = await self._begin(settings) if self.setting else self.tag
+        tag = await self._begin(settings, console) if self.setting else self.tag
         async with Entrance(settings) as entrance:
             record = await Record.of(entrance, tag and check_name("tag", tag))
             if not (await record.standing()).metric and (self.agent.finishes or not self.goal):
@@ -75,15 +75,18 @@ class Command:
                 screen = Screen(console, f"{record.tag}, {self.agent.name}", self.limits.described(today))
                 return await self._work(record, place, screen)
 
-    async def _begin(self, settings: Settings) -> str:
+    async def _begin(self, settings: Settings, console: Console) -> str:
         """Begin the run as was asked, or see that the one that exists is of this kind; returns its tag.
+
+        What the user should know of that is printed.
 
         It has an entrance of its own, since one that stays open would keep the agent out of the workspace.
         """
         async with Entrance(settings) as entrance:
             record = await Record.of(entrance, self.tag and check_name("tag", self.tag))
             known_by = {"agent": self.agent.name} if self.agent.finishes else {}
-            await record.begin({**self.setting, **known_by})
+            for note in await record.begin({**self.setting, **known_by}):
+                console.print(note, markup=False, highlight=False)
             return record.tag
 
     async def _work(self, record: Record, place: Place, screen: Screen) -> int:

@@ -82,8 +82,10 @@ class Record:
             except UnknownId:
                 return Standing()
 
-    async def begin(self, setting: Mapping[str, Any]) -> None:
+    async def begin(self, setting: Mapping[str, Any]) -> list[str]:
         """Begin the run with these arguments of `setup_run`, or see that the run that exists has them.
+
+        Returns what the user should know of it.
 
         Raises:
             ResearchError: the run cannot be begun so, or has other values.
@@ -92,7 +94,8 @@ class Record:
             runs = (await (await self._entrance.lab()).reading.list_runs()).runs
         known = any(run.tag == self.tag for run in runs)
         setup_run = next(operation for operation in OPERATIONS if operation.name == "setup_run")
-        await self._entrance.call(setup_run, {"tag": self.tag, "resume": known, "preview": known, **setting})
+        made = await self._entrance.call(setup_run, {"tag": self.tag, "resume": known, "preview": known, **setting})
+        return list(made.adjustments)
 
     async def check_beginning(self) -> None:
         """Raise NotReady if `setup_run`, told nothing, would ask how to begin the run: at night nobody answers."""

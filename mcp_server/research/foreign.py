@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from mcp_server.errors import InvalidInput
 from mcp_server.research.experiment import Status
-from mcp_server.research.metrics import clean
+from mcp_server.research.metrics import better_when, clean
 from mcp_server.research.script import category_of
 from mcp_server.research.task import CATEGORIES, Category
 
 COMMIT, STATUS, DESCRIPTION = "commit", "status", "description"
 KNOWN = (COMMIT, STATUS, DESCRIPTION, "memory_gb", "category")
-"""Columns with a meaning of their own; the metric is the first of the others that is no count and no time."""
+"""Columns with a meaning of their own; the metric is one of the others."""
 
 _COUNT = re.compile(
     r"#|no|n|num(ber)?|metric|idx|index|(.*_)?(id|name|step|epoch|iter(ation)?|run|seed)s?|experiment|agent|tag|hash|sha"
@@ -55,11 +55,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What was read: the metric's name, the rows in their order, and the lines that could not be read, with why."""
+    """What was read.
+
+    Attributes:
+        metric: its name, as the header has it, with `_` for what no name of a metric has.
+        rows: in their order.
+        skipped: the lines that could not be read, with why.
+        others: the columns that may be metrics too.
+    """
 
     metric: str
     rows: Sequence[Row]
     skipped: Sequence[str]
+    others: Sequence[str] = ()
 
     @property
     def kept(self) -> Row | None:
@@ -72,8 +80,8 @@ def read_table(text: str, metric: str | None = None) -> Table:
     where they are there, memory_gb and category.
 
     Args:
-        metric: the name of the metric's column; None for the first column that has no other meaning, and that neither
-            counts nor tells a time, if there is such a one.
+        metric: the name of the metric's column; None for the likeliest: one whose name is known to be of a metric,
+            of these one of validation or test data, and else the first that neither counts nor tells a time.
 
     Raises:
         InvalidInput: it is no such table, or no line of it can be read.
@@ -82,7 +90,8 @@ def read_table(text: str, metric: str | None = None) -> Table:
     if len(lines) > MOST_ROWS + 1:
         raise InvalidInput(f"the table has {len(lines)} lines", f"Give its last {MOST_ROWS} under the header")
     comma = bool(lines) and "\t" not in lines[0]
-    header = [name.strip().casefold() for name in _cells(lines[0], comma)] if lines else []
+    names = [re.sub(r"[^\w./@#-]+", "_", name.strip()) for name in _cells(lines[0], comma)] if lines else []
+    header = [name.casefold() for name in names]
     missing = [name for name in (STATUS, DESCRIPTION) if name not in header]
     others = [name for name in header if name and name not in KNOWN]
     if missing or not others:
@@ -90,11 +99,11 @@ def read_table(text: str, metric: str | None = None) -> Table:
         raise InvalidInput(
             f"the table {what}", "Give one with the header commit, <metric>, memory_gb, status, description"
         )
-    likely = next((name for name in others if not _COUNT.fullmatch(name)), others[0])
-    column = likely if metric is None else metric.casefold()
+    likely = max(others, key=_likelihood)
+    column = likely if metric is None else re.sub(r"[^\w./@#-]+", "_", metric.strip()).casefold()
     if column not in header:
         raise InvalidInput(f"the table has no column {column!r}", f"Its columns for a metric are {', '.join(others)}")
-    named = next(name.strip() for name in _cells(lines[0], comma) if name.strip().casefold() == column)
+    named = names[header.index(column)]
     rows, skipped = [], []
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
@@ -108,7 +117,13 @@ def read_table(text: str, metric: str | None = None) -> Table:
     if not rows:
         why = f": {skipped[0]}" if skipped else ""
         raise InvalidInput(f"the table has no experiment that can be read{why}", "Give one with at least one line")
-    return Table(named, rows, skipped)
+    return Table(named, rows, skipped, [name for name in others if name != column and not _COUNT.fullmatch(name)])
+
+
+def _likelihood(column: str) -> tuple[bool, bool, bool]:
+    """What speaks for a column being the metric, by weight."""
+    of_held_out = re.search(r"val|valid|validation|test|eval|dev|held", column) is not None
+    return not _COUNT.fullmatch(column), better_when(column) is not None, of_held_out
 
 
 def _cells(line: str, comma: bool) -> list[str]:
@@ -152,7 +167,7 @@ def _category(said: str, words: str) -> Category:
 
 def _number(text: str) -> float | None:
     try:
-        value = float(text)
+        value = float(text.removesuffix("%"))
     except ValueError:
         return None
     return value if math.isfinite(value) else None

@@ -7,6 +7,7 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,12 +101,10 @@ def as_knob(name: str, value: object, knobs: Mapping[str, Knob]) -> KnobValue:
         raise _unknown(name, knobs)
     old = knobs[name].value
     if isinstance(value, str) and isinstance(old, int | float) and not isinstance(old, bool):
-        try:
+        with suppress(ValueError):
             value = float(value)  # YAML takes 1e-3 for text
-        except ValueError:
-            pass
-        else:
-            value = int(value) if isinstance(old, int) and value.is_integer() else value
+    if isinstance(value, float) and isinstance(old, int) and not isinstance(old, bool) and value.is_integer():
+        value = int(value)
     return _checked(name, value, old)
 
 

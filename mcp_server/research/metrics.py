@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mcp_server.research.experiment import Scalar
+from mcp_server.research.task import Direction
 from mcp_server.research.verdict import finite
 
 MAX_METRICS = 64
@@ -31,8 +32,13 @@ _NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[-+]?\d+)?
 _TOKEN = re.compile(r"[\w.+:/@-]{1,64}", re.ASCII)
 _NOT_A_KEY = re.compile(r"(?:Error|Exception|Warning|Interrupt|Exit)$")
 
-_SPOTTED = r"([-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf)\s?%?)(?![\w])"
+_SPOTTED = r"((?>[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf))(?!\w|[.,]\d)(?:\s?%)?)"
+"""A number, whole: in `0.9s` and `12,5` there is none, since a part of it would be another."""
+
 _VALUE = r"\s*[:=]?\s*([-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf))"
+_LOWER_IS_BETTER = re.compile(r"loss|error|bpb|perplexity|ppl|rmse|mae|mse|latency|seconds", re.IGNORECASE)
+_HIGHER_IS_BETTER = re.compile(r"acc|accuracy|f1|auc|reward|r2|bleu|precision|recall|throughput", re.IGNORECASE)
+
 _STEP = re.compile(
     r"\b(?:step|iter|iteration|epoch|batch)\s*[:=#]?\s*\[?(\d{1,15})(?!\d)(?:\s*/\s*(\d{1,15})(?!\d))?", re.I
 )
@@ -104,6 +110,14 @@ def spot_metric(name: str, text: str) -> Scalar | None:
     beginning = rf"(?i)(?<![\w./@-]){words}[\"']?"
     given = find_metric(rf"{beginning}\s*[:=]\s*{_SPOTTED}", text)
     return find_metric(rf"{beginning}\s+(?:is\s+)?{_SPOTTED}", text) if given is None else given
+
+
+def better_when(metric: str) -> Direction | None:
+    """Which way a metric of this name gets better, as far as names tell."""
+    lower, higher = _LOWER_IS_BETTER.search(metric), _HIGHER_IS_BETTER.search(metric)
+    if bool(lower) == bool(higher):
+        return None
+    return "minimize" if lower else "maximize"
 
 
 def parse_progress(text: str) -> Progress | None:

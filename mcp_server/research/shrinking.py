@@ -5,6 +5,7 @@ What is set is named by the task: a constant of the script (`BATCH`), the defaul
 """
 
 import ast
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ def check_settings(task: Task, texts: Mapping[str, str]) -> None:
     for field in ("batch_knob", "accumulation_knob", "checkpointing_knob"):
         knob = getattr(task, field)
         if not knob:
+            continue
+        path = _place(task, knob)[0]
+        if path in texts and not path.endswith(".py"):  # it is read when it is needed
             continue
         try:
             value = _get(task, texts, knob)
@@ -114,7 +118,7 @@ def _place(task: Task, knob: str) -> tuple[str, str]:
     if ":" not in knob:
         return task.train_script, knob
     path, _, name = knob.rpartition(":")
-    return (f"{task.folder}/{path}" if task.folder else path), name
+    return posixpath.normpath(f"{task.folder}/{path}" if task.folder else path), name
 
 
 def _get(task: Task, texts: Mapping[str, str], knob: str) -> object:
@@ -125,7 +129,12 @@ def _get(task: Task, texts: Mapping[str, str], knob: str) -> object:
     if not path.endswith(".py"):
         return _line(path, text, name)[2]
     if name.startswith("-"):
-        return literal(_default(text, name))
+        try:
+            return literal(_default(text, name))
+        except (ValueError, ArithmeticError):
+            raise InvalidInput(
+                f"The default of {name} in {path} is no plain number", "Write the number there"
+            ) from None
     knobs = read_knobs(text)
     if name not in knobs:
         raise InvalidInput(f"{name!r} is no constant of {path}", f"It has {', '.join(knobs) or 'none'}")

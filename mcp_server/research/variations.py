@@ -31,7 +31,8 @@ def fitted(task: Task, source: str) -> Task:
         if not values:
             what = f"the plan has no values for {name}"
             raise InvalidInput(what, "Give at least one, such as [0.01, 0.02]", ("vary", name))
-        vary.append((name, tuple(_knob("vary", name, value, knobs) for value in values)))
+        held = [_knob("vary", name, value, knobs) for value in values]
+        vary.append((name, tuple(value for at, value in enumerate(held) if not any(same(value, e) for e in held[:at]))))
     for name, wanted in task.hold:
         present = _knob("hold", name, knobs[name].value if wanted is None and name in knobs else wanted, knobs)
         if not same(present, knobs[name].value):

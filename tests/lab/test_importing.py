@@ -163,6 +163,23 @@ async def test_what_only_the_user_knows_is_asked(project: Project, settings: Set
         assert (await lab.reading.list_runs()).runs == []
 
 
+async def test_the_metric_that_is_decided_elsewhere_comes_first(project: Project, settings: Settings) -> None:
+    table = "commit,train_loss,val_loss,status,description\na1b2c3d,9,1.5,keep,as it was\nb,8,1.4,better,?\n"
+    (project.root / "earlier.csv").write_text(table)
+    async with Lab.open(settings) as lab:
+        guessed = await take_in(lab, tag="mar7", path="earlier.csv")
+        assert guessed.metric == "val_loss"
+        assert "val_loss is taken for the metric; if it is not, give metric: there are train_loss too." in guessed.notes
+        (project.root / "autoresearch.toml").write_text('metric = "train_loss"\n')
+        assert (await take_in(lab, path="earlier.csv")).metric == "train_loss"
+        again = await take_in(lab, path="earlier.csv")
+        assert (again.metric, again.imported) == ("train_loss", 1)
+        with pytest.raises(InvalidInput, match=r"time_budget_seconds of run 'mar8' is 5\.0, not 9"):
+            await take_in(lab, path="earlier.csv", time_budget_seconds=9.0)
+        with pytest.raises(InvalidInput, match="metric of run 'mar8' is 'train_loss', not 'val_loss'"):
+            await take_in(lab, path="earlier.csv", metric="val_loss")
+
+
 async def test_nothing_is_begun_where_nothing_can_be_trained(project: Project, settings: Settings) -> None:
     session(project)
     (project.root / "autoresearch.toml").write_text('nonsense = "x"\n')

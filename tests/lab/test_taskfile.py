@@ -83,6 +83,15 @@ def test_all_that_a_task_may_say(tmp_path: Path) -> None:
     }
 
 
+def test_what_is_said_to_be_nothing_is_decided_too(tmp_path: Path) -> None:
+    text = "checks: []\nvary: {}\nrunner: {end_at_budget: false, environment: {}, folder: null}\ninputs: []\n"
+    assert read(tmp_path, text) == {"checks": (), "vary": (), "end_at_budget": False, "environment": (), "inputs": ()}
+
+
+def test_json_may_be_indented_with_tabs(tmp_path: Path) -> None:
+    assert read(tmp_path, '{\n\t"metric": "loss"\n}\n', "plan.json") == {"metric": "loss"}
+
+
 def test_where_nothing_runs_the_scorer_is_what_runs(tmp_path: Path) -> None:
     values = read(tmp_path, "scorer: {metric: score, command: python score.py}\n")
     assert values == {"metric": "score", "command": "python score.py"}
@@ -138,6 +147,8 @@ WRONG = [
     ("runner: {environment: {A=B: 1}}\n", "line 1: runner.environment.A=B.[key] is 'A=B'. It should be of the form"),
     ("seeding: {variables: [A B]}\n", "line 1: seeding.variables.0 is 'A B'. It should be of the form"),
     ("runner: python train.py\n", "line 1: runner is 'python train.py'. It should be a mapping of names to values"),
+    ("name: x\nmax_experiments: yes\n", "line 2: max_experiments is True. It should be a number"),
+    ("name: x\n? [a, b]\n: 1\n", "line 2: a name is no text. Write `name: value`"),
     ("name: x\ngrid: true\n", "line 2: grid is given, and vary is not. Name what to vary"),
 ]
 

@@ -169,6 +169,13 @@ LINES = [
     ("runner: {memory: {batch: NOSUCH}}\n", "2, runner.memory.batch: 'NOSUCH' is no constant of jobs/model.py"),
     ("runner: {memory: {batch: RATE}}\n", "2, runner.memory.batch: RATE is 0.5, not a whole number"),
     ("runner: {memory: {checkpointing: VALUE}}\n", "2, runner.memory.checkpointing: VALUE is 1, not True or False"),
+    (
+        "runner: {memory: {batch: --batch}}\n",
+        "2, runner.memory.batch: The default of --batch in jobs/model.py is no plain",
+    ),
+    ("runner: {command: ./nope}\n", "2, runner.command: command './nope' runs 'jobs/nope', which is no committed file"),
+    ("runner: {command: bash nope.sh}\n", "2, runner.command: command 'bash nope.sh' runs 'jobs/nope.sh'"),
+    ("runner: {command: A=1 python model.py}\n", "Begin with `env A=1`, or use runner.environment"),
     ("results_file: jobs/score.py\n", "2, results_file: results_file 'jobs/score.py' is a committed file"),
     ("results_file: ../x.tsv\n", "2, results_file: results_file '../x.tsv' contains '..'"),
     ("scope: [other, other]\n", "2, scope: scope names other more than once"),
@@ -188,10 +195,8 @@ LINES = [
 async def test_what_does_not_fit_the_repository_is_told_with_its_line(
     project: Project, settings: Settings, text: str, says: str
 ) -> None:
-    project.commit(
-        "A task",
-        {**FILES, "jobs/task.yaml": f"train_script: model.py\n{text}", "jobs/model.py": "VALUE = 1\nRATE = 0.5\n"},
-    )
+    script = {"jobs/model.py": "VALUE = 1\nRATE = 0.5\nparser.add_argument('--batch', default=VALUE)\n"}
+    project.commit("A task", {**FILES, **script, "jobs/task.yaml": f"train_script: model.py\n{text}"})
     (project.root / "jobs" / "mine.py").touch()
     async with Lab.open(settings) as lab:
         with pytest.raises(InvalidInput) as refused:
@@ -199,6 +204,44 @@ async def test_what_does_not_fit_the_repository_is_told_with_its_line(
         assert str(refused.value).startswith("task.yaml, line ")
         assert says in str(refused.value)
         assert (await lab.reading.list_runs()).runs == []
+
+
+RIGHT = [
+    "runner: {command: python -mmodel extra.py}\n",
+    "runner: {command: \"python -c'import model' extra.py\"}\n",
+    "runner: {command: python -u -X dev ./model.py}\n",
+    "runner: {command: python linked/model.py}\n",
+    "runner: {folder: ./}\n",
+    "runner: {folder: inner/}\n",
+    "checks: [python score.py, python written.py]\n",
+    "vary: {VALUE: [3.0, 3.0, 1.0e+1]}\n",
+    "runner: {memory: {batch: '../conf.yaml:train.size'}}\n",
+]
+
+
+@pytest.mark.parametrize("text", RIGHT)
+async def test_what_is_right_is_not_refused(project: Project, settings: Settings, text: str) -> None:
+    (project.root / "jobs").mkdir()
+    (project.root / "jobs" / "linked").symlink_to("inner")
+    project.git("add", "jobs/linked")
+    more = {"conf.yaml": "train: {size: 8}\neval: {size: 8}\n", "jobs/inner/model.py": "VALUE = 1\n"}
+    task = f"train_script: model.py\ndirection: maximize\n{text}"
+    project.commit("A task", {**FILES, **more, "jobs/task.yaml": task})
+    async with Lab.open(settings) as lab:
+        made = await lab.setup.setup_run(tag="mar8", task="jobs/task.yaml", metric="quality", time_budget_seconds=5)
+        assert made.config["max_experiments"] in (None, 3)
+
+
+async def test_a_script_that_is_a_link_is_told_from_its_file(project: Project, settings: Settings) -> None:
+    (project.root / "link.py").symlink_to("train.py")
+    project.git("add", "link.py")
+    project.commit("A link", {"run.sh": "python train.py\n"})
+    goal: dict[str, Any] = {"metric": "val_loss", "time_budget_seconds": 5}
+    async with Lab.open(settings) as lab:
+        with pytest.raises(InvalidInput, match=r"'link\.py' is a symbolic link to 'train\.py'. Name the file that it"):
+            await lab.setup.setup_run(tag="mar8", train_script="link.py", **goal)
+        with pytest.raises(InvalidInput, match=r"'run\.sh' is no Python script, and there is no command"):
+            await lab.setup.setup_run(tag="mar8", train_script="run.sh", **goal)
 
 
 async def test_a_wrong_config_file_is_named_with_its_line(project: Project, settings: Settings) -> None:
@@ -214,9 +257,9 @@ async def test_a_run_is_resumed_with_the_task_that_it_was_begun_with(project: Pr
         await lab.setup.setup_run(tag="mar8", task="jobs/task.yaml")
         assert (await lab.setup.setup_run(tag="mar8", task="jobs/task.yaml", resume=True)).config["metric"] == "quality"
         project.write({"jobs/task.yaml": TASK.replace("max_lines: 4", "max_lines: 9")})
-        says = r"^task.yaml, line 3, mutation.max_lines: max_lines of run 'mar8' is 4, not 9. Leave task out to resume"
-        with pytest.raises(InvalidInput, match=says):
-            await lab.setup.setup_run(tag="mar8", task="jobs/task.yaml", resume=True)
+        [told] = (await lab.setup.setup_run(tag="mar8", task="jobs/task.yaml", resume=True)).adjustments
+        says = "task.yaml, line 3, mutation.max_lines: max_lines of run 'mar8' is 4, not 9: the run goes on as it was"
+        assert says in told
         project.write({"autoresearch.toml": "task = 'jobs/task.yaml'\nmetric = 3\n"})  # it is not asked again
         await lab.setup.setup_run(tag="mar8", metric="quality", resume=True)
         with pytest.raises(InvalidInput, match="run 'mar8' is not of the task 'gpt'"):

@@ -67,12 +67,14 @@ def test_other_spellings_are_understood() -> None:
     [
         ("step,val_loss,status,description", "val_loss"),
         ("experiment_id,started_at,accuracy,status,description", "accuracy"),
-        ("epoch,seconds,status,description", "epoch"),  # there is no better one
+        ("epoch,index,status,description", "epoch"),  # there is no better one
+        ("commit,lr,depth,val_loss,status,description", "val_loss"),
+        ("name,params,train_loss,Val Loss,status,description", "Val_Loss"),
         ("experiment,metric,value,status,description", "bleu"),
     ],
 )
 def test_a_count_or_a_time_is_no_metric_if_there_is_another(header: str, metric: str) -> None:
-    known = {"status": "keep", "description": "as it was", "metric": "bleu"}
+    known = {"status": "keep", "description": "as it was", "metric": "bleu", "Val Loss": "91.2%"}
     line = ",".join(known.get(name, "1") for name in header.split(","))
     assert read_table(f"{header}\n{line}\n").metric == metric
 
