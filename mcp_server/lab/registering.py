@@ -66,7 +66,9 @@ class Registering:
         description: Annotated[str, "What was changed"] = "",
         edits: Annotated[list[dict[str, str]] | None, "Replacements [{path, old, new}]; old must occur once"] = None,
         files: Annotated[dict[str, str] | None, "Whole new texts {path: text}"] = None,
-        knobs: Annotated[dict[str, Any] | None, "Constants of the script to set {NAME: value}"] = None,
+        knobs: Annotated[
+            dict[str, Any] | None, "Constants or options of the script to set {NAME: value}, e.g. LR, --lr"
+        ] = None,
         combine: Annotated[list[str] | None, "Two experiment ids whose changes to put together on the best"] = None,
         commit_sha: Annotated[str | None, "A commit that already holds the change"] = None,
         parent_id: Annotated[str | None, "Experiment to build on; default: the best"] = None,

@@ -86,6 +86,7 @@ def ideas(run: Run, scene: Scene, ranks: Sequence[Rank]) -> Iterator[Proposal]:
         run.task.direction,
         _lot(evidence),
         device_kind=run.device_kind,
+        command=run.task.command,
         sigma=evidence.noise.sigma or 0.0,
     )
     for place, each in enumerate(sorted(ranks, key=lambda each: -_weight(each, knobs))):

@@ -1,4 +1,4 @@
-"""The knobs of a training script: module-level constants that can be read, compared and set without running it."""
+"""The knobs of a training script, which can be read, compared and set without running it: constants and options."""
 
 import ast
 import difflib
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_server.errors import InvalidInput
 from mcp_server.research.experiment import KnobValue
+from mcp_server.research.options import read_options, with_defaults
 
 if TYPE_CHECKING:
     import libcst
@@ -23,11 +24,12 @@ MAX_TEXT_KNOB = 200
 
 @dataclass(frozen=True)
 class Knob:
-    """A module-level name that is assigned once, to a literal.
+    """A module-level name that is assigned once, to a literal; or an option of argparse with such a default.
 
     Attributes:
+        name: of an option, with its dashes: `--lr`.
         line: where it is assigned, counted from 1.
-        comment: the comment at the end of that line, without `#`; by custom it says the unit.
+        comment: the comment at the end of that line, without `#`, by custom it says the unit; of an option, its help.
         text: the value as it is written, e.g. `2**19`.
     """
 
@@ -39,7 +41,7 @@ class Knob:
 
 
 def read_knobs(source: str) -> dict[str, Knob]:
-    """Find the knobs of a script, in the order they are written.
+    """Find the knobs of a script: its constants in the order they are written, then its options.
 
     Values are numbers (also arithmetic of numbers, such as `2**19`), strings, booleans, None and tuples of these. A
     name that is bound more than once at module level, or rebound through `global`, is no knob: setting one place would
@@ -62,6 +64,14 @@ def read_knobs(source: str) -> dict[str, Knob]:
             except (ValueError, ArithmeticError, RecursionError):
                 continue
             knobs[name] = Knob(name, value, statement.lineno, _comment(lines, statement), _text(lines, node))
+    for option in read_options(tree):
+        try:
+            value = literal(option.default)
+        except (ValueError, ArithmeticError, RecursionError):
+            continue
+        value = float(value) if option.is_float and type(value) is int else value
+        line, text = option.default.lineno, _text(lines, option.default)
+        knobs[option.name] = Knob(option.name, value, line, option.help, text)
     return knobs
 
 
@@ -87,8 +97,12 @@ def write_knobs(source: str, values: Mapping[str, object]) -> str:
         raise InvalidInput(f"These knobs would change nothing: {now}", "Give at least one knob another value")
     mark = "\ufeff" if source.startswith("\ufeff") else ""  # libcst drops a byte order mark
     module = libcst.parse_module(source.removeprefix(mark))
-    body = [_set(statement, knobs, changed) for statement in module.body]
-    return mark + module.with_changes(body=body).code
+    module = module.with_changes(body=[_set(statement, knobs, changed) for statement in module.body])
+    if any(name.startswith("--") for name in changed):
+        module = with_defaults(
+            module, lambda name, old: _rewritten(old, knobs[name].value, changed[name]) if name in changed else None
+        )
+    return mark + module.code
 
 
 def as_knob(name: str, value: object, knobs: Mapping[str, Knob]) -> KnobValue:
@@ -274,9 +288,11 @@ def same(one: KnobValue, other: KnobValue) -> bool:
 def _unknown(name: str, knobs: Mapping[str, Knob]) -> InvalidInput:
     if not knobs:
         return InvalidInput(
-            f"{name!r} is no knob: the script assigns no constant at module level", "Change it with `edits` instead"
+            f"{name!r} is no knob: the script has no constant at module level and no option with a default",
+            "Change it with `edits` instead",
         )
-    close = difflib.get_close_matches(name.upper(), knobs, n=3, cutoff=0.5)
+    written_so = name.lower() if name.startswith("-") else name.upper()
+    close = difflib.get_close_matches(written_so, knobs, n=3, cutoff=0.5)
     others = [knob for knob in knobs if knob not in close]
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return InvalidInput(f"{name!r} is no knob of the script", f"{hint}Its knobs: {', '.join((close + others)[:60])}")

@@ -11,7 +11,7 @@ from mcp_server.research.task import Category
 
 @dataclass(frozen=True)
 class Setting:
-    """A knob, or something like one: an argparse default (`--lr`), a configuration field (`Config.lr`).
+    """A knob, or something like one: a configuration field (`Config.lr`).
 
     Attributes:
         options: for text, other values that the script names.
@@ -94,7 +94,6 @@ def outline(source: str) -> Outline:
     tree = parse(source)
     headings = _headings(source)
     knobs = [(knob, True) for knob in read_knobs(source).values()]
-    knobs += [(knob, False) for knob in _arguments(tree)]
     if not any(_is_idea(knob) for knob, _ in knobs):
         knobs += [(knob, False) for knob in _fields(tree)]
     settings = []
@@ -105,9 +104,15 @@ def outline(source: str) -> Outline:
     return Outline(tuple(settings), tuple(_parts(tree, source)))
 
 
-def effective(found: Outline, device_kind: str) -> Outline:
-    """The outline without the settings whose comments say that they do nothing on this kind of device."""
-    return replace(found, settings=tuple(s for s in found.settings if device_kind in _works_on(s.knob.comment)))
+def effective(found: Outline, device_kind: str, command: str = "") -> Outline:
+    """The outline without the settings whose comments say that they do nothing on this kind of device.
+
+    Args:
+        command: that which trains; an option that it gives has no use for its default.
+    """
+    given = {word.partition("=")[0] for word in command.split()}
+    settings = (s for s in found.settings if s.knob.name not in given)
+    return replace(found, settings=tuple(s for s in settings if device_kind in _works_on(s.knob.comment)))
 
 
 def _works_on(comment: str) -> tuple[str, ...]:
@@ -159,18 +164,6 @@ def _part(node: ast.ClassDef | ast.FunctionDef, name: str, lines: list[str]) -> 
     if category and not _HOUSEKEEPING.search(words_of(node.name)):
         end = node.end_lineno or node.lineno
         yield Part(name, node.lineno, end - node.lineno + 1, category, "\n".join(lines[node.lineno - 1 : end]))
-
-
-def _arguments(tree: ast.Module) -> Iterator[Knob]:
-    """The defaults of `parser.add_argument("--name", default=...)`."""
-    for node in ast.walk(tree):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
-            continue
-        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
-        names = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-        option = next((name for name in names if name.startswith("--")), None)
-        if node.func.attr == "add_argument" and option and "default" in keywords:
-            yield from _knob(option, keywords["default"], keywords.get("help"))
 
 
 def _fields(tree: ast.Module) -> Iterator[Knob]:

@@ -134,7 +134,7 @@ def _chosen(
         chosen += guidance.owed(run, evidence)
     scene = Scene(run.task, evidence)
     try:
-        scene = Scene(run.task, evidence, effective(outline(evidence.source or ""), run.device_kind))
+        scene = Scene(run.task, evidence, effective(outline(evidence.source or ""), run.device_kind, run.task.command))
     except InvalidInput as problem:
         remarks.append(f"other: {problem}")
     plan = list(islice(planned(scene), max(1, AT_MOST - len(chosen)))) if run.task.vary else []

@@ -84,6 +84,7 @@ def search(
     seed: int,
     *,
     device_kind: str = "cpu",
+    command: str = "",
     sigma: float = 0.0,
 ) -> Search:
     """See what may be tuned; nothing where the script is not Python or has no knobs. Equal arguments, equal answers.
@@ -93,10 +94,12 @@ def search(
         points: the trials of the run, oldest first.
         device_kind: knobs whose comments say that they do nothing there are left alone; on a CPU, where a budget holds
             few steps, cheaper steps are tried first.
+        command: that which trains; options that it gives are left alone.
         sigma: the standard deviation of one run of the metric.
     """
     try:
-        settings = [setting for setting in effective(outline(source), device_kind).settings if setting.settable]
+        found = effective(outline(source), device_kind, command).settings
+        settings = [setting for setting in found if setting.settable]
     except InvalidInput:
         settings = []
     present = {setting.knob.name: setting.knob.value for setting in settings}

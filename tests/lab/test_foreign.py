@@ -51,6 +51,14 @@ async def test_argparse_and_data_in_an_ignored_folder(tmp_path: Path) -> None:
         )
         assert better.status == "keep"
         assert not (project.root / "checkpoints").exists()
+        suggested = await lab.reading.suggest("mar8")
+        assert any("--lr" in str(proposal) for proposal in suggested.proposals), suggested
+        higher = await agent.attempt("larger still", knobs={"--lr": 0.006})
+        assert higher.experiment_id == "mar8-3"
+        shown = (await lab.reading.history("mar8", limit=1, detail="full")).experiments[0]
+        assert "--lr 0.005 -> 0.006" in str(shown)
+        with pytest.raises(InvalidInput, match="'--learning-rate' is no knob of the script"):
+            await agent.propose("misspelt", knobs={"--learning-rate": 0.1})
 
 
 async def test_programs_and_paths_of_the_repository_are_found(tmp_path: Path) -> None:

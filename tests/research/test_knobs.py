@@ -205,3 +205,25 @@ def test_whatever_is_written_is_read_back() -> None:
         }
         knobs = read_knobs(write_knobs(SCRIPT, values))
         assert {name: knobs[name].value for name in values} == values
+
+
+OPTIONS = """\
+def main():
+    parser.add_argument("-l", "--lr", type=float, default=1, help="peak rate")  # why
+    parser.add_argument('--hidden-size', type=int,
+                        default=2**6)
+    parser.add_argument("--steps", default=compute())
+    sub.add_argument("--twice", default=1), other.add_argument("--twice", default=2)
+    parser.add_argument("--fast", action="store_true")
+"""
+
+
+def test_options_with_defaults_are_knobs_too() -> None:
+    knobs = read_knobs(OPTIONS)
+    assert {name: knob.value for name, knob in knobs.items()} == {"--lr": 1.0, "--hidden-size": 64}
+    assert (knobs["--lr"].line, knobs["--lr"].comment, knobs["--hidden-size"].text) == (2, "peak rate", "2**6")
+    written = write_knobs(OPTIONS, {"--lr": 0.5, "--hidden-size": 128})
+    assert written == OPTIONS.replace("default=1, help", "default=0.5, help").replace("2**6", "2**7")
+    assert changed_knobs(OPTIONS, written) == {"--lr": (1.0, 0.5), "--hidden-size": (64, 128)}
+    with pytest.raises(InvalidInput, match=r"'--LR' is no knob of the script. Did you mean --lr"):
+        write_knobs(OPTIONS, {"--LR": 1})

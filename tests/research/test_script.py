@@ -5,7 +5,7 @@ import pytest
 from mcp_server.errors import InvalidInput
 from mcp_server.research.knobs import Knob
 from mcp_server.research.moves import halfway, heading, moves
-from mcp_server.research.script import Setting, category_of, outline, words_of
+from mcp_server.research.script import Setting, category_of, effective, outline, words_of
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,8 @@ def test_arguments_and_configuration_classes_count_as_settings() -> None:
         "parser.add_argument('--steps', default=compute())\n"
     )
     (lr,) = outline(script).settings
-    assert (lr.knob.name, lr.knob.value, lr.knob.comment, lr.settable) == ("--lr", 3e-4, "peak rate", False)
+    assert (lr.knob.name, lr.knob.value, lr.knob.comment, lr.settable) == ("--lr", 3e-4, "peak rate", True)
+    assert effective(outline(script), "cpu", "python train.py --lr=0.1").settings == ()
     config = "class Config:\n    n_layer: int = 12\ntraining = dict(lr=0.1)\nother = {'momentum': 0.9, 3: 4}\n"
     assert [s.knob.name for s in outline(config).settings] == ["Config.n_layer", "training.lr", "other.momentum"]
     assert [s.knob.name for s in outline("DEPTH = 3\n" + config).settings] == ["DEPTH"]
