@@ -1,7 +1,6 @@
 """A mutator at work: a command that writes a candidate into a workspace."""
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.sandbox import View, exit_code, find_sandbox, walled
+from mcp_server.machine.views import programs
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
 
@@ -61,13 +61,9 @@ class Mutator:
         temporary.mkdir(exist_ok=True)
         state = Folders.of(self.settings, self.repository.root).state
         named = (Path(path).expanduser() for path in self.task.mutator_writable)
-        interpreter = Path(self.task.interpreter)
         return View(
             temporary=temporary,
-            readable=[
-                self.output.parent.parent,
-                *(Path(sys.prefix), interpreter.parents[1], interpreter.resolve().parents[1], Path(__file__).parent),
-            ],
+            readable=[self.output.parent.parent, *programs(self.task)],
             writable=[self.workspace, *(path for path in named if path.is_dir())],
             hidden=[state, self.settings.locks],
             network=self.task.mutator_network,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mcp_server.machine.rig import Order, Rig
 from mcp_server.machine.sandbox import View
+from mcp_server.research.task import Task
 
 COMPILED = ("inductor", "triton")
 """Folders of the cache for compiled kernels. Trainings on a GPU share them; those on a CPU have their own, so that no
@@ -55,7 +56,7 @@ def training_view(rig: Rig, order: Order) -> View:
     shared = [] if rig.device.kind == "cpu" else _made(cache / name for name in COMPILED)
     return View(
         temporary=_made([order.folder / "tmp"])[0],
-        readable=[rig.repository.root, cache, *_chosen(cache), *_programs(order), *inputs],
+        readable=[rig.repository.root, cache, *_chosen(cache), *programs(order.task), *inputs],
         writable=[order.folder / "checkout", order.folder / "out", *shared],
         hidden=[*_record(rig), *audit_files(cache), *(path for path in _private(rig) if path not in inputs)],
     )
@@ -67,7 +68,7 @@ def scorer_view(rig: Rig, order: Order, checkout: Path) -> View:
     left = [order.folder / "checkout", order.folder / "out"]
     return View(
         temporary=_made([order.folder / "tmp-scorer"])[0],
-        readable=[rig.repository.root, cache, *_programs(order), checkout, *left],
+        readable=[rig.repository.root, cache, *programs(order.task), checkout, *left],
         hidden=[*_record(rig), cache / "data", *_chosen(cache), *_private(rig)],
     )
 
@@ -77,7 +78,7 @@ def judge_view(rig: Rig, order: Order, checkout: Path) -> View:
     cache = rig.settings.cache
     return View(
         temporary=_made([order.folder / "tmp-judge"])[0],
-        readable=[rig.repository.root, cache, *_chosen(cache), *_programs(order), checkout],
+        readable=[rig.repository.root, cache, *_chosen(cache), *programs(order.task), checkout],
         writable=_made([cache / MEASURED]),
         hidden=_record(rig),
     )
@@ -110,10 +111,14 @@ def _inputs(rig: Rig, order: Order) -> list[Path]:
     return [(rig.repository.root / path).resolve() for path in order.task.inputs]
 
 
-def _programs(order: Order) -> list[Path]:
-    interpreter = Path(order.task.interpreter)
-    own = Path(__file__).parent  # of this package, with what starts a command behind the walls
-    return [Path(sys.prefix), interpreter.parents[1], interpreter.resolve().parents[1], own]
+def programs(task: Task) -> list[Path]:
+    """What the Python that trains needs, and what starts a command behind the walls.
+
+    A link to an environment is seen where it lies, in the repository; nothing can be mounted on it.
+    """
+    interpreter = Path(task.interpreter)
+    environments = [interpreter.parents[1].resolve(), interpreter.resolve().parents[1]]
+    return [Path(sys.prefix), *environments, Path(__file__).parent]
 
 
 def _made(folders: Iterable[Path]) -> list[Path]:

@@ -61,6 +61,17 @@ def record(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "work" / "results.jsonl").read_text().splitlines()]
 
 
+async def test_the_environment_of_the_folder_runs_all(tmp_path: Path) -> None:
+    folder = make(tmp_path / "notes", **{"mutate.py": "import sys\nprint('hypothesis:', sys.executable)\n"})
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "python").symlink_to(Path(sys.executable).resolve())
+    (folder / ".venv" / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+    _, told = await go(folder, 1)
+    assert told[0]["status"] == "keep", told
+    assert ".venv/bin/python" in told[1]["hypothesis"], told
+
+
 def until(condition: Callable[[], bool]) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + 60
