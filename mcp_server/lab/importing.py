@@ -78,7 +78,7 @@ class Importing:
             others = ", ".join(table.others[:SHOWN])
             notes.append(f"{table.metric} is taken for the metric; if it is not, give metric: there are {others} too.")
         if run is not None:
-            await self._bench.run(_check_same, self._bench.repository, run, metric, base_ref, given)
+            notes += await self._bench.run(_check_same, self._bench.repository, run, metric, base_ref, given)
         else:
             base, note = await self._base(table, base_ref)
             made = await self._setup.setup_run(tag=name, metric=table.metric, base_ref=base, **given)
@@ -167,9 +167,9 @@ def _configured(repository: Repository, given: Mapping[str, Any]) -> str | None:
 
 def _check_same(
     repository: Repository, run: Run, metric: str | None, base_ref: str | None, given: Mapping[str, Any]
-) -> None:
-    """Raise InvalidInput where something is asked of a run that is otherwise already."""
-    check_resumed(repository, run, given)
+) -> list[str]:
+    """What the given task says otherwise than the run; raises InvalidInput where an argument does."""
+    notes = check_resumed(repository, run, given)
     for name, wanted, present in (
         ("metric", metric, run.task.metric),
         ("base_ref", base_ref and repository.resolve(base_ref), run.base_commit),
@@ -178,6 +178,7 @@ def _check_same(
             raise InvalidInput(
                 f"{name} of run {run.tag!r} is {present!r}, not {wanted!r}", "Leave it out, or give a new tag"
             )
+    return notes
 
 
 def _places(repository: Repository, rows: Sequence[Row]) -> list[Place]:

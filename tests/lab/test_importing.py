@@ -174,6 +174,9 @@ async def test_the_metric_that_is_decided_elsewhere_comes_first(project: Project
         assert (await take_in(lab, path="earlier.csv")).metric == "train_loss"
         again = await take_in(lab, path="earlier.csv")
         assert (again.metric, again.imported) == ("train_loss", 1)
+        (project.root / "task.yaml").write_text("target: 3\n")
+        told = (await take_in(lab, path="earlier.csv", task="task.yaml")).notes
+        assert any(note.startswith("task.yaml, line 1, target: target of run 'mar8' is None, not 3.0") for note in told)
         with pytest.raises(InvalidInput, match=r"time_budget_seconds of run 'mar8' is 5\.0, not 9"):
             await take_in(lab, path="earlier.csv", time_budget_seconds=9.0)
         with pytest.raises(InvalidInput, match="metric of run 'mar8' is 'train_loss', not 'val_loss'"):
