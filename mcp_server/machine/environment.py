@@ -146,3 +146,8 @@ def command_words(task: Task, command: str) -> list[str]:
 def launched(*words: str) -> list[str]:
     """The words that run `launch.py` with the given arguments."""
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")), *words]
+
+
+def confined(*words: str) -> list[str]:
+    """The words that run a command as the first one behind walls, with `confine.py`, which filters its calls."""
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("confine.py")), "1", *words]

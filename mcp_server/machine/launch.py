@@ -3,16 +3,21 @@
     launch.py attached PARENT COMMAND...    on Linux, the program is killed when its parent process dies
     launch.py detached COMMAND...           the program is nobody's child, in a session of its own
 
-A `preexec_fn` could do both, but may deadlock in a process that has threads.
+In both cases it gets a session keyring of its own, so that it finds no key that another left. A `preexec_fn` could do
+all that, but may deadlock in a process that has threads.
 """
 
 import os
 import signal
 import sys
 
+KEYCTL = {"x86_64": 250, "aarch64": 219}
+"""The number of the system call, by machine."""
+
 
 def main(how: str, *words: str) -> None:
     """Do what the module says with the arguments of the command line."""
+    _join_new_keyring()
     if how == "detached":
         if os.fork():
             os._exit(0)
@@ -25,6 +30,14 @@ def main(how: str, *words: str) -> None:
     except OSError as error:
         print(f"cannot run {words[0]!r}: {error.strerror}", file=sys.stderr)  # noqa: T201 - it goes to the log
         os._exit(127)
+
+
+def _join_new_keyring() -> None:
+    if sys.platform == "linux" and os.uname().machine in KEYCTL:
+        import ctypes
+
+        join_session_keyring = 1  # without a name: a new one
+        ctypes.CDLL(None).syscall(KEYCTL[os.uname().machine], join_session_keyring, None)
 
 
 def _die_with(parent: int) -> None:

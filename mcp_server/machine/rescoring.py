@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child
-from mcp_server.machine.environment import command_words, launched, training_environment
+from mcp_server.machine.environment import command_words, confined, training_environment
 from mcp_server.machine.git import check_out, restore
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.outcome import last_words
@@ -226,7 +226,7 @@ async def _run(room: Room, role: str, command: str, split: str, pipes: tuple[int
     words = command_words(order.task, command)
     if room.sandbox:
         view = (scorer_view if role == "scorer" else judge_view)(room.rig, order, room.checkout)
-        words = walled(room.sandbox, view, room.place, launched("attached", "1", *words))
+        words = walled(room.sandbox, view, room.place, confined(*words))
     log = BoundedLog(order.folder / f"{role}-{split}.txt")
     try:
         end = await child.run(

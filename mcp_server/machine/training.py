@@ -10,17 +10,21 @@ from pathlib import Path
 
 from mcp_server.errors import ResearchError, WrongState
 from mcp_server.machine import child, outcome, result
-from mcp_server.machine.environment import launched, training_environment, training_words
+from mcp_server.machine.environment import confined, training_environment, training_words
 from mcp_server.machine.git import check_out, missing_hint, restore, state_of
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.measuring import Bay, Measured, measure
 from mcp_server.machine.outcome import Changed
 from mcp_server.machine.rig import Order, Rig
 from mcp_server.machine.sandbox import TEMPORARY, find_sandbox, walled
-from mcp_server.machine.views import COMPILED, training_view
+from mcp_server.machine.views import training_view
 from mcp_server.machine.watch import check_inputs, check_left, installed, note_left, state_of_files
 from mcp_server.research.experiment import Ending
 from mcp_server.research.guard import matches
+
+COMPILED = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+"""Variables that name caches of compiled kernels, and folders of each training's own for them: all that lies in such a
+cache is run as code, so that whoever reads what another wrote does what that one wants."""
 
 IMPORTED = (".py", ".pyc", ".so", ".pth")
 """How the names of files end that Python imports or reads as it starts."""
@@ -94,21 +98,19 @@ def _bay(rig: Rig, order: Order, sandbox: str | None, bay: Bay) -> Bay:
     """The same place behind walls, where there are any."""
     if sandbox is None:
         return bay
-    environment = dict(bay.environment)
-    if rig.device.kind == "cpu":  # see views.COMPILED
-        named = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-        environment |= {name: f"{TEMPORARY}/{folder}" for name, folder in zip(named, COMPILED, strict=True)}
+    environment = {**bay.environment, **{name: f"{TEMPORARY}/{folder}" for name, folder in COMPILED.items()}}
     view = training_view(rig, order)
 
     def behind(words: Sequence[str]) -> list[str]:
-        return walled(sandbox, view, bay.folder, launched("attached", "1", *words))
+        return walled(sandbox, view, bay.folder, confined(*words))
 
     return replace(bay, environment=environment, behind=behind)
 
 
 def _environment(rig: Rig, order: Order) -> dict[str, str]:
     checkout, out = order.folder / "checkout", order.folder / "out"
-    return training_environment(rig.settings, order.task, order.trial, rig.device, rig.lock.mark, checkout, out)
+    seen = training_environment(rig.settings, order.task, order.trial, rig.device, rig.lock.mark, checkout, out)
+    return seen | {name: str(order.folder / "tmp" / folder) for name, folder in COMPILED.items()}
 
 
 async def _measure(rig: Rig, order: Order, end: child.Exit, bay: Bay) -> Measured | None:

@@ -9,9 +9,6 @@ from mcp_server.machine.rig import Order, Rig
 from mcp_server.machine.sandbox import View
 from mcp_server.research.task import Task
 
-COMPILED = ("inductor", "triton")
-"""Folders of the cache for compiled kernels. Trainings on a GPU share them; those on a CPU have their own, so that no
-training finds what an earlier one left."""
 CREDENTIALS = (
     ".ssh",
     ".gnupg",
@@ -53,11 +50,10 @@ MEASURED = "measured"
 def training_view(rig: Rig, order: Order) -> View:
     """A training sees neither the record and what other trials left, nor the data that audits it, nor credentials."""
     cache, inputs = rig.settings.cache, _inputs(rig, order)
-    shared = [] if rig.device.kind == "cpu" else _made(cache / name for name in COMPILED)
     return View(
         temporary=_made([order.folder / "tmp"])[0],
         readable=[rig.repository.root, cache, *_chosen(cache), *programs(order.task), *inputs],
-        writable=[order.folder / "checkout", order.folder / "out", *shared],
+        writable=[order.folder / "checkout", order.folder / "out"],
         hidden=[*_record(rig), *audit_files(cache), *(path for path in _private(rig) if path not in inputs)],
     )
 
