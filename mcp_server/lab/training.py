@@ -247,20 +247,24 @@ def _elapsed(trial: Trial) -> float | None:
     return round(max(0.0, (trial.ended_at or time.time()) - trial.started_at), 3)
 
 
-def _status(experiment: Experiment, trial: Trial) -> Literal["queued", "training", "trained", "crash", "stopped"]:
+def _status(
+    experiment: Experiment, trial: Trial
+) -> Literal["queued", "training", "trained", "crash", "stopped", "error"]:
     if experiment.status == "crash":
         return "crash"
     if trial.status == "queued" or trial.status == "training":
         return trial.status
-    return "stopped" if trial.status in AGAIN else "trained"
+    if trial.status == "lost":
+        return "error"
+    return "stopped" if trial.status == "stopped" else "trained"
 
 
 def _next(experiment: Experiment, trial: Trial, status: str) -> str:
     name = repr(experiment.id)
     if status in LIVE:
         return f"Call train({name}) again to go on watching; meanwhile edit the next idea in the workspace"
-    if status == "stopped":
-        why = "was lost with its worker" if trial.status == "lost" else "was stopped"
+    if status in ("stopped", "error"):
+        why = "was stopped" if status == "stopped" else "failed by no fault of its own: see to what `error` names"
         given_up = f", or crash({name}) to give it up" if experiment.status == "trained" else ", or leave it as it is"
         return f"The training {why}: call train({name}) to run it again{given_up}"
     if experiment.status == "keep" and trial.came_from == "keep":

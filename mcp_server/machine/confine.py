@@ -24,6 +24,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+LAUNCHED = "AUTORESEARCH_LAUNCHED"
 UNSUPPORTED = 125
 """The exit code where the system cannot filter."""
 
@@ -78,6 +79,8 @@ def main(parent: str, *words: str) -> None:
     libc.prctl(NOT_DUMPABLE, 0)  # from here on the command cannot trace this process
     for number_of in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number_of, signal.SIG_IGN)
+    if LAUNCHED in os.environ:
+        os.close(int(os.environ[LAUNCHED]))
     os.write(go, b"!")
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # whoever reads from the command's pipes waits for the command alone
@@ -95,6 +98,9 @@ def _become(words: tuple[str, ...], tell: int, going: int) -> None:
     os.write(tell, str(listener).encode())
     os.read(going, 1)
     os.close(listener)
+    if descriptor := os.environ.pop(LAUNCHED, ""):  # see launch.py
+        os.write(int(descriptor), b"!")
+        os.close(int(descriptor))
     try:
         os.execvp(words[0], words)  # noqa: S606 - it is what this file is for
     except OSError as error:

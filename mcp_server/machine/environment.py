@@ -45,6 +45,8 @@ KEPT_BEGINNINGS = ("LC_", "CUDA_", "CUDNN_", "NCCL_", "NVIDIA_")
 
 MARK = "AUTORESEARCH_DEVICE_KEY"
 """The variable by which the processes of a training are known."""
+LAUNCHED = "AUTORESEARCH_LAUNCHED"
+"""The variable that tells a launcher where to say that the command began; the command does not see it."""
 
 _SECRET = re.compile(
     r"token|key|secret|credential|passw|pwd|auth(?!or)|cookie|session|signature|license|(?:^|_)(?:pass|pat|pin|dsn)(?:_|$)",

@@ -5,6 +5,9 @@
 
 In both cases it gets a session keyring of its own, so that it finds no key that another left. A `preexec_fn` could do
 all that, but may deadlock in a process that has threads.
+
+The last launcher before a command (this one, or one behind the walls that this one becomes) writes a byte to the
+descriptor that AUTORESEARCH_LAUNCHED names, and closes it: whoever started it knows then that the command began.
 """
 
 import os
@@ -13,6 +16,7 @@ import sys
 
 KEYCTL = {"x86_64": 250, "aarch64": 219}
 """The number of the system call, by machine."""
+LAUNCHED, WALLS = "AUTORESEARCH_LAUNCHED", "bwrap"
 
 
 def main(how: str, *words: str) -> None:
@@ -25,11 +29,20 @@ def main(how: str, *words: str) -> None:
     else:
         parent, *words = words  # type: ignore[assignment]
         _die_with(int(parent))
+    if os.path.basename(words[0]) != WALLS:  # noqa: PTH119 - pathlib takes long to import
+        _tell()
     try:
         os.execvp(words[0], words)  # noqa: S606 - it is what this file is for
     except OSError as error:
         print(f"cannot run {words[0]!r}: {error.strerror}", file=sys.stderr)  # noqa: T201 - it goes to the log
         os._exit(127)
+
+
+def _tell() -> None:
+    descriptor = os.environ.pop(LAUNCHED, "")
+    if descriptor:
+        os.write(int(descriptor), b"!")
+        os.close(int(descriptor))
 
 
 def _join_new_keyring() -> None:

@@ -78,7 +78,7 @@ async def record(store: Store, trial: Trial, ending: Ending, repository: Reposit
     """
     trials = store.trials
     if ending.status == "lost":
-        await patiently(lambda: trials.lose(trial.id, ending.ended_at, ending.error))
+        await patiently(lambda: trials.lose(trial.id, ending))
         return
     less, said = await _smaller(store, repository, trial, ending) if repository else (None, "")
     if less is not None:

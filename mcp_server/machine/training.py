@@ -11,6 +11,7 @@ from pathlib import Path
 from mcp_server.errors import ResearchError, WrongState
 from mcp_server.machine import child, outcome, result
 from mcp_server.machine.environment import confined, training_environment, training_words
+from mcp_server.machine.faults import cause_of_failure, is_machines
 from mcp_server.machine.git import check_out, missing_hint, restore, state_of
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.measuring import Bay, Measured, measure
@@ -33,7 +34,8 @@ Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
 
 async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
-    """Train what is ordered and say how it ended; what cannot even be started has ended as `failed`.
+    """Train what is ordered and say how it ended; what cannot even be started has ended as `failed`, or as `lost`
+    where the machine was at fault.
 
     Args:
         busy: the descriptor of the device's busy lock, for the training to inherit.
@@ -48,7 +50,7 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         result.reserve(folder)
         log = BoundedLog(folder / "log.txt")
     except OSError as error:
-        return _not_started(f"its folder {str(folder)!r} cannot be written: {error.strerror}")
+        return _not_started(error, f"its folder {str(folder)!r} cannot be written: {error.strerror}")
     try:
         _check_base(rig, order)
         check_out(rig.repository, order.trial.commit, checkout, task.inputs)
@@ -73,10 +75,12 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         end_of_log = text[-outcome.LOOKED_AT :]
         hint = missing_hint(rig.repository.root, checkout, end_of_log, task.train_script) if end.code else None
         ending = outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
+        if why := cause_of_failure(end, text, ending.out_of_memory, folder, rig.device):
+            ending = replace(ending, status="lost", error=f"The machine failed it: {why}.", out_of_memory=False)
         return replace(ending, sandboxed=bool(sandbox), wall_seconds=end.seconds)
     except (ResearchError, OSError, ValueError) as error:  # ValueError: what no program can be given
         log.write(f"{error}\n".encode("utf-8", "replace"))
-        return _not_started(str(error))
+        return _not_started(error, str(error))
     finally:
         log.close()
 
@@ -146,5 +150,5 @@ def discard(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _not_started(why: str) -> Ending:
-    return Ending("failed", time.time(), error=f"It could not be trained: {why}")
+def _not_started(error: Exception, why: str) -> Ending:
+    return Ending("lost" if is_machines(error) else "failed", time.time(), error=f"It could not be trained: {why}")
