@@ -208,15 +208,10 @@ class Training:
         if trial is None or trial.status not in LIVE:
             todo = f"It is {experiment.status} and no training of it is under way: go on"
             return Stopped(experiment_id, trial.id if trial else None, "not_training", todo)
-        trial = await self._bench.store.trials.stop(trial.id)
-        deadline = time.monotonic() + STOP_SECONDS
-        woken = time.monotonic()
-        while trial.status in LIVE and time.monotonic() < deadline:
-            if time.monotonic() - woken >= WAKE_SECONDS:
-                woken = time.monotonic()
-                await self._pool.wake(trial.device_type)  # heals it if its worker is gone
-            await asyncio.sleep(0.1)
-            trial = await self._bench.store.trials.latest(experiment_id) or trial
+        trial = await self._await_end(await self._bench.store.trials.stop(trial.id))
+        if trial.status == "training":
+            await self._pool.end_by_force(trial)
+            trial = await self._await_end(trial)
         if trial.status in LIVE:
             return Stopped(
                 experiment_id, trial.id, "stopping", f"Call train({experiment_id!r}) in a while to see it end"
@@ -229,6 +224,18 @@ class Training:
                 f"It ended by itself: call train({experiment_id!r}) for its result",
             )
         return Stopped(experiment_id, trial.id, "stopped", f"Call train({experiment_id!r}) to train it again")
+
+    async def _await_end(self, trial: Trial) -> Trial:
+        """Wait a while for the end of a trial that was asked to stop; as it then is."""
+        deadline = time.monotonic() + STOP_SECONDS
+        woken = float("-inf")
+        while trial.status in LIVE and time.monotonic() < deadline:
+            if time.monotonic() - woken >= WAKE_SECONDS:
+                woken = time.monotonic()
+                await self._pool.wake(trial.device_type)  # heals it if its worker is gone or stopped
+            await asyncio.sleep(0.1)
+            trial = await self._bench.store.trials.latest(trial.experiment_id) or trial
+        return trial
 
     async def _trial(self, experiment_id: str) -> Trial:
         experiment = await self._bench.store.experiments.get(experiment_id)

@@ -134,9 +134,10 @@ class Worker:
     async def _hold(self) -> None:
         """Do all that only the holder of the lock may do."""
         self._note()
-        if not await clear(self._rig.lock):
-            return
+        cleared = await clear(self._rig.lock)
         await self._heal()
+        if not cleared:
+            return
         while not self.ending and not await self._others():
             busy = self._rig.lock.mark_busy()
             if busy is None:

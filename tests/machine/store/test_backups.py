@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 from mcp_server.machine.store.backups import LEAST_AGE, back_up, backups, is_stale
 
 DAY = 86400.0
