@@ -18,6 +18,7 @@ from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
 from mcp_server.machine.store.trials import Changed
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Trial, fresh_seed
 from mcp_server.research.metrics import as_data, clean, parse_progress, quoted
+from mcp_server.research.selection import bound_seed
 
 Watcher = Callable[[float, float | None, str], Awaitable[None]]
 """Called while an operation waits, with seconds done, seconds in all (if known), and a message."""
@@ -87,9 +88,16 @@ class Training:
 
     async def _queue(self, run: Run, experiment: Experiment, trials: list[Trial], seed: int | None) -> Trial | None:
         """Queue a trial where the experiment may be trained now; else its last trial, or that with this seed."""
-        last = trials[-1] if trials else None
+        last, bound = trials[-1] if trials else None, bound_seed(trials)
+        stopped = last is not None and (last.status in AGAIN or bound is not None)
         same = next((trial for trial in trials if trial.seed == seed and trial.status not in AGAIN), None)
-        stopped = last is not None and last.status in AGAIN
+        if bound is not None and seed in (None, bound):
+            same = None
+        elif bound is not None and not same:
+            raise WrongState(
+                f"The last training of {experiment.id}, with seed {bound}, came to no result, and runs again as it was",
+                "Leave seed out: which runs count is not chosen by what they showed",
+            )
         if experiment.status == "keep":
             if run.task.policy == "greedy" or same or (seed is None and not stopped):
                 return same or last

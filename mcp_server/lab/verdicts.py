@@ -18,6 +18,7 @@ from mcp_server.machine.store.verdicts import REOPENED, Restatement
 from mcp_server.research.case import Case, Record, error_of, noise_of, without_weight
 from mcp_server.research.evidence import IN_FLIGHT
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
+from mcp_server.research.selection import told
 from mcp_server.research.strategy import choose
 from mcp_server.research.verdict import Action, should_abort
 
@@ -157,16 +158,20 @@ class Verdicts:
             reopened=reopened,
             branch_commit=experiment.branch_commit,
             displaced=[other.id for other in displaced],
-            notes=[*notes, *await self._set_aside(experiment), *([note] if note else []), *standing.notes],
+            notes=[*notes, *await self._set_aside(run, experiment), *([note] if note else []), *standing.notes],
             report=str(standing.summary) if standing.summary else None,
         )
 
-    async def _set_aside(self, experiment: Experiment) -> list[str]:
-        """What was measured again of a kept experiment and is not taken into its mean, with the reason."""
+    async def _set_aside(self, run: Run, experiment: Experiment) -> list[str]:
+        """What was measured again of a kept experiment and is not taken into its mean, with the reason; and how its
+        runs were chosen, where that was after its verdict.
+        """
         if experiment.status != "keep":
             return []
         trials = tuple(await self._bench.store.trials.of(experiment.id))
-        return [f"Not taken into the mean: {why}." for why in without_weight(Record(experiment, trials)).values()]
+        said = told(run.task, trials)
+        aside = [f"Not taken into the mean: {why}." for why in without_weight(Record(experiment, trials)).values()]
+        return [*aside, *([said] if said and said not in experiment.reason else [])]
 
     async def _next(
         self,
