@@ -210,7 +210,9 @@ class Training:
         return as_data(log.last(log.total, 400_000))
 
     async def stop(self, experiment_id: str) -> Stopped:
-        """End an experiment's training. It is recorded as stopped, and the experiment may be trained again."""
+        """End an experiment's training. It is recorded as stopped, with what it had shown, and the experiment may be
+        trained again, with the same seed.
+        """
         experiment = await self._bench.store.experiments.get(experiment_id)
         trial = await self._bench.store.trials.latest(experiment_id)
         if trial is None or trial.status not in LIVE:
