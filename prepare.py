@@ -724,7 +724,7 @@ def check_causality(model: Module, data: Data, runtime: Runtime) -> None:
     tokens = data.held_out("val")
     original = tokens[:-1].view(-1, length)[secret.integers((len(tokens) - 1) // length, size=rows)]
     cuts = torch.from_numpy(secret.integers(1, length, size=rows))
-    cuts[: rows // 4], cuts[rows // 4 : rows // 2] = 0, length
+    cuts[: rows // 4], cuts[rows // 4 : rows // 2] = length, 0
     kept = torch.arange(length) < cuts[:, None]
     changed = torch.where(kept, original, torch.from_numpy(secret.integers(data.vocab_size, size=(rows, length))))
     before, after = (logits_of(model, ids.to(runtime.device), data.vocab_size) for ids in (original, changed))
