@@ -2,7 +2,7 @@
 
 Both run from a checkout of the commit that the run began with. The scorer has what the training left, and neither the
 targets nor the record; the judge has the data, and asks. A judge that prints `again: 1` is given another pass, with a
-fresh scorer that finds nothing of the pass before; what the judge keeps from one to the next lies in a folder of its own.
+fresh scorer that finds nothing of the pass before; what the judge keeps for the next lies in a folder of its own.
 """
 
 import asyncio
@@ -23,8 +23,9 @@ from mcp_server.machine.sandbox import exit_code, find_sandbox, walled
 from mcp_server.machine.views import judge_view, scorer_view
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Scalar, TrialStatus
+from mcp_server.research.hidden_text import AUDIT
 from mcp_server.research.metrics import parse_metrics, quoted
-from mcp_server.research.rescoring import AUDIT, PRINTED, Rescored, fault, over_budget, to_be_rescored
+from mcp_server.research.rescoring import PRINTED, Rescored, fault, over_budget, to_be_rescored
 from mcp_server.research.verdict import finite, show
 
 NOTHING_HELD = 3

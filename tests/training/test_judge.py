@@ -1,6 +1,5 @@
 """The rules no training script can bend: the clock, warm-up that teaches nothing, batches, and the score."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
