@@ -278,16 +278,16 @@ def compare(text: Text, places: Ids, blind: Nats, seen: Nats, device: str) -> No
     before = np.arange(blind.shape[1]) < places[:, None]
     moved = np.where(before, np.abs(blind - seen), 0).sum(dtype=np.float64) / max(1, before.sum())
     largest = int(np.abs(most).argmax())
+    if moved > DRIFT[device]:
+        raise prepare.HarnessError(
+            f"the model keeps state, looks ahead or at other rows: of the same beginnings of rows, asked again among "
+            f"others, it said something else, by {moved:.4f} nats a token; rounding explains {DRIFT[device]:g}"
+        )
     if abs(most[largest]) > allowed:
         whole, cut = (float(losses[largest, places[largest]]) for losses in (seen, blind))
         raise prepare.HarnessError(
-            f"the model looks ahead: at {(np.abs(most) > allowed).sum()} of {len(places)} places the next token has "
-            f"another loss once other text followed, {cut:.3f} for {whole:.3f} nats; rounding explains {allowed:g}"
-        )
-    if moved > DRIFT[device]:
-        raise prepare.HarnessError(
-            f"the model keeps state, or sees other rows: the same beginnings of rows, asked again in other company, "
-            f"cost it {moved:.4f} nats a token more or less; rounding explains {DRIFT[device]:g}"
+            f"the model looks ahead: at {(np.abs(most) > allowed).sum()} of {len(places)} places the next token cost "
+            f"it another loss once other text followed, {cut:.3f} for {whole:.3f} nats; rounding explains {allowed:g}"
         )
 
 
