@@ -69,7 +69,7 @@ Cheat = Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]
 class Cheating(nn.Module):
     """An honest model with a cheat on top of it, and a memory of its own."""
 
-    def __init__(self, honest: Honest, cheat: Cheat) -> None:
+    def __init__(self, honest: nn.Module, cheat: Cheat) -> None:
         super().__init__()
         self.honest, self.cheat = honest, cheat
         self.memory: dict[str, Tensor] = {}

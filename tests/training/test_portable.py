@@ -92,13 +92,15 @@ def linear_attention(x: Tensor, ids: Tensor) -> Tensor:
 
 def long_convolution(x: Tensor, ids: Tensor) -> Tensor:
     kernel = torch.fft.rfft(torch.linspace(1, 0, x.size(1))[:, None].expand(-1, WIDTH), n=2 * x.size(1), dim=0)
-    return torch.fft.irfft(torch.fft.rfft(x, n=2 * x.size(1), dim=1) * kernel, n=2 * x.size(1), dim=1)[:, : x.size(1)]
+    found: Tensor = torch.fft.irfft(torch.fft.rfft(x, n=2 * x.size(1), dim=1) * kernel, n=2 * x.size(1), dim=1)
+    return found[:, : x.size(1)]
 
 
 def counts(x: Tensor, ids: Tensor) -> Tensor:
     seen = torch.zeros(*ids.shape, VOCABULARY).scatter(-1, ids[..., None], 1.0)
     seen = seen.scatter_add(-1, (ids[..., None] + 1) % VOCABULARY, torch.ones(*ids.shape, 1)).cumsum(1)
-    return (seen / seen.norm(dim=-1, keepdim=True))[..., :WIDTH]
+    found: Tensor = seen / seen.norm(dim=-1, keepdim=True)
+    return found[..., :WIDTH]
 
 
 def in_place(x: Tensor, ids: Tensor) -> Tensor:
@@ -221,6 +223,9 @@ def test_a_batch_norm_in_training_is_a_pickle(tmp_path: Path, capsys: pytest.Cap
     """Its running mean is a tensor of the model: what it was shown would be there in the next call."""
 
     class Remembers(nn.Module):
+        mean: Tensor
+        variance: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("mean", torch.zeros(WIDTH))
