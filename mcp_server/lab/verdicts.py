@@ -149,7 +149,7 @@ class Verdicts:
             workspace_updated=updated,
             origin=experiment.origin,
             next_action=_at_the_end(run, standing) if standing.ended else following,
-            verification=experiment.verification,
+            verification=experiment.label,
             sandboxed=experiment.sandboxed,
             numbers=asdict(experiment.numbers) if experiment.numbers else None,
             best_error=error_of(run, best, noise_of(run, squares, dof)),

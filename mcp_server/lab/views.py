@@ -27,7 +27,7 @@ def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
         "delta": experiment.delta,
         "near_miss": experiment.near_miss,
         "commit": experiment.commit[:7],
-        "verification": experiment.verification,
+        "verification": experiment.label,
         "sandboxed": experiment.sandboxed,
     }
     if detail == "concise":

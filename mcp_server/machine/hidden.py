@@ -8,10 +8,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mcp_server.research.experiment import HIDDEN_TEXT, Ending
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
 
@@ -141,9 +142,11 @@ def in_reach(settings: Settings, task: Task, root: Path, walls: bool) -> str:
     """
     if HARNESS not in task.judge_command:
         return ""
-    if not walls:
-        return "there were no walls around the training"
-    folder = chosen_folder(settings, task)
+    return why_readable(chosen_folder(settings, task), root) if walls else "there were no walls around the training"
+
+
+def why_readable(folder: Path | None, root: Path) -> str:
+    """Why trainings behind walls can read the text that audits them with the data of a folder; empty if they cannot."""
     data = prepared(folder) if folder else None
     if data is None or data.places is None:
         return "the data were prepared by an older prepare.py, which did not note where the text came from"
@@ -158,6 +161,12 @@ def in_reach(settings: Settings, task: Task, root: Path, walls: bool) -> str:
         if _holds_programs(place):
             return f"its source {str(place)!r} holds programs that every training needs"
     return ""
+
+
+def noted(ending: Ending, why: str) -> Ending:
+    """An ending with why the text that audited its score was in reach of the training; empty where it was not."""
+    metrics = {name: value for name, value in ending.metrics.items() if name != HIDDEN_TEXT}
+    return replace(ending, metrics=metrics | ({HIDDEN_TEXT: f"readable: {why}"} if why else {}))
 
 
 def _holds_programs(place: Path) -> bool:

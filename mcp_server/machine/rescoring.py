@@ -14,6 +14,7 @@ from mcp_server.errors import ResearchError
 from mcp_server.machine import child
 from mcp_server.machine.environment import command_words, launched, training_environment
 from mcp_server.machine.git import check_out, restore
+from mcp_server.machine.hidden import in_reach, noted
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.outcome import last_words
 from mcp_server.machine.rig import Order, Rig
@@ -122,7 +123,9 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
         return replace(ending, metrics={**ending.metrics, "not_verified": str(error)[:LONGEST_QUOTE]})
     if why:
         return rejected(run, ending, why, rescored)
-    return earned(run, ending, rescored, find_sandbox(rig.settings.sandbox) is not None)
+    walls = ending.sandboxed and find_sandbox(rig.settings.sandbox) is not None
+    why = in_reach(rig.settings, order.task, rig.repository.root, walls) if rescored.audit is not None else ""
+    return noted(earned(run, ending, rescored, walls), why)
 
 
 async def rescore(
