@@ -12,8 +12,9 @@ from pathlib import Path
 
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child
-from mcp_server.machine.environment import command_words, launched, training_environment
-from mcp_server.machine.git import check_out, restore
+from mcp_server.machine.environment import command_words, launched
+from mcp_server.machine.git import restore
+from mcp_server.machine.harness import check_out_harness, harness_environment
 from mcp_server.machine.hidden import in_reach, noted
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.outcome import last_words
@@ -62,12 +63,8 @@ class Room:
 
     def environment(self, role: str, split: str) -> dict[str, str]:
         """All that one of them sees; its mark is its own below that of the device."""
-        order, rig = self.order, self.rig
-        mark = f"{rig.lock.mark}/{role}"
-        seen = training_environment(
-            rig.settings, order.task, order.trial, rig.device, mark, self.checkout, order.folder / "out"
-        )
-        return seen | {
+        order = self.order
+        return harness_environment(self.rig, order, self.checkout, role, bool(self.sandbox)) | {
             "AUTORESEARCH_SPLIT": split,
             "AUTORESEARCH_SANDBOXED": "1" if self.sandbox else "0",
             "AUTORESEARCH_SCRIPT": str(order.folder / "checkout" / order.task.train_script),
@@ -145,7 +142,7 @@ async def rescore(
         ResearchError, OSError: the checkout cannot be made.
     """
     checkout = order.folder / FOLDER
-    check_out(rig.repository, order.base_commit, checkout, order.task.inputs)
+    check_out_harness(rig.repository, order.base_commit, checkout, order.task)
     restore(rig.repository, order.trial.commit, order.folder / "checkout")
     room = Room(rig, order, checkout, find_sandbox(rig.settings.sandbox), busy, ask)
     values = await _pass(room, "val")
