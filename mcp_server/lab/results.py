@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mcp_server.research.experiment import Origin, Scalar, Status, Verification
+from mcp_server.research.experiment import Label, Origin, Scalar, Status
 from mcp_server.research.task import Category
 
 Decided = Literal["keep", "discard", "needs_confirmation", "crash"]
@@ -21,7 +21,7 @@ class ExperimentView:
     delta: float | None
     near_miss: bool
     commit: str
-    verification: Verification = "reported"
+    verification: Label = "reported"
     sandboxed: bool = False
     parent_id: str | None = None
     agent: str | None = None
@@ -125,7 +125,7 @@ class Trained:
     next_action: str
     error: str | None = None
     seed: int | None = None
-    verification: Verification = "reported"
+    verification: Label = "reported"
     sandboxed: bool = False
 
 
@@ -149,7 +149,7 @@ class Completed:
     workspace_updated: bool
     origin: Origin
     next_action: str
-    verification: Verification = "reported"
+    verification: Label = "reported"
     sandboxed: bool = False
     numbers: dict[str, Any] | None = None
     best_error: float | None = None

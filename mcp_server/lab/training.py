@@ -16,7 +16,7 @@ from mcp_server.lab.pool import Pool
 from mcp_server.lab.rebasing import on_best
 from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
 from mcp_server.machine.store.trials import Changed
-from mcp_server.research.experiment import FINISHED, Experiment, Run, Trial, fresh_seed
+from mcp_server.research.experiment import FINISHED, Experiment, Run, Trial, fresh_seed, label_of
 from mcp_server.research.metrics import as_data, clean, parse_progress, quoted
 
 Watcher = Callable[[float, float | None, str], Awaitable[None]]
@@ -160,7 +160,7 @@ class Training:
             next_action=_next(experiment, trial, status),
             error=trial.error or None,
             seed=trial.seed,
-            verification=trial.verification,
+            verification=label_of(trial.verification, trial.metrics),
             sandboxed=trial.sandboxed,
         )
 

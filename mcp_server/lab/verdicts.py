@@ -14,6 +14,7 @@ from mcp_server.lab.ledger import list_results
 from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
+from mcp_server.lab.views import unjudged
 from mcp_server.machine.store.verdicts import REOPENED, Restatement
 from mcp_server.research.case import Case, Record, error_of, noise_of, without_weight
 from mcp_server.research.evidence import IN_FLIGHT
@@ -149,7 +150,7 @@ class Verdicts:
             workspace_updated=updated,
             origin=experiment.origin,
             next_action=_at_the_end(run, standing) if standing.ended else following,
-            verification=experiment.verification,
+            verification=experiment.label,
             sandboxed=experiment.sandboxed,
             numbers=asdict(experiment.numbers) if experiment.numbers else None,
             best_error=error_of(run, best, noise_of(run, squares, dof)),
@@ -157,7 +158,13 @@ class Verdicts:
             reopened=reopened,
             branch_commit=experiment.branch_commit,
             displaced=[other.id for other in displaced],
-            notes=[*notes, *await self._set_aside(experiment), *([note] if note else []), *standing.notes],
+            notes=[
+                *notes,
+                *unjudged(run),
+                *await self._set_aside(experiment),
+                *([note] if note else []),
+                *standing.notes,
+            ],
             report=str(standing.summary) if standing.summary else None,
         )
 

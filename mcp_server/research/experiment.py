@@ -42,6 +42,18 @@ Verification = Literal["verified", "verified (unsandboxed)", "reported"]
 training (or the caller of an external run) said."""
 VERIFICATIONS: tuple[Verification, ...] = get_args(Verification)
 
+HIDDEN_TEXT = "hidden_text"
+"""The metric that says why the text that audits a score could be read by the training; absent where it could not."""
+Label = Literal["verified", "verified (hidden text readable)", "verified (unsandboxed)", "reported"]
+"""A verification as people are told it."""
+
+
+def label_of(verification: Verification, metrics: Mapping[str, "Scalar"]) -> Label:
+    """How far a value can be trusted, with what its metrics say of the text that audits it."""
+    readable = verification == "verified" and HIDDEN_TEXT in metrics
+    return "verified (hidden text readable)" if readable else verification
+
+
 MAX_LOST = 2
 """How often a trial that was lost with its worker is queued again by itself."""
 
@@ -167,6 +179,11 @@ class Experiment:
     promising_after: int | None = None
     verification: Verification = "reported"
     sandboxed: bool = False
+
+    @property
+    def label(self) -> Label:
+        """Its verification as people are told it."""
+        return label_of(self.verification, self.metrics)
 
     @property
     def commit_known(self) -> bool:

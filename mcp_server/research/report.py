@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from mcp_server.research.evidence import Count, Evidence
-from mcp_server.research.experiment import FINISHED, Experiment, Run, Status, Verification
+from mcp_server.research.experiment import FINISHED, HIDDEN_TEXT, Experiment, Label, Run, Status
 from mcp_server.research.guidance import noise_text
 from mcp_server.research.suggestions import suggest
 from mcp_server.research.tables import words
@@ -120,18 +120,24 @@ def _scores(account: Account) -> Iterator[tuple[str, str]]:
     error = f" ± {show(account.error)}" if account.error is not None else ""
     yield "Best", f"**{show(best.value)}{error}** by {safe(best.id)} ({best.commit[:7]}): {safe(words(best))}"
     yield "Confirmed", _confirmed(account, best)
-    yield "Scored", VERIFIED[best.verification]
+    yield "Scored", _scored(best)
     if start is not None and start.value is not None:
         gain = task.improvement(best.value, start.value)
         yield "Better by", show(gain) + (f" ({gain / abs(start.value):.2%})" if start.value else "")
 
 
-VERIFIED: Mapping[Verification, str] = {
+VERIFIED: Mapping[Label, str] = {
     "verified": "verified: anew, out of the training's reach",
+    "verified (hidden text readable)": "verified (hidden text readable): anew, and audited on text in its reach",
     "verified (unsandboxed)": "verified (unsandboxed): anew, with no walls around the training",
     "reported": "reported: by the training's own word",
 }
 """How the best was scored."""
+
+
+def _scored(best: Experiment) -> str:
+    why = best.metrics.get(HIDDEN_TEXT)
+    return VERIFIED[best.label] + (f" (hidden text {safe(str(why))})" if why else "")
 
 
 def _confirmed(account: Account, best: Experiment) -> str:
