@@ -1,0 +1,156 @@
+"""What a training may take, and when it had too little for its result to be a measurement.
+
+All is in seconds of effort, which the worker counts from outside, whatever a script says of itself: see `effort.Meter`.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from mcp_server.research.case import Case
+from mcp_server.research.experiment import Ending, Run, Trial
+from mcp_server.research.verdict import finite
+
+ENOUGH = 0.95
+"""A training that had less than this share of what it was to have is no measurement."""
+LEAST_MISSING = 0.5
+"""Seconds that must be missing: a script of a moment is over before its time can be told so exactly."""
+SHARE, LEAST_SLACK = 0.05, 0.25
+"""What a training may take beyond what the baseline shows, where CPU time counts: as a share of its budget and of what
+the baseline took beside it, and in seconds at least, since the clock is read between steps."""
+WALL_SHARE, LEAST_WALL_SLACK = 0.1, 1.0
+"""The same where wall time counts, which all that goes on beside a training stretches."""
+DEVIATIONS = 3.0
+"""The same in standard deviations of what the baseline's runs took, where there are several."""
+BY_WALL = (0.9, 1.5)
+"""A training that lasted so many times its budget, its start apart, is taken to go by the clock on the wall."""
+
+
+def over_budget(run: Run, case: Case, ending: Ending) -> str:
+    """Why a training took more than it may; empty if it did not.
+
+    It may take its budget, and beside it what the unchanged script takes there: that is measured with the baseline, as
+    what its runs took in all less what their own clock says of the training. A script without such a clock may take
+    what the baseline took in all, if that is more than the budget. Where there is no baseline yet, our harness may take
+    the task's allowance for the start, and any other script what its deadline leaves it.
+    """
+    task = run.task
+    used, budget = ending.effort_seconds, task.time_budget_seconds
+    known = _baselines(case)
+    if known and not case.subject.experiment.unchanged:
+        beside = [_beside(trial, budget) for trial in known]
+        allowed, shown = budget + fmean(beside) + _slack(run, beside), f"{known[0].experiment_id} shows"
+    elif task.builtin:
+        allowed, shown = budget + task.startup_seconds, "the task's startup_seconds say"
+    else:
+        return ""
+    allowed += _compiling(run, case, ending)
+    if used <= allowed:
+        return ""
+    said = ending.metrics.get("training_seconds", "nothing")
+    return (
+        f"more effort: {used:.1f} s of {allowed:.1f} s ({_unit(run)}; its own clock says {said}): its budget is "
+        f"{budget:g} s, with {allowed - budget:.1f} s for all else, as {shown}"
+    )
+
+
+def _unit(run: Run) -> str:
+    """What seconds of effort are."""
+    if run.device_kind != "cpu":
+        return "wall time"
+    return "CPU time of all its processes by cores" if run.task.builtin else "wall time, less what others had of it"
+
+
+def _slack(run: Run, beside: Sequence[float]) -> float:
+    """Seconds that a training may take beyond what the baseline shows, for what such times vary by."""
+    spread = DEVIATIONS * stdev(beside) if len(beside) > 1 else 0.0
+    by_cpu = run.device_kind == "cpu" and run.task.builtin
+    share, least = (SHARE, LEAST_SLACK) if by_cpu else (WALL_SHARE, LEAST_WALL_SLACK)
+    budget = run.task.time_budget_seconds
+    return max(least, share * budget, share * fmean(beside), min(spread, share * 4 * budget))
+
+
+def _compiling(run: Run, case: Case, ending: Ending) -> float:
+    """What a training says that compiling took beyond what it took the baseline: at most the allowance for the start.
+
+    Only on a GPU, where each change of the model is compiled anew and the baseline may have found it done.
+    """
+    if run.device_kind == "cpu":
+        return 0.0
+    before = [finite(trial.metrics.get("compile_seconds")) or 0.0 for trial in _baselines(case)]
+    claimed = (finite(ending.metrics.get("compile_seconds")) or 0.0) - (fmean(before) if before else 0.0)
+    return min(max(0.0, claimed), run.task.startup_seconds)
+
+
+def _baselines(case: Case) -> list[Trial]:
+    """The runs of the unchanged script whose effort was counted."""
+    known = case.baseline.finished if case.baseline else ()
+    return [trial for trial in known if trial.effort_seconds > 0 and not trial.error]
+
+
+def _beside(trial: Trial, budget: float) -> float:
+    """What a training took beside what its own clock says of its budget."""
+    trained = finite(trial.metrics.get("training_seconds"))
+    return max(0.0, trial.effort_seconds - (budget if trained is None else min(trained, budget)))
+
+
+def starved(run: Run, case: Case, ending: Ending, cores: int) -> str:
+    """Why a training is no measurement, since others had too much of its device; empty if it is one.
+
+    Three kinds are known from outside:
+
+    - it was ended at the server's deadline, or its clock's own widest limit, and others had what was missing;
+    - it goes by the clock on the wall, and had less CPU time than the baseline's runs (for want of those: than it was
+      ready for) by what others had.
+
+    A script that does a fixed amount of work, or goes by CPU time, only takes longer, and is none of these.
+
+    Args:
+        cores: how many the training was given.
+    """
+    if run.device_kind != "cpu" or ending.status not in ("finished", "timed_out") or not ending.counted_by:
+        return ""
+    task, had, waited = run.task, ending.cpu_seconds / cores, ending.waited_seconds / cores
+    budget = task.time_budget_seconds
+    if ending.status == "timed_out":
+        wanted = budget
+    elif _goes_by_wall(run, case, ending):
+        known = [trial.cpu_seconds / cores for trial in _baselines(case) if trial.cpu_seconds]
+        wanted = min(fmean(known), had + waited) if known else had + waited
+    else:
+        trained = finite(ending.metrics.get("training_seconds"))
+        if not task.builtin or trained is None or ending.wall_seconds < CLOCK_WIDEST * budget:
+            return ""
+        had, wanted = min(had, trained), budget
+    missing = wanted - had
+    if had >= ENOUGH * wanted or missing < LEAST_MISSING or waited < missing / 2:
+        return ""
+    users = f" Others on its cores: {', '.join(ending.cpu_users)}." if ending.cpu_users else ""
+    return (
+        f"starved: it had {had:.1f} s of CPU time on each core where {wanted:.1f} s were due, in "
+        f"{ending.wall_seconds:.0f} s on the clock; others had {waited:.1f} s of its cores.{users}"
+    )
+
+
+CLOCK_WIDEST = 20.0
+"""Times its budget after which the harness's clock ends a training on a CPU, however little CPU time it had."""
+
+
+def _goes_by_wall(run: Run, case: Case, ending: Ending) -> bool:
+    """Whether a training seems to end when its budget is over on the wall clock, however little it did by then."""
+    task = run.task
+    if task.builtin:
+        return False
+    if task.end_at_budget:
+        return True
+    budget, trained = task.time_budget_seconds, finite(ending.metrics.get("training_seconds"))
+    lasted = trained if trained is not None else ending.wall_seconds
+    start = 0.0
+    if trained is None and (known := _baselines(case)):
+        start = max(0.0, fmean(trial.wall_seconds for trial in known) - budget)
+    return BY_WALL[0] * budget <= lasted <= BY_WALL[1] * budget + start
+
+
+def load(trial: Trial) -> float:
+    """The share of its time that a training spent waiting for others: 0 on a quiet machine, near 1 on a crowded one."""
+    wanted = trial.cpu_seconds + trial.waited_seconds
+    return trial.waited_seconds / wanted if wanted > 0 else 0.0
