@@ -612,7 +612,9 @@ def main() -> None:
         progress.update(step, loss.item())
 
     if clock.elapsed < 0.95 * runtime.budget:
-        print("note: the machine was busy: training ended at twice the budget, before it had its share of CPU time")
+        print(
+            "note: training ended before it had its share of CPU time: its threads waited for each other, or for others"
+        )
     val_bpb = prepare.evaluate(forward, data, runtime)
     tokens = step * progress.tokens_per_step
     flops = tokens * flops_per_token(model, recipe)

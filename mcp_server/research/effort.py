@@ -12,8 +12,9 @@ from mcp_server.research.verdict import finite
 
 ENOUGH = 0.95
 """A training that had less than this share of what it was to have is no measurement."""
-LEAST_MISSING = 0.5
-"""Seconds that must be missing: a script of a moment is over before its time can be told so exactly."""
+LEAST_MISSING, LEAST_UNKNOWN = 0.25, 1.0
+"""Seconds on each core that must be missing, and the same where no baseline tells how much was due: a script of a
+moment is over before its time can be told so exactly."""
 SHARE, LEAST_SLACK = 0.05, 0.25
 """What a training may take beyond what the baseline shows, where CPU time counts: as a share of its budget and of what
 the baseline took beside it, and in seconds at least, since the clock is read between steps."""
@@ -110,19 +111,20 @@ def starved(run: Run, case: Case, ending: Ending, cores: int) -> str:
     if run.device_kind != "cpu" or ending.status not in ("finished", "timed_out") or not ending.counted_by:
         return ""
     task, had, waited = run.task, ending.cpu_seconds / cores, ending.waited_seconds / cores
-    budget = task.time_budget_seconds
+    budget, least = task.time_budget_seconds, LEAST_MISSING
     if ending.status == "timed_out":
         wanted = budget
     elif _goes_by_wall(run, case, ending):
         known = [trial.cpu_seconds / cores for trial in _baselines(case) if trial.cpu_seconds]
         wanted = min(fmean(known), had + waited) if known else had + waited
+        least = LEAST_MISSING if known else LEAST_UNKNOWN
     else:
         trained = finite(ending.metrics.get("training_seconds"))
         if not task.builtin or trained is None or ending.wall_seconds < CLOCK_WIDEST * budget:
             return ""
         had, wanted = min(had, trained), budget
     missing = wanted - had
-    if had >= ENOUGH * wanted or missing < LEAST_MISSING or waited < missing / 2:
+    if had >= ENOUGH * wanted or missing < least or waited < missing / 2:
         return ""
     users = f" Others on its cores: {', '.join(ending.cpu_users)}." if ending.cpu_users else ""
     return (
@@ -145,8 +147,9 @@ def _goes_by_wall(run: Run, case: Case, ending: Ending) -> bool:
     budget, trained = task.time_budget_seconds, finite(ending.metrics.get("training_seconds"))
     lasted = trained if trained is not None else ending.wall_seconds
     start = 0.0
-    if trained is None and (known := _baselines(case)):
-        start = max(0.0, fmean(trial.wall_seconds for trial in known) - budget)
+    if trained is None:
+        known = [trial.wall_seconds for trial in _baselines(case)]
+        start = max(0.0, fmean(known) - budget) if known else min(budget, task.startup_seconds)
     return BY_WALL[0] * budget <= lasted <= BY_WALL[1] * budget + start
 
 

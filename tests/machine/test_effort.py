@@ -1,17 +1,11 @@
 """What a training takes is counted from outside: by a control group where there is one, and by looking, both ways."""
 
-import json
-import os
-import sys
-import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mcp_server.machine.cgroups import make_group
-from mcp_server.machine.devices import find_devices
-from mcp_server.machine.effort import Meter
 
 BURN = """
 import os, subprocess, sys, threading, time
