@@ -15,11 +15,12 @@ ENOUGH = 0.95
 LEAST_MISSING, LEAST_UNKNOWN = 0.25, 1.0
 """Seconds on each core that must be missing, and the same where no baseline tells how much was due: a script of a
 moment is over before its time can be told so exactly."""
-SHARE, LEAST_SLACK = 0.05, 0.25
-"""What a training may take beyond what the baseline shows, where CPU time counts: as a share of its budget and of what
-the baseline took beside it, and in seconds at least, since the clock is read between steps."""
+SHARE, SHARE_BESIDE = 0.02, 1 / 3
+"""What our harness may take beyond what the baseline shows: shares of the budget, since its clock is read between
+steps, and of what the baseline took beside it, since a larger model takes longer to warm up and to hand in."""
 WALL_SHARE, LEAST_WALL_SLACK = 0.1, 1.0
-"""The same where wall time counts, which all that goes on beside a training stretches."""
+"""What any other script may take beyond it: a share of the budget, and seconds at least. What goes on beside a training
+stretches its wall time."""
 DEVIATIONS = 3.0
 """The same in standard deviations of what the baseline's runs took, where there are several."""
 BY_WALL = (0.9, 1.5)
@@ -62,12 +63,14 @@ def _unit(run: Run) -> str:
 
 
 def _slack(run: Run, beside: Sequence[float]) -> float:
-    """Seconds that a training may take beyond what the baseline shows, for what such times vary by."""
-    spread = DEVIATIONS * stdev(beside) if len(beside) > 1 else 0.0
-    by_cpu = run.device_kind == "cpu" and run.task.builtin
-    share, least = (SHARE, LEAST_SLACK) if by_cpu else (WALL_SHARE, LEAST_WALL_SLACK)
+    """Seconds that a training may take beyond what the baseline shows."""
     budget = run.task.time_budget_seconds
-    return max(least, share * budget, share * fmean(beside), min(spread, share * 4 * budget))
+    if run.task.builtin:
+        least = SHARE * budget + SHARE_BESIDE * fmean(beside)
+    else:
+        least = max(LEAST_WALL_SLACK, WALL_SHARE * (budget + fmean(beside)))
+    spread = DEVIATIONS * stdev(beside) if len(beside) > 1 else 0.0
+    return max(least, min(spread, 2 * least))
 
 
 def _compiling(run: Run, case: Case, ending: Ending) -> float:
