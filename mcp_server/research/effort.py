@@ -4,11 +4,11 @@ All is in seconds of effort, which the worker counts from outside, whatever a sc
 """
 
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Trial
-from mcp_server.research.verdict import finite
+from mcp_server.research.verdict import finite, show
 
 ENOUGH = 0.95
 """A training that had less than this share of what it was to have is no measurement."""
@@ -38,7 +38,7 @@ def over_budget(run: Run, case: Case, ending: Ending) -> str:
     task = run.task
     used, budget = ending.effort_seconds, task.time_budget_seconds
     known = _baselines(case)
-    if known and not case.subject.experiment.unchanged:
+    if known and case.baseline and case.baseline.experiment.id != case.subject.experiment.id:
         beside = [_beside(trial, budget) for trial in known]
         allowed, shown = budget + fmean(beside) + _slack(run, beside), f"{known[0].experiment_id} shows"
     elif task.builtin:
@@ -136,6 +136,9 @@ def starved(run: Run, case: Case, ending: Ending, cores: int) -> str:
     )
 
 
+FAR, MORE_LOAD = 9.0, 0.1
+"""So many times the usual variance, which is three times the usual deviation, and so much more of their time that
+others had, make noise that of the machine's load."""
 CLOCK_WIDEST = 20.0
 """Times its budget after which the harness's clock ends a training on a CPU, however little CPU time it had."""
 
@@ -156,7 +159,46 @@ def _goes_by_wall(run: Run, case: Case, ending: Ending) -> bool:
     return BY_WALL[0] * budget <= lasted <= BY_WALL[1] * budget + start
 
 
+def starved_text(count: int, latest: Trial | None) -> str:
+    """How many trainings of a run were starved, and what the latest one lacked; empty where none was."""
+    if latest is None:
+        return ""
+    were = f"{count} trainings were" if count > 1 else "1 training was"
+    return f"{were} starved and counts for nothing; {'the last, ' if count > 1 else ''}{latest.id}, {latest.error}"
+
+
 def load(trial: Trial) -> float:
     """The share of its time that a training spent waiting for others: 0 on a quiet machine, near 1 on a crowded one."""
     wanted = trial.cpu_seconds + trial.waited_seconds
     return trial.waited_seconds / wanted if wanted > 0 else 0.0
+
+
+def noise_by_load(run: Run, trials: Sequence[Trial]) -> str:
+    """That the repeats of one experiment differ with what else the machine did, and not with the seed; empty if not.
+
+    Told of the experiment whose repeats spread most, where their variance is `FAR` times that of all others' together
+    and others had a share of the time that they were ready for that is larger by `MORE_LOAD`.
+
+    Args:
+        trials: finished ones of the run, the oldest first.
+    """
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for trial in trials:
+        if (value := finite(trial.metrics.get(run.task.metric))) is not None:
+            groups.setdefault(trial.experiment_id, []).append((value, load(trial)))
+    several = {name: runs for name, runs in groups.items() if len(runs) > 1}
+    if len(several) < 2:
+        return ""
+    name = max(several, key=lambda each: variance(value for value, _ in several[each]))
+    own, others = several.pop(name), list(several.values())
+    spread = variance(value for value, _ in own)
+    squares = sum(variance(value for value, _ in runs) * (len(runs) - 1) for runs in others)
+    usual = squares / sum(len(runs) - 1 for runs in others)
+    met, met_before = fmean(share for _, share in own), fmean(share for runs in others for _, share in runs)
+    if spread <= FAR * usual or met < met_before + MORE_LOAD:
+        return ""
+    return (
+        f"The repeats of {name} differ by {show(spread**0.5)}, those of others by {show(usual**0.5)}, and others had "
+        f"{met:.0%} of the time that its trainings were ready for (else {met_before:.0%}): that noise is the machine's "
+        "load and not the seed's. Leave the machine to the trainings."
+    )

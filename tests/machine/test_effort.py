@@ -1,11 +1,21 @@
 """What a training takes is counted from outside: by a control group where there is one, and by looking, both ways."""
 
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import psutil
 import pytest
 
 from mcp_server.machine.cgroups import make_group
+from mcp_server.machine.cpu_users import CpuUsers
+from mcp_server.research.effort import load
+from mcp_server.research.experiment import MAX_LOST
+from tests.machine.conftest import until
 
 BURN = """
 import os, subprocess, sys, threading, time
@@ -73,3 +83,102 @@ def test_processes_behind_walls_count(walled_yard: Any, way: str) -> None:
     end = ended(walled_yard, "fork(9); os.waitpid(fork(0.5), 0); time.sleep(0.7)", way, budget=30)
     assert (end.status, end.sandboxed, end.counted_by) == ("finished", True, way)
     assert 0.9 <= end.cpu_seconds <= 3
+
+
+CROWD = 4
+"""Processes that keep one core busy beside a training."""
+
+
+@pytest.fixture
+def crowded(yard: Any) -> Iterator[Any]:
+    """A place to train in whose first device others use too."""
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("no process can be bound to a core here")
+    core = yard.devices[0].cores[0]
+    words = [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, [{core}])\nwhile True: pass"]
+    others = [subprocess.Popen(words) for _ in range(CROWD)]
+    yield yard
+    for other in others:
+        other.kill()
+        other.wait()
+
+
+BY_WALL = """
+import os, time
+end = time.monotonic() + float(os.environ["AUTORESEARCH_TIME_BUDGET"])
+while time.monotonic() < end:
+    pass
+print("loss: 0.5")
+"""
+BY_CPU = BY_WALL.replace("time.monotonic()", "time.process_time()")
+
+
+def test_a_starved_training_is_run_again_and_then_the_machine_is_told_of(crowded: Any) -> None:
+    trial = crowded.queue(BY_WALL, task=crowded.task(budget=2))
+    crowded.work()
+    tries = crowded.trials(trial)
+    assert [(each.status, each.starved, each.seed, dict(each.metrics)) for each in tries] == [
+        ("lost", True, 42, {})
+    ] * (MAX_LOST + 1)
+    last = tries[-1]
+    assert last.error.startswith("starved: it had ")
+    assert re.search(r"Others on its cores: \S+ \(pid \d+ of \S+, \d+\.\d s\)", last.error)
+    assert last.cpu_seconds < 1.9 < 1.9 + last.waited_seconds
+    assert load(last) > 0.3
+
+
+def test_a_training_that_goes_by_cpu_time_takes_longer_and_counts(crowded: Any) -> None:
+    trial = crowded.queue(BY_CPU, task=crowded.task(budget=1, startup=1))
+    crowded.work()
+    (only,) = crowded.trials(trial)
+    assert (only.status, only.error, only.starved) == ("finished", "", False)
+    assert only.wall_seconds > 2.2  # more than half of it was others'
+    assert 1 <= only.cpu_seconds < 1.5
+    assert only.effort_seconds < 2  # what it had to itself
+
+
+def test_a_deadline_waits_for_what_others_had_and_not_for_sleep(crowded: Any) -> None:
+    limits = crowded.task(budget=0.5, startup=0.5)  # 1.5 s
+    asleep = crowded.ending("import time; time.sleep(30)", limits)
+    assert asleep.status == "timed_out"
+    assert asleep.wall_seconds < 6
+    busy = crowded.ending(BY_CPU.replace("+ float", "+ 30 + float"), limits)
+    assert busy.status == "timed_out"
+    assert busy.wall_seconds > 3
+    assert busy.cpu_seconds > 0.5
+
+
+def test_others_are_told_by_what_they_use() -> None:
+    users = CpuUsers()
+    users.look()
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass\ninput()"], stdin=subprocess.PIPE
+    ) as other:
+        process = psutil.Process(other.pid)
+        until(lambda: process.cpu_times().user >= 0.5)
+        strangers = set(psutil.pids()) - {other.pid}
+        users.look(strangers)
+        (only,) = users.most(strangers)
+        assert (only.pid, only.owner) == (other.pid, process.username())
+        assert only.seconds >= 0.4
+        assert str(only).startswith("python")
+        other.communicate(b"\n")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_was_handed_in_ends_what_counts(yard: Any, way: str) -> None:
+    script = "out = os.environ['AUTORESEARCH_OUT'] + '/model.pickle'\nburn(0.5)\nopen(out, 'w').write('weights')\n"
+    judged = {"rescore_command": "python s.py", "judge_command": "python j.py", "builtin": True}
+    task = replace(yard.task(budget=30), **judged)
+    yard.settings = replace(yard.settings, groups=way == "cgroup")
+    for after, least, most in (
+        ("burn(1.5)", 0.45, 1.1),  # evaluated afterwards
+        ("burn(1.5)\nopen(out, 'w').write('others')", 1.4, 2.2),  # handed in anew
+        ("burn(1.5)\nos.utime(out, (1, 1))", 1.4, 2.2),
+        ("import mmap\nm = mmap.mmap(os.open(out, os.O_RDWR), 7)\nm[0:1] = b'W'\nburn(1.5)\nm[0:1] = b'V'", 1.4, 2.2),
+        ("os.rename(out, out + '2')\nburn(1.5)\nos.rename(out + '2', out)", 1.4, 2.2),
+    ):
+        end = yard.ending(f"{BURN}{script}{after}\nprint('loss: 1')", task)
+        assert end.status == "finished", end.error
+        assert least <= end.effort_seconds <= most, (after, end)
+        assert end.cpu_seconds >= 1.4

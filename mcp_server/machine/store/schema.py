@@ -242,6 +242,7 @@ EFFORT = (
     "ALTER TABLE trials ADD COLUMN waited_seconds REAL NOT NULL DEFAULT 0",
     "ALTER TABLE trials ADD COLUMN counted_by TEXT NOT NULL DEFAULT '' CHECK (counted_by IN ('', 'cgroup', 'sampled'))",
     "ALTER TABLE trials ADD COLUMN starved INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX starved_trials ON trials (experiment_id) WHERE starved = 1",
 )
 """What a training took as its worker counted it, and whether others had too much of its device."""
 
