@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from mcp_server.machine import processes
+from mcp_server.machine.clocks import clock_read
 from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.rescoring import Question, rejected, settle
 from mcp_server.machine.rig import Order, Rig
 from mcp_server.machine.training import Ask, train
 from mcp_server.research.case import Case
-from mcp_server.research.effort import over_budget, starved
+from mcp_server.research.effort import ClockRead, over_budget, starved
 from mcp_server.research.experiment import Ending, Run
 
 Look = Callable[[], Awaitable[tuple[Run, Case]]]
@@ -41,7 +42,8 @@ async def run_trial(rig: Rig, order: Order, busy: int, ask: Ask, look: Look) -> 
         if ending.status in ("finished", "timed_out") and not order.task.external:
             await _free(rig)
             run, case = await look()
-            ending = weighed(run, case, ending, len(rig.device.cores) or os.cpu_count() or 1)
+            clock = clock_read(rig.repository, order.trial.commit, order.task)
+            ending = weighed(run, case, ending, len(rig.device.cores) or os.cpu_count() or 1, clock)
             if order.task.rescore_command and ending.status == "finished" and not ending.error:
                 ending = await settle(rig, order, Question(run, case, ending), busy, ask)
     finally:
@@ -50,14 +52,14 @@ async def run_trial(rig: Rig, order: Order, busy: int, ask: Ask, look: Look) -> 
     return ending
 
 
-def weighed(run: Run, case: Case, ending: Ending, cores: int) -> Ending:
+def weighed(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead = "") -> Ending:
     """The ending of a training by what it took: `lost` and run again where that was too little by no fault of its own,
     rejected where it was too much.
 
     Args:
-        cores: how many it was given.
+        cores, clock: see `effort.starved`.
     """
-    if why := starved(run, case, ending, cores):
+    if why := starved(run, case, ending, cores, clock):
         return replace(ending, status="lost", starved=True, metrics={}, error=why)
     if ending.status == "finished" and not ending.error and (why := over_budget(run, case, ending)):
         return rejected(run, ending, why)

@@ -5,6 +5,7 @@ All is in seconds of effort, which the worker counts from outside, whatever a sc
 
 from collections.abc import Sequence
 from statistics import fmean, stdev, variance
+from typing import Literal
 
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Trial
@@ -13,7 +14,7 @@ from mcp_server.research.verdict import finite, show
 ENOUGH = 0.95
 """A training that had less than this share of what it was to have is no measurement."""
 LEAST_MISSING, LEAST_UNKNOWN = 0.25, 1.0
-"""Seconds on each core that must be missing, and the same where no baseline tells how much was due: a script of a
+"""CPU seconds that must be missing, and the same where no baseline tells how much was due: a script of a
 moment is over before its time can be told so exactly."""
 SHARE, SHARE_BESIDE = 0.02, 1 / 3
 """What our harness may take beyond what the baseline shows: shares of the budget, since its clock is read between
@@ -23,8 +24,11 @@ WALL_SHARE, LEAST_WALL_SLACK = 0.1, 1.0
 stretches its wall time."""
 DEVIATIONS = 3.0
 """The same in standard deviations of what the baseline's runs took, where there are several."""
-BY_WALL = (0.9, 1.5)
-"""A training that lasted so many times its budget, its start apart, is taken to go by the clock on the wall."""
+BY_WALL, SAID = (0.9, 1.5), (0.97, 1.1)
+"""A training that reads its budget and lasted so many times that, its start apart, is taken to go by the clock on the
+wall; the same of one that says so of itself."""
+ClockRead = Literal["", "wall", "cpu"]
+"""The clock that a script goes by, as far as its source tells: it asks for CPU time, or at least reads its budget."""
 
 
 def over_budget(run: Run, case: Case, ending: Ending) -> str:
@@ -97,7 +101,7 @@ def _beside(trial: Trial, budget: float) -> float:
     return max(0.0, trial.effort_seconds - (budget if trained is None else min(trained, budget)))
 
 
-def starved(run: Run, case: Case, ending: Ending, cores: int) -> str:
+def starved(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead = "") -> str:
     """Why a training is no measurement, since others had too much of its device; empty if it is one.
 
     Three kinds are known from outside:
@@ -110,6 +114,7 @@ def starved(run: Run, case: Case, ending: Ending, cores: int) -> str:
 
     Args:
         cores: how many the training was given.
+        clock: the one that it goes by, as far as its source tells.
     """
     if run.device_kind != "cpu" or ending.status not in ("finished", "timed_out") or not ending.counted_by:
         return ""
@@ -117,7 +122,7 @@ def starved(run: Run, case: Case, ending: Ending, cores: int) -> str:
     budget, least = task.time_budget_seconds, LEAST_MISSING
     if ending.status == "timed_out":
         wanted = budget
-    elif _goes_by_wall(run, case, ending):
+    elif _goes_by_wall(run, case, ending, clock):
         known = [trial.cpu_seconds / cores for trial in _baselines(case) if trial.cpu_seconds]
         wanted = min(fmean(known), had + waited) if known else had + waited
         least = LEAST_MISSING if known else LEAST_UNKNOWN
@@ -127,7 +132,7 @@ def starved(run: Run, case: Case, ending: Ending, cores: int) -> str:
             return ""
         had, wanted = min(had, trained), budget
     missing = wanted - had
-    if had >= ENOUGH * wanted or missing < least or waited < missing / 2:
+    if had >= ENOUGH * wanted or missing * cores < least or waited < missing / 2:
         return ""
     users = f" Others on its cores: {', '.join(ending.cpu_users)}." if ending.cpu_users else ""
     return (
@@ -143,20 +148,18 @@ CLOCK_WIDEST = 20.0
 """Times its budget after which the harness's clock ends a training on a CPU, however little CPU time it had."""
 
 
-def _goes_by_wall(run: Run, case: Case, ending: Ending) -> bool:
+def _goes_by_wall(run: Run, case: Case, ending: Ending, clock: ClockRead) -> bool:
     """Whether a training seems to end when its budget is over on the wall clock, however little it did by then."""
-    task = run.task
-    if task.builtin:
-        return False
+    task, budget = run.task, run.task.time_budget_seconds
     if task.end_at_budget:
         return True
-    budget, trained = task.time_budget_seconds, finite(ending.metrics.get("training_seconds"))
-    lasted = trained if trained is not None else ending.wall_seconds
-    start = 0.0
-    if trained is None:
-        known = [trial.wall_seconds for trial in _baselines(case)]
-        start = max(0.0, fmean(known) - budget) if known else min(budget, task.startup_seconds)
-    return BY_WALL[0] * budget <= lasted <= BY_WALL[1] * budget + start
+    if task.builtin or clock == "cpu":
+        return False
+    if (trained := finite(ending.metrics.get("training_seconds"))) is not None:
+        return SAID[0] * budget <= trained <= SAID[1] * budget
+    known = [trial.wall_seconds for trial in _baselines(case)]
+    start = max(0.0, fmean(known) - budget) if known else min(budget, task.startup_seconds)
+    return clock == "wall" and BY_WALL[0] * budget <= ending.wall_seconds <= BY_WALL[1] * budget + start
 
 
 def starved_text(count: int, latest: Trial | None) -> str:
@@ -164,7 +167,7 @@ def starved_text(count: int, latest: Trial | None) -> str:
     if latest is None:
         return ""
     were = f"{count} trainings were" if count > 1 else "1 training was"
-    return f"{were} starved and counts for nothing; {'the last, ' if count > 1 else ''}{latest.id}, {latest.error}"
+    return f"{were} starved and did not count; {'the last, ' if count > 1 else ''}{latest.id}, {latest.error}"
 
 
 def load(trial: Trial) -> float:

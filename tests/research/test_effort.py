@@ -91,6 +91,10 @@ def test_what_compiling_took_is_believed_up_to_the_allowance(claim: float, used:
         ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 1, "wall": 22}, False),  # cheaper: nobody was in its way
         ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 20, "wall": 12}, False),  # it did all it had to do
         ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 20, "wall": 60}, False),
+        ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 20, "wall": 22, "clock": ""}, False),  # it reads no budget
+        ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 20, "wall": 22, "clock": "cpu"}, False),
+        ({}, case(), {"cpu": 20, "waited": 20, "wall": 25, "clock": "", "trained": 20.1}, True),  # but says that it did
+        ({}, case(), {"cpu": 20, "waited": 20, "wall": 25, "trained": 16}, False),
         ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 20, "wall": 60, "trained": 20.1}, True),
         # Without a baseline by what it was ready for.
         ({}, case(), {"cpu": 20, "waited": 20, "wall": 22}, True),
@@ -118,10 +122,10 @@ def test_a_training_of_which_others_had_too_much(
         metrics={"training_seconds": ending["trained"]} if "trained" in ending else {},
         cpu_users=("make (pid 7 of bob, 30.0 s)",),
     )
-    said = starved(run(**task), known, end, 2)
+    said = starved(run(**task), known, end, 2, ending.get("clock", "wall"))
     assert bool(said) == short
     assert not short or (said.startswith("starved: ") and "Others on its cores: make (pid 7 of bob, 30.0 s)." in said)
-    assert not starved(run("cuda", **task), known, end, 2)  # on a GPU nobody else trains
+    assert not starved(run("cuda", **task), known, end, 2, "wall")  # on a GPU nobody else trains
     assert not starved(run(**task), known, replace(end, counted_by=""), 2)  # nor where nobody counted
 
 
