@@ -609,13 +609,12 @@ class BudgetClock:
         return self.progress < 1.0
 
 
-def warm_up(step: Step, model: Module, optimizers: list[Optimizer], data: Data, runtime: Runtime, rows: int) -> None:
-    """Lets compilers and caches settle before the clock starts, and leaves nothing learnt behind.
+def warm_up(step: Step, model: Module, optimizers: list[Optimizer], data: Data, runtime: Runtime, rows: int) -> float:
+    """Lets compilers and caches settle before the clock starts, and leaves nothing learnt behind; the seconds it took.
 
-    `step(batches)` is run on random tokens; then weights, optimizer state and random generators are put back. The
-    model is also called once with the shape of the evaluation, which would otherwise be compiled after the budget.
+    `step(batches)` is run on random tokens, and the model in the shape of the evaluation; then all is put back.
     """
-    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    begin, weights = time.perf_counter(), {name: value.detach().clone() for name, value in model.state_dict().items()}
     states = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
     with torch.random.fork_rng():
         tokens = torch.randint(data.vocab_size, (2, rows, data.seq_len), device=runtime.device)
@@ -629,6 +628,7 @@ def warm_up(step: Step, model: Module, optimizers: list[Optimizer], data: Data, 
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict(state)
     runtime.synchronize()
+    return time.perf_counter() - begin
 
 
 class TwoBuffers:

@@ -12,7 +12,7 @@ import psutil
 
 from mcp_server.machine.cgroups import Group, make_group
 from mcp_server.machine.cpu_users import CpuUsers
-from mcp_server.machine.devices import Device
+from mcp_server.machine.devices import Device, Nvml, reading
 from mcp_server.machine.sampling import Sampler
 from mcp_server.research.experiment import CountedBy
 
@@ -36,6 +36,7 @@ class Effort:
         waited_seconds: CPU seconds that its processes were ready for and others had.
         counted_by: how its CPU time was counted.
         users: who else used its cores most, where they made it wait.
+        idle_seconds: of `seconds`, those in which the GPU did nothing; all of them where its driver does not tell.
     """
 
     cpu_seconds: float
@@ -43,6 +44,7 @@ class Effort:
     waited_seconds: float
     counted_by: CountedBy
     users: tuple[str, ...] = ()
+    idle_seconds: float = 0.0
 
 
 class Meter:
@@ -53,22 +55,29 @@ class Meter:
         by_cpu: whether the training goes by CPU time, as our harness does on a CPU.
         handed_in: the files that hold what the judge will score; later changes to them count as handing in anew.
         groups: whether a control group may be used.
+        nvml: the driver of a GPU, where it is another than the machine's.
     """
 
     def __init__(
-        self, device: Device, mark: str, by_cpu: bool = False, handed_in: Sequence[Path] = (), groups: bool = True
+        self,
+        device: Device,
+        mark: str,
+        by_cpu: bool = False,
+        handed_in: Sequence[Path] = (),
+        groups: bool = True,
+        nvml: Nvml | None = None,
     ) -> None:
-        self._device, self._by_cpu = device, by_cpu
+        self._device, self._by_cpu, self._nvml = device, by_cpu, nvml
         self._cores = len(device.cores) or os.cpu_count() or 1
         self._group: Group | None = make_group(mark) if groups else None
         self._sampler = Sampler(mark)
         self._users = CpuUsers()
         self._named = float("-inf")
         self._handed_in = handed_in
-        self._handed: tuple[float, float] | None = None
+        self._handed: tuple[float, float, float] | None = None
         self._moment: float | None = None
         self._digest = ""
-        self._sampled = self._cpu = self._waited = 0.0
+        self._sampled = self._cpu = self._waited = self._idle = 0.0
         self._ended = 0.0
         self.lost_seconds = 0.0
         """Wall seconds that others had of its cores while it was ready to run."""
@@ -96,7 +105,9 @@ class Meter:
         before = self._cpu
         self._cpu = max(before, self._sampled, self._group.cpu_seconds() if self._group else 0.0)
         cpu = self._cpu - before
-        busy, self._busy = self._busy_seconds() - self._busy, self._busy_seconds()
+        worked = self._busy_seconds()
+        busy, self._busy = worked - self._busy, worked
+        self._idle += wall * (1 - (self._utilisation() or 0.0) / 100)
         delay = seen.delay if seen.delay is not None else (self._cores * wall - cpu if cpu else 0.0)
         waited = min(delay, max(0.0, busy - cpu), self._cores * wall)
         if self._device.kind == "cpu" and wall > 0:
@@ -112,7 +123,12 @@ class Meter:
         self._ended = time.monotonic()
         users = self._users_named() if self.lost_seconds >= BUSY * (self._ended - self._started) else ()
         by: CountedBy = "cgroup" if self._group and self._group.cpu_seconds() > 0 else "sampled"
-        return Effort(self._cpu, self._seconds(), self._waited, by, users)
+        own, cpu, idle = self._ended - self._started - self.lost_seconds, self._cpu, self._idle
+        if self._handed is not None and self._digest == _digest(self._handed_in):
+            own, cpu, idle = self._handed
+        on_cpu = self._device.kind == "cpu"
+        seconds = max(cpu / self._cores, own / 2 if self._by_cpu else own) if on_cpu else own
+        return Effort(self._cpu, seconds, self._waited, by, users, idle)
 
     def close(self) -> None:
         """Delete the control group."""
@@ -120,13 +136,9 @@ class Meter:
             self._group.remove()
             self._group = None
 
-    def _seconds(self) -> float:
-        own, cpu = self._ended - self._started - self.lost_seconds, self._cpu
-        if self._handed is not None and self._digest == _digest(self._handed_in):
-            own, cpu = self._handed
-        if self._device.kind != "cpu":
-            return own
-        return max(cpu / self._cores, own / 2 if self._by_cpu else own)
+    def _utilisation(self) -> float | None:
+        """How busy a GPU was lately, in percent; None for other devices and where nobody tells."""
+        return reading(self._device, self._nvml).utilisation_percent if self._device.kind == "cuda" else None
 
     def _busy_seconds(self) -> float:
         """CPU seconds that the device's cores have worked since the machine started, for whomever."""
@@ -156,7 +168,8 @@ class Meter:
             ago = max(0.0, time.time() - changed)
             share = min(1.0, max(0.0, 1 - ago / wall)) if wall > 0 else 1.0
             spent = cpu_before + share * (self._cpu - cpu_before)
-            self._handed = (max(0.0, self._looked - self._started - self.lost_seconds - ago), spent)
+            own = max(0.0, self._looked - self._started - self.lost_seconds - ago)
+            self._handed = (own, spent, self._idle)
             self._digest = _digest(self._handed_in)
         self._moment = changed
 

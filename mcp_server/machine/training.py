@@ -79,6 +79,7 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
             waited_seconds=effort.waited_seconds,
             counted_by=effort.counted_by,
             cpu_users=effort.users,
+            idle_seconds=effort.idle_seconds,
         )
     except (ResearchError, OSError, ValueError) as error:  # ValueError: what no program can be given
         log.write(f"{error}\n".encode("utf-8", "replace"))

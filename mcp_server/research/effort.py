@@ -78,15 +78,17 @@ def _slack(run: Run, beside: Sequence[float]) -> float:
 
 
 def _compiling(run: Run, case: Case, ending: Ending) -> float:
-    """What a training says that compiling took beyond what it took the baseline: at most the allowance for the start.
+    """What a training says that compiling took beyond what it took the baseline.
 
-    Only on a GPU, where each change of the model is compiled anew and the baseline may have found it done.
+    Only on a GPU, where each change of the model is compiled anew and the baseline may have found it done. Compiling
+    leaves a GPU idle, so that no more is believed than the seconds in which it was, nor than the allowance for the
+    start.
     """
     if run.device_kind == "cpu":
         return 0.0
     before = [finite(trial.metrics.get("compile_seconds")) or 0.0 for trial in _baselines(case)]
     claimed = (finite(ending.metrics.get("compile_seconds")) or 0.0) - (fmean(before) if before else 0.0)
-    return min(max(0.0, claimed), run.task.startup_seconds)
+    return max(0.0, min(claimed, run.task.startup_seconds, ending.idle_seconds))
 
 
 def _baselines(case: Case) -> list[Trial]:

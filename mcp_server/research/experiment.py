@@ -252,6 +252,7 @@ class Ending:
     Attributes:
         out_of_memory: whether it failed for want of memory.
         cpu_users: who else used the device's cores most, where it had to wait for them.
+        idle_seconds: of its effort, those in which a GPU did nothing.
     """
 
     status: TrialStatus
@@ -269,3 +270,4 @@ class Ending:
     counted_by: CountedBy = ""
     starved: bool = False
     cpu_users: tuple[str, ...] = ()
+    idle_seconds: float = 0.0

@@ -4,15 +4,19 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
 
 from mcp_server.machine.cgroups import make_group
 from mcp_server.machine.cpu_users import CpuUsers
+from mcp_server.machine.devices import Device, Nvml
+from mcp_server.machine.effort import Meter
 from mcp_server.research.effort import load
 from mcp_server.research.experiment import MAX_LOST
 from tests.machine.conftest import until
@@ -155,7 +159,7 @@ def test_others_are_told_by_what_they_use() -> None:
         [sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass\ninput()"], stdin=subprocess.PIPE
     ) as other:
         process = psutil.Process(other.pid)
-        until(lambda: process.cpu_times().user >= 0.4)
+        until(lambda: sum(process.cpu_times()[:2]) >= 0.4)
         strangers = set(psutil.pids()) - {other.pid}
         users.look(strangers)
         (only,) = users.most(strangers)
@@ -182,3 +186,39 @@ def test_what_was_handed_in_ends_what_counts(yard: Any, way: str) -> None:
         assert end.status == "finished", end.error
         assert least <= end.effort_seconds <= most, (after, end)
         assert end.cpu_seconds >= 1.4
+
+
+class Gpu:
+    """A driver that says how busy a GPU is; `busy` in percent."""
+
+    NVML_TEMPERATURE_GPU = 0
+
+    def __init__(self, busy: int | None) -> None:
+        self.busy = busy
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        return uuid
+
+    def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:  # noqa: N802
+        if self.busy is None:
+            raise OSError("not supported")
+        return SimpleNamespace(gpu=self.busy)
+
+
+@pytest.mark.parametrize(("busy", "share"), [(95, 0.05), (0, 1.0), (None, 1.0)])
+def test_the_seconds_in_which_a_gpu_was_idle(busy: int | None, share: float) -> None:
+    device = Device("cuda", "GPU-1", "H100", uuid="GPU-1")
+    meter = Meter(device, "nobody's mark", nvml=cast(Nvml, Gpu(busy)))
+    try:
+        started = time.monotonic()
+        while time.monotonic() < started + 0.3:
+            meter.look()
+        effort = meter.end()
+    finally:
+        meter.close()
+    assert effort.seconds >= 0.3
+    assert effort.idle_seconds == pytest.approx(share * effort.seconds, abs=0.02)
+    assert (effort.waited_seconds, effort.users) == (0, ())

@@ -78,7 +78,8 @@ def test_a_training_may_take_its_budget_and_what_the_baseline_takes_beside_it(
 def test_what_compiling_took_is_believed_up_to_the_allowance(claim: float, used: float, over: bool) -> None:
     known = case(32, metrics={"training_seconds": 20, "compile_seconds": 10})
     ending = ended(used, metrics={"compile_seconds": claim})
-    assert bool(over_budget(run("cuda", builtin=True), known, ending)) == over
+    assert bool(over_budget(run("cuda", builtin=True), known, replace(ending, idle_seconds=used))) == over
+    assert bool(over_budget(run("cuda", builtin=True), known, replace(ending, idle_seconds=5))) == (used > 50)
     assert over_budget(run("cpu", builtin=True), known, ended(55, metrics={"compile_seconds": 40}))
 
 
