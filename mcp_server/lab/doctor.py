@@ -47,6 +47,7 @@ VARIABLES: Mapping[str, str] = {
     "RAY_ADDRESS": "what --ray-address says where it is not given",
     "AUTORESEARCH_KEEP_ENV": "names of further environment variables that trainings may see, separated by commas",
     "AUTORESEARCH_SANDBOX": "trainings and scorers behind walls: auto (where bubblewrap works; default), off, require",
+    "AUTORESEARCH_CGROUPS": "count trainings in control groups: auto (where they can be made; default), off",
     "AUTORESEARCH_TOKEN": "bearer token that HTTP callers must send",
     "AUTORESEARCH_TOKEN_FILE": "file that holds the bearer token, readable by its owner alone",
     "AUTORESEARCH_HOSTS": "further names of this machine, or of a proxy before it, under which HTTP callers reach it",

@@ -27,7 +27,7 @@ from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Scalar, TrialStatus
 from mcp_server.research.hidden_text import AUDIT
 from mcp_server.research.metrics import parse_metrics, quoted
-from mcp_server.research.rescoring import PRINTED, Rescored, fault, over_budget, to_be_rescored
+from mcp_server.research.rescoring import PRINTED, Rescored, fault, to_be_rescored
 from mcp_server.research.verdict import finite, show
 
 NOTHING_HELD = 3
@@ -41,8 +41,6 @@ nobody's to read."""
 FOLDER, PRIVATE = "scoring", "judged"
 LEFT = (FOLDER, PRIVATE, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
-HANDED_IN = ("program.json", "program.bin", "model.pickle")
-"""What our harness leaves to be scored, which goes too, so that no other training can hand it in or go on from it."""
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
@@ -121,9 +119,6 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
         return ending
     printed = finite(ending.metrics.get(run.task.metric))
     assert printed is not None
-    threads = len(rig.device.cores) or os.cpu_count() or 1
-    if why := over_budget(run, case, ending, threads):
-        return rejected(run, ending, why)
     try:
         rescored, why = await rescore(rig, order, busy, ask, lambda found: fault(run, case, printed, found))
     except Ended as ended:

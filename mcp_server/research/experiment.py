@@ -54,8 +54,11 @@ def label_of(verification: Verification, metrics: Mapping[str, "Scalar"]) -> Lab
     return "verified (hidden text readable)" if readable else verification
 
 
+CountedBy = Literal["", "cgroup", "sampled"]
+"""How CPU time was counted: by the kernel for a control group, or by looking at all processes again and again."""
+
 MAX_LOST = 2
-"""How often a trial that was lost with its worker is queued again by itself."""
+"""How often a trial that was lost with its worker, or starved, is queued again by itself."""
 
 FIRST_SEED = 42
 UNVERIFIED = "unverified"
@@ -215,6 +218,10 @@ class Trial:
         verification: how far its score can be trusted.
         sandboxed: whether it ran behind walls.
         wall_seconds, cpu_seconds: what the training took by the worker's clock, and all its processes together.
+        effort_seconds: what of it counts against the budget, see `effort.Effort`.
+        waited_seconds: CPU seconds that it was ready for and that others had.
+        counted_by: how CPU time was counted.
+        starved: whether it is `lost` because others had too much of its device for it to be a measurement.
     """
 
     id: str
@@ -239,6 +246,10 @@ class Trial:
     sandboxed: bool = False
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    effort_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    counted_by: CountedBy = ""
+    starved: bool = False
 
 
 def device_type(kind: str, name: str) -> str:
@@ -257,6 +268,8 @@ class Ending:
 
     Attributes:
         out_of_memory: whether it failed for want of memory.
+        cpu_users: who else used the device's cores most, where it had to wait for them.
+        idle_seconds: of its effort, those in which a GPU did nothing.
     """
 
     status: TrialStatus
@@ -269,3 +282,9 @@ class Ending:
     sandboxed: bool = False
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    effort_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    counted_by: CountedBy = ""
+    starved: bool = False
+    cpu_users: tuple[str, ...] = ()
+    idle_seconds: float = 0.0

@@ -38,6 +38,8 @@ class Account:
         error: the standard error of the best's value; None where it is not known.
         ended: why the run is over; empty while it goes on.
         imported: how many experiments were taken from a table of an earlier session.
+        starved: of trainings that were starved; empty without any.
+        load: that noise follows the machine's load; empty where it does not.
     """
 
     run: Run
@@ -55,6 +57,8 @@ class Account:
     error: float | None = None
     ended: str = ""
     imported: int = 0
+    starved: str = ""
+    load: str = ""
 
 
 def to_markdown(account: Account) -> str:
@@ -105,7 +109,10 @@ def _result(account: Account) -> str:
         noise = "not measured: policy greedy keeps whatever came out better once"
     else:
         noise = noise_text(account.evidence, task.metric)
-    return "\n".join(["## Result", "", *_grid([*rows, ("Noise", noise)])])
+    rows.append(("Noise", f"{noise} {safe(account.load)}".strip()))
+    if account.starved:
+        rows.append(("Starved", safe(account.starved)))
+    return "\n".join(["## Result", "", *_grid(rows)])
 
 
 def _scores(account: Account) -> Iterator[tuple[str, str]]:

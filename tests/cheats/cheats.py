@@ -20,7 +20,7 @@ LAST = "    prepare.run(main)\n"
 
 DIFFERS = r"rejected .*the training printed val_bpb \S+, and the model that it handed in scores"
 AHEAD = "looks ahead"
-LONGER = r"rejected .*the training used [\d.]+ s .* and its budget is 3 s"
+LONGER = r"rejected .*more effort: [\d.]+ s of [\d.]+ s .*: its budget is 3 s"
 LEARNT_BY_HEART = "on the audit data, which no training sees, by .* only"
 ONLY_WALLED = "rejected .*imported only behind walls"
 NONE = "rejected .*no model was handed in"
@@ -169,23 +169,61 @@ FURTHER = """\
         for weight, gradient in zip(weights, pass_over(next(batches))[1], strict=True):
             weight.data.sub_(gradient, alpha=0.1)
 """
-CHILD = """\
-    import os
+SHARED = """\
+    import os, signal
 
     for weight in weights:
         weight.data.share_memory_()
-    if (child := os.fork()) == 0:
+
+    def further():
         begin = time.process_time()
         while time.process_time() < begin + 12:
             for weight, gradient in zip(weights, pass_over(next(batches))[1], strict=True):
                 weight.data.sub_(gradient, alpha=0.1)
         os._exit(0)
+
+"""
+CHILD = (
+    SHARED
+    + """\
+    if (child := os.fork()) == 0:
+        further()
     os.waitpid(child, 0)
 """
+)
+NOBODY_WAITS = (
+    SHARED
+    + """\
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    if (child := os.fork()) == 0:
+        further()
+    try:
+        os.waitpid(child, 0)
+    except ChildProcessError:
+        pass
+"""
+)
+ORPHAN = (
+    SHARED
+    + """\
+    ended, end = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            further()
+        os._exit(0)
+    os.close(end)
+    os.read(ended, 1)
+"""
+)
 BUDGET = (
     Cheat("replaces time", HONEST | before(FIRST, SLOW_TIME) | after(CLOCK, FURTHER.format(3.5)), LONGER),
     Cheat("trains while the clock is off", HONEST | before(CLOCK, FURTHER.format(14)), LONGER),
+    Cheat("trains after the clock has stopped", HONEST | before(ASK, FURTHER.format(14)), LONGER),
+    Cheat("trains on, and hands in again", HONEST | after(ASK, FURTHER.format(14) + ASK), LONGER),
     Cheat("trains in a child process", HONEST | before(CLOCK, CHILD), LONGER),
+    Cheat("trains in a child process that nobody waits for", HONEST | before(CLOCK, NOBODY_WAITS), LONGER),
+    Cheat("trains in an orphan", HONEST | before(CLOCK, ORPHAN), LONGER),
 )
 
 # ---- What belongs to all ---------------------------------------------------------------------------------------------
