@@ -63,8 +63,14 @@ async def check_new(bench: Bench, run: Run, candidate: Candidate, found: Trace) 
     """
     for earlier in await bench.store.memory.identical(run.tag, found.change):
         ours = earlier.request == candidate.request and earlier.decided is None
-        if earlier.base_commit == candidate.base_commit and not ours:
+        if earlier.base_commit == candidate.base_commit and not ours and not await _unmeasured(bench, earlier):
             refuse_again(earlier)
+
+
+async def _unmeasured(bench: Bench, earlier: Experiment) -> bool:
+    """Whether an experiment was given up because the machine failed its training, which says nothing about the idea."""
+    last = await bench.store.trials.latest(earlier.id) if earlier.status == "crash" else None
+    return last is not None and last.status == "lost"
 
 
 def refuse_again(earlier: Experiment) -> None:

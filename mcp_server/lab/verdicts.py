@@ -253,7 +253,7 @@ def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> Non
     if trial.status in ("stopped", "lost") and experiment.status == "trained":
         raise WrongState(
             f"The training of {experiment.id} was {'starved' if trial.starved else trial.status}, so that there is "
-            "nothing to judge",
+            f"nothing to judge: {trial.error}",
             f"Call train({experiment.id!r}) to run it again, or crash({experiment.id!r}) to give it up",
         )
 
