@@ -1,5 +1,6 @@
 """Whose a connection is: real sockets of real users, in all the ways in which an owner can be lost or borrowed."""
 
+import encodings.idna  # noqa: F401 - another user may not read where Python keeps it
 import json
 import os
 import socket
