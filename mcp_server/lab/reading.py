@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
@@ -11,7 +10,7 @@ from mcp_server.errors import InvalidInput, NotReady, UnknownId
 from mcp_server.lab.accounting import displaced
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
-from mcp_server.lab.exporting import write_export
+from mcp_server.lab.exporting import export_target, write_export
 from mcp_server.lab.gathering import gather
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.results import (
@@ -31,7 +30,6 @@ from mcp_server.research import suggestions
 from mcp_server.research.case import error_of, noise_of
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
-from mcp_server.research.guard import check_path
 from mcp_server.research.guidance import noise_text
 from mcp_server.research.strategy import choose
 from mcp_server.research.suggestions import Suggestion
@@ -203,11 +201,11 @@ class Reading:
         self,
         tag: Tag = None,
         format: Literal["tsv", "jsonl", "markdown", "csv", "latex"] = "tsv",  # noqa: A002 - the name that users know
-        path: Annotated[str | None, "File to write, relative to the repository; default: return the text"] = None,
+        path: Annotated[str | None, "New file in .autoresearch/exports, e.g. a.csv; default: return the text"] = None,
     ) -> Exported:
         """Export a run as results.tsv, JSON lines, a Markdown report, or a table for a paper (csv, latex)."""
         run = await self._bench.store.runs.named(tag)
-        target = None if path is None else _export_path(self._bench.repository.root, path)
+        target = None if path is None else export_target(self._bench, path)
         text, count = await write_export(self._bench, self._branch, run, format, target)
         return Exported(
             format=format,
@@ -287,13 +285,3 @@ def _number(cursor: str | None) -> int | None:
     if not cursor.isdecimal() or len(cursor) > 18:
         raise InvalidInput(f"cursor {cursor!r} is not one of ours", "Give next_cursor as the page before answered it")
     return int(cursor)
-
-
-def _export_path(root: Path, path: str) -> Path:
-    """Where to write an export: inside the repository, and never over a file that git has."""
-    target = root / check_path(path)
-    if not target.resolve().is_relative_to(root.resolve()):
-        raise InvalidInput(f"path {path!r} leads out of the repository", "Give a path relative to its top")
-    if target.exists() or target.is_symlink():
-        raise InvalidInput(f"{path!r} exists", "Give the name of a new file")
-    return target
