@@ -2,12 +2,16 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mcp_server.research.experiment import Scalar
+from mcp_server.research.patterns import last_group
 from mcp_server.research.task import Direction
 from mcp_server.research.verdict import finite
+
+Search = Callable[[str, Sequence[str]], str | None]
+"""Finds the first group of the last match of a pattern in lines."""
 
 MAX_METRICS = 64
 """Keys remembered of one log; of more, the ones printed last stay, because a summary ends a log."""
@@ -88,15 +92,15 @@ def parse_metrics(text: str) -> dict[str, Scalar]:
     return metrics
 
 
-def find_metric(pattern: str, text: str) -> Scalar | None:
-    """The first group of the last match of a regular expression in a log, as a number; None without a match.
+def find_metric(pattern: str, text: str, search: Search = last_group) -> Scalar | None:
+    """The first group of the last match of a user's regular expression in a log, as a number; None without a match.
 
     The pattern is searched in each line by itself, carriage returns counting as line ends.
+
+    Args:
+        search: what runs the pattern.
     """
-    found = None
-    for line in _lines(text):
-        for match in re.finditer(pattern, line):
-            found = match[1]
+    found = search(pattern, list(_lines(text)))
     return None if found is None else _scalar(found.strip())
 
 
@@ -108,8 +112,17 @@ def spot_metric(name: str, text: str) -> Scalar | None:
     """
     words = r"[\s_-]".join(re.escape(word) for word in name.split("_"))
     beginning = rf"(?i)(?<![\w./@-]){words}[\"']?"
-    given = find_metric(rf"{beginning}\s*[:=]\s*{_SPOTTED}", text)
-    return find_metric(rf"{beginning}\s+(?:is\s+)?{_SPOTTED}", text) if given is None else given
+    given = _spotted(rf"{beginning}\s*[:=]\s*{_SPOTTED}", text)
+    return _spotted(rf"{beginning}\s+(?:is\s+)?{_SPOTTED}", text) if given is None else given
+
+
+def _spotted(pattern: str, text: str) -> Scalar | None:
+    """The number of the last match of a pattern of our own."""
+    found = None
+    for line in _lines(text):
+        for match in re.finditer(pattern, line):
+            found = match[1]
+    return None if found is None else _scalar(found.strip())
 
 
 def better_when(metric: str) -> Direction | None:
