@@ -28,9 +28,11 @@ from mcp_server.lab.views import plain, view, when
 from mcp_server.machine.starter import starter_files
 from mcp_server.research import suggestions
 from mcp_server.research.case import error_of, noise_of
+from mcp_server.research.cleaning import clean
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
 from mcp_server.research.guidance import noise_text
+from mcp_server.research.marking import Words, fenced
 from mcp_server.research.strategy import choose
 from mcp_server.research.suggestions import Suggestion
 from mcp_server.research.task import Category
@@ -72,7 +74,9 @@ class Reading:
             trend=fields["trend"] | {"values": list(suggestion.trend.values)},
             suggestions=list(suggestion.suggestions),
             pending_confirmations=list(suggestion.pending_confirmations),
-            lessons=[f"{lesson.experiment_id} ({lesson.status}): {lesson.lesson}" for lesson in suggestion.lessons],
+            lessons=[
+                Words(f"{lesson.experiment_id} ({lesson.status}): {lesson.lesson}") for lesson in suggestion.lessons
+            ],
             proposals=[{"tool": c.tool, "arguments": dict(c.arguments), "text": c.text} for c in suggestion.calls],
             next_action=_first_step(run, evidence, suggestion),
         )
@@ -145,7 +149,7 @@ class Reading:
             keep_rate=round(counts.get("keep", 0) / finished, 4) if finished else None,
             last_five=[view(experiment) for experiment in await history.decided(run.tag, LAST)],
             progression=[
-                {"experiment_id": keep.id, "value": keep.value, "delta": keep.delta, "change": keep.hypothesis}
+                {"experiment_id": keep.id, "value": keep.value, "delta": keep.delta, "change": Words(keep.hypothesis)}
                 for keep in reversed(keeps)
             ],
             categories={name: asdict(count) for name, count in (await history.categories(run.tag)).items()},
@@ -175,7 +179,7 @@ class Reading:
             todo = f"The commit of {elsewhere} is not in this repository: fetch it to compare the code with git"
             return Diff(a.id, b.id, deltas, "", todo)
         text = await self._bench.run(self._bench.repository.diff, a.commit, b.commit)
-        return Diff(a.id, b.id, deltas, text, f"Call register(parent_id={b.id!r}, ...) to build on the second")
+        return Diff(a.id, b.id, deltas, Words(text), f"Call register(parent_id={b.id!r}, ...) to build on the second")
 
     async def list_runs(self) -> RunList:
         """List all runs of this repository, newest first, e.g. to find a tag to continue."""
@@ -210,7 +214,7 @@ class Reading:
         return Exported(
             format=format,
             experiments=count,
-            text=text,
+            text=None if text is None else Words(text),
             path=str(target) if target else None,
             next_action="Show it to the user" if text else f"Tell the user where it is: {target}",
         )
@@ -240,11 +244,12 @@ class Reading:
         return source
 
     async def experiment_diff(self, experiment_id: str) -> str:
-        """The unified diff of an experiment against what it was based on."""
+        """The unified diff of an experiment against what it was based on, fenced as the data that it is."""
         experiment = await self._bench.store.experiments.get(experiment_id)
         if not experiment.commit_known:
             raise UnknownId(f"The commit {experiment.commit!r} is not in this repository", "Fetch it from its agent")
-        return await self._bench.run(self._bench.repository.diff, experiment.base_commit, experiment.commit)
+        text = await self._bench.run(self._bench.repository.diff, experiment.base_commit, experiment.commit)
+        return fenced(clean(text, len(text) + 1), "diff")
 
     async def _script(self, run: Run, commit: str) -> str | None:
         if not run.task.train_script:
