@@ -3,9 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 from mcp_server.errors import InvalidInput, NotReady
 from mcp_server.lab.accounting import account_of
@@ -14,7 +12,7 @@ from mcp_server.lab.branch import Branch
 from mcp_server.machine.beneath import open_beneath
 from mcp_server.machine.git import exclude
 from mcp_server.research.case import noise_of
-from mcp_server.research.data_files import EXPORTS, check_data_file, check_own_data_file, in_exports
+from mcp_server.research.data_files import EXPORTS, check_data_file, in_exports
 from mcp_server.research.experiment import Run
 from mcp_server.research.report import to_markdown
 from mcp_server.research.tables import Layout, csv_layout, jsonl_layout, latex_layout, tsv_layout
@@ -24,46 +22,23 @@ LONGEST_TEXT = 60_000
 """Characters of an export that is returned as text; longer ones are cut with a note, and whole in a file."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """A new file: `path` below `root`, or an absolute path of the user's own where `root` is None."""
-
-    root: Path | None
-    path: str
-
-    def __str__(self) -> str:
-        return str(self.root / self.path if self.root else self.path)
-
-    def open(self) -> TextIO:
-        """Open it for writing; raises OSError, or NotReady where it leads through a link."""
-        if self.root is None:
-            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-            return Path(self.path).open("x", encoding="utf-8")
-        opened = open_beneath(self.root, self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        return os.fdopen(opened, "w", encoding="utf-8")
-
-
-def export_target(bench: Bench, path: str) -> Target:
-    """Where an export goes: the folder for exports, or where the user wants it who asks on their own terminal.
+def export_target(bench: Bench, path: str) -> str:
+    """Where in the repository an export goes: the folder for exports, or where the user wants it who asks on their own
+    terminal.
 
     Raises InvalidInput where that is no place for data, or something is there.
     """
-    root = bench.repository.root
-    if bench.confined:
-        target = Target(root, in_exports(path))
-    elif path.startswith(("/", "~/")):
-        target = Target(None, str(Path(check_own_data_file(path)).expanduser()))
-    else:
-        target = Target(root, check_data_file(path))
-    if os.path.lexists(str(target)):
-        raise InvalidInput(f"{path!r} exists", "Give the name of a new file")
+    target = in_exports(path) if bench.confined else check_data_file(path)
+    if os.path.lexists(bench.repository.root / target):
+        raise InvalidInput(f"{target!r} exists", "Give the name of a new file")
     return target
 
 
 async def write_export(
-    bench: Bench, branch: Branch, run: Run, form: Format, target: Target | None
+    bench: Bench, branch: Branch, run: Run, form: Format, target: str | None
 ) -> tuple[str | None, int]:
-    """Export a run to a new file, or return its text where `target` is None; also the number of experiments.
+    """Export a run to a new file of the repository, or return its text where `target` is None; also the number of
+    experiments.
 
     Raises:
         InvalidInput: something is there already.
@@ -78,17 +53,19 @@ async def write_export(
             if len(text) > LONGEST_TEXT:
                 return text[:LONGEST_TEXT] + "\n[cut here: give a path to write all of it]\n", count
         return text, count
-    if target.root and target.path.startswith(f"{EXPORTS}/") and bench.folders.state.parent != target.root:
+    root = bench.repository.root
+    if target.startswith(f"{EXPORTS}/") and bench.folders.state.parent != root:
         with suppress(OSError):  # elsewhere the state folder, which git does not see, is around it
             await bench.run(exclude, bench.repository, EXPORTS)
     try:
-        with target.open() as file:
+        opened = open_beneath(root, target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(opened, "w", encoding="utf-8") as file:
             async for part in parts:
                 file.write(part)
     except FileExistsError:
-        raise InvalidInput(f"{target} exists", "Give the name of a new file") from None
+        raise InvalidInput(f"{target!r} exists", "Give the name of a new file") from None
     except OSError as error:
-        raise NotReady(f"{target} cannot be written: {error.strerror}", "Give another path") from None
+        raise NotReady(f"{target!r} cannot be written: {error.strerror}", "Give another path") from None
     return None, count
 
 

@@ -210,13 +210,14 @@ class Reading:
         """Export a run as results.tsv, JSON lines, a Markdown report, or a table for a paper (csv, latex)."""
         run = await self._bench.store.runs.named(tag)
         target = None if path is None else export_target(self._bench, path)
+        written = None if target is None else str(self._bench.repository.root / target)
         text, count = await write_export(self._bench, self._branch, run, format, target)
         return Exported(
             format=format,
             experiments=count,
             text=None if text is None else Words(text),
-            path=str(target) if target else None,
-            next_action="Show it to the user" if text else f"Tell the user where it is: {target}",
+            path=written,
+            next_action="Show it to the user" if text else f"Tell the user where it is: {written}",
         )
 
     async def tags(self, prefix: str) -> list[str]:

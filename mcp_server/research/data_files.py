@@ -60,11 +60,6 @@ def check_data_file(path: str, name: str = "path") -> str:
     return _checked(path, reason, name)
 
 
-def check_own_data_file(path: str, name: str = "path") -> str:
-    """The same for a path of the user's own, which may lie anywhere: only its last part is looked at."""
-    return _checked(path, _fault(check_path(path.rpartition("/")[2], name)), name)
-
-
 def in_exports(path: str, name: str = "path") -> str:
     """Where a file lies whose path a caller gave who may write into the folder for exports only.
 

@@ -79,14 +79,14 @@ async def test_no_link_is_followed(settings: Settings, project: Project, tmp_pat
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_on_ones_own_terminal_any_folder_will_do(shell: Shell, project: Project, tmp_path: Path) -> None:
+def test_on_ones_own_terminal_any_folder_will_do(shell: Shell, project: Project) -> None:
     assert shell.run("setup_run", "--tag", "mar8", *_words(GOAL), cwd=project.root).code == 0
-    for path in ("out/a.csv", str(tmp_path / "far/b.csv"), f"{EXPORTS}/c.csv"):
+    for path in ("a.csv", "out/a.csv", f"{EXPORTS}/c.csv"):
         done = shell.run("export", "--path", path, cwd=project.root)
         assert done.code == 0, done.err
         assert (project.root / path).read_text().startswith("commit\t")
         assert shell.run("export", "--path", path, cwd=project.root).code == 1, "never over a file"
-    for path in (*ORDERS, *(str(tmp_path / name) for name in ORDERS if "/" not in name), ".git/a.tsv", "../a.tsv"):
+    for path in (*ORDERS, ".git/a.tsv", "../a.tsv", "/tmp/a.tsv"):
         assert shell.run("export", "--path", path, cwd=project.root).code == 1, path
 
 
