@@ -15,6 +15,7 @@ from mcp_server.lab.logs import read_end, read_whole
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.rebasing import on_best
 from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
+from mcp_server.lab.views import reason_of
 from mcp_server.machine.store.trials import Changed
 from mcp_server.research.experiment import FINISHED, MAX_LOST, Experiment, Run, Trial, fresh_seed, label_of
 from mcp_server.research.metrics import as_data, clean, parse_progress, quoted
@@ -299,4 +300,4 @@ def _next(experiment: Experiment, trial: Trial, status: str) -> str:
 
 def _untrained(experiment: Experiment) -> Trained:
     todo = "It was given up before any training: register the next idea"
-    return Trained(None, "crash", None, None, None, None, None, {}, "", todo, experiment.reason or None)
+    return Trained(None, "crash", None, None, None, None, None, {}, "", todo, reason_of(experiment) or None)

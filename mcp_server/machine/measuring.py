@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mcp_server.machine import child
+from mcp_server.machine import child, demanding
 from mcp_server.machine.effort import Meter
 from mcp_server.machine.environment import command_words
 from mcp_server.machine.faults import check_not_killed, check_started, tried
@@ -12,6 +12,7 @@ from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.sandbox import exit_code
 from mcp_server.research.experiment import Scalar
 from mcp_server.research.metrics import find_metric, parse_metrics, quoted, spot_metric
+from mcp_server.research.patterns import is_linear, last_group
 from mcp_server.research.task import Task
 
 LONGEST_QUOTE = 1000
@@ -108,7 +109,8 @@ def read_metrics(task: Task, text: str) -> dict[str, Scalar]:
         return metrics
     for name in (task.metric, *task.secondary):
         pattern = task.metric_pattern if name == task.metric else ""
-        found = find_metric(pattern, text) if pattern else spot_metric(name, text)
+        search = last_group if is_linear(pattern) else demanding.last_group
+        found = find_metric(pattern, text, search) if pattern else spot_metric(name, text)
         if isinstance(metrics.get(name), str) or pattern:  # a word is no score, such as a setting of the same name
             metrics.pop(name, None)
         metrics |= {} if found is None else {name: found}
