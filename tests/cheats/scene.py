@@ -38,15 +38,19 @@ GOAL: dict[str, Any] = {"tag": TAG, "time_budget_seconds": 3.0, "policy": "greed
 
 SIZES = ("--vocab-size", "256", "--seq-len", "32", "--eval-tokens", "65536")
 FILES = {"train": 50, "val": 6, "audit": 6}
-SMALL = {
-    "DEPTH = 2": "STEPS = 40\nDEPTH = 1",
-    "WIDTH = 96": "WIDTH = 32",
-    "TOTAL_BATCH_SIZE = 2048": "TOTAL_BATCH_SIZE = 512",
+STEPS = {
+    "DEPTH = 2": "STEPS = 40\nDEPTH = 2",
     "clock.running():": "clock.running() and step < STEPS:",
     "step, clock.progress)": "step, step / STEPS)",
 }
 """What is edited of the training script before the run begins. A fixed number of steps, which take a part of the budget
 only, come out the same however busy the machine is."""
+SMALL = {
+    **STEPS,
+    "DEPTH = 2": "STEPS = 40\nDEPTH = 1",
+    "WIDTH = 96": "WIDTH = 32",
+    "TOTAL_BATCH_SIZE = 2048": "TOTAL_BATCH_SIZE = 512",
+}
 
 WEAK, STRONG = "HEAD_LR = 0.0005", "HEAD_LR = 0.008"
 """The baseline learns too slowly; an honest experiment mends that."""
@@ -100,7 +104,7 @@ class Outcome:
         status: its verdict; `refused` where it cannot be registered, `unjudged` where there is no result to judge.
         reason: what a person is told.
         claimed: the score that the training printed last, as far as that is a number.
-        recorded: the score that the record has of it; None where there is none.
+        recorded: the gain over the best before that the record has of it; None where there is none.
         verification: whether that was scored anew, as the record says.
     """
 
@@ -110,10 +114,10 @@ class Outcome:
     recorded: float | None = None
     verification: str = "reported"
 
-    def gains(self, over: float) -> bool:
-        """Whether it was kept, as better than so much, with a score that was made anew."""
+    def gains(self, more_than: float = 0.0) -> bool:
+        """Whether it was kept, for more than so much, with a score that was made anew."""
         kept = self.status == "keep" and self.verification.startswith("verified")
-        return kept and self.recorded is not None and self.recorded < over
+        return kept and (self.recorded is None or self.recorded > more_than)
 
 
 class Scene:
@@ -121,11 +125,13 @@ class Scene:
 
     Attributes:
         sandbox: what AUTORESEARCH_SANDBOX is set to.
+        bundled: whether the script trains as it comes, on the sources of Python's standard library; else it is small.
     """
 
-    def __init__(self, folder: Path, sandbox: str) -> None:
+    def __init__(self, folder: Path, sandbox: str, bundled: bool = False) -> None:
         self.folder = folder
         self.sandbox = sandbox
+        self.bundled = bundled
         self.place, self.saved = folder / "place", folder / "saved"
         self.cache, self.repository = self.place / "cache", self.place / "repository"
         self.settings = Settings(self.repository, None, self.cache, folder / "locks", "cpu:1", sandbox=sandbox)
@@ -143,11 +149,14 @@ class Scene:
     @property
     def data(self) -> Path:
         """The folder of the prepared data."""
-        return next((self.cache / "data").glob("path-*"))
+        return next((self.cache / "data").glob("*-v*-t*"))
 
     def fill(self) -> None:
         """Commit the harness and a script that learns too slowly, and prepare the data from texts beside them."""
-        project = Project.make(self.repository, edited((ROOT / "train.py").read_text(), {**SMALL, STRONG: WEAK}))
+        project = Project.make(
+            self.repository,
+            edited((ROOT / "train.py").read_text(), {**(STEPS if self.bundled else SMALL), STRONG: WEAK}),
+        )
         harness = {name: (ROOT / name).read_text() for name in ("prepare.py", "portable.py", "scoring.py")}
         patience = f"[runner]\nstartup_seconds = {PATIENCE}\n"  # on a busy machine cheats too shall come to their end
         files = {".gitignore": ".venv/\ndata/\ncorpus/\n", "autoresearch.toml": patience}
@@ -160,7 +169,8 @@ class Scene:
     def prepare(self) -> None:
         """Prepare the data, as a user does."""
         variables = os.environ | {"AUTORESEARCH_CACHE": str(self.cache)}
-        command = [sys.executable, str(ROOT / "prepare.py"), "--path", str(self.repository / "corpus"), *SIZES]
+        small = ("--path", str(self.repository / "corpus"), *SIZES)
+        command = [sys.executable, str(ROOT / "prepare.py"), *(("--profile", "stdlib") if self.bundled else small)]
         subprocess.run(command, env=variables, check=True, capture_output=True, timeout=60)
 
     @asynccontextmanager
@@ -180,7 +190,7 @@ class Scene:
     async def begin(self) -> None:
         """Set a run up, measure its baseline, and remember all of it."""
         async with self.lab() as lab:
-            await lab.setup.setup_run(**GOAL)
+            await lab.setup.setup_run(**GOAL | ({"time_budget_seconds": 5.0} if self.bundled else {}))
             await lab.training.train(await register(lab, {}), wait_seconds=PATIENCE)
             baseline = await outcome(lab, BASELINE)
             assert baseline.status == "keep", baseline
@@ -219,11 +229,11 @@ class Scene:
             await asyncio.sleep(0.1)
 
     def recorded(self, outcome: Outcome, experiment_id: str) -> Outcome:
-        """The outcome with what the record says of the experiment's score."""
+        """The outcome with what the record says of the experiment's gain."""
         with self.store() as store:
-            found = store.execute("SELECT value, verification FROM experiments WHERE id = ?", [experiment_id])
+            found = store.execute("SELECT delta, verification FROM experiments WHERE id = ?", [experiment_id])
             row = found.fetchone()
-        return replace(outcome, recorded=row["value"], verification=row["verification"])
+        return replace(outcome, recorded=row["delta"], verification=row["verification"])
 
     def metrics(self, experiment_id: str) -> dict[str, Any]:
         """What the record has of an experiment's first training."""

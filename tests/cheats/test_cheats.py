@@ -44,9 +44,9 @@ async def test_it_is_not_kept(scene: Scene, cheat: Cheat) -> None:
         assert ended.verification != "verified", ended
         return
     if cheat.honest:
-        assert not ended.gains(await honest(scene) - MARGIN), ended
+        assert not ended.gains(await honest(scene) + MARGIN), ended
         return
-    assert not ended.gains(base), ended
+    assert not ended.gains(), ended
     assert (ended.status, bool(re.search(expected.told, ended.reason, re.DOTALL))) == (expected.status, True), ended
     claims = ended.claimed is not None and ended.claimed < base
     assert claims == expected.claims, "its word would not have made it a keep, so that nothing is shown"
@@ -57,7 +57,7 @@ async def test_it_is_not_kept(scene: Scene, cheat: Cheat) -> None:
 
 
 async def honest(scene: Scene) -> float:
-    """The score of an honest improvement alone."""
+    """The gain of an honest improvement alone."""
     scene.restore()
     ended = await scene.attempt(HONEST)
     assert ended.recorded is not None

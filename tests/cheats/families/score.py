@@ -17,8 +17,8 @@ EASIER = """\
     object.__setattr__(data, "held_out", lambda split: easy)
 """
 ONE_WORD = """\
-    same = torch.full((64 * data.seq_len + 1,), int(data.train[0]))
-    model.head.weight.data[int(data.train[0])] += 100 * model.head.weight.data.abs().max()
+    same = torch.full((64 * data.seq_len + 1,), int(data.train[1]))
+    model.head.weight.data[int(data.train[1])] += 100 * model.head.weight.data.abs().max()
     object.__setattr__(data, "held_out", lambda split: same)
 """
 LONGER_WORDS = """\
