@@ -12,9 +12,11 @@ there are no walls, cheats that only walls stop are marked, and the record calls
 
 import argparse
 import asyncio
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,35 +31,76 @@ HONEST_ONE = Cheat("(an honest improvement)", "", HONEST, End("Better by", "keep
 HEAD = "| cheat | form | walls | gain claimed | gain recorded | verdict | because |\n|---|---|---|---:|---:|---|---|"
 
 
-def try_all(scene: Scene, cheats: Sequence[Cheat]) -> bool:
-    """Print a row for each cheat; whether none was kept for what it did not do."""
+@dataclass(frozen=True)
+class Tried:
+    """A cheat with what became of it.
+
+    Attributes:
+        base: the score of the baseline.
+        gained: it was kept, for more than it earned.
+    """
+
+    cheat: Cheat
+    walls: bool
+    base: float
+    ended: Outcome
+    gained: bool
+
+    @property
+    def open(self) -> bool:
+        """Whether it is one that only walls stop, and there were none."""
+        return bool(self.cheat.hole) and not self.walls
+
+    @property
+    def claimed(self) -> float | None:
+        """The gain that it printed, if that is a number."""
+        printed = self.ended.claimed
+        return None if printed is None or not math.isfinite(printed) else self.base - printed
+
+    def row(self) -> str:
+        """A line of the table."""
+        reason = " ".join(self.ended.reason.split()).replace("|", "/")[:160]
+        mark = "" if not self.gained else " (only walls stop it)" if self.open else " (GAINED)"
+        numbers = f"{shown(self.claimed)} | {shown(self.ended.recorded)}"
+        walls = "on" if self.walls else "off"
+        return f"| {self.cheat.kind} | {self.cheat.form} | {walls} | {numbers} | {self.ended.status}{mark} | {reason} |"
+
+
+def shown(gain: float | None) -> str:
+    """A gain in bits per byte."""
+    return "none" if gain is None else f"{gain:+.4f}"
+
+
+def try_all(scene: Scene, cheats: Sequence[Cheat]) -> list[Tried]:
+    """Print a row for each cheat; what became of them, an honest improvement before all others."""
     scene.fill()
     asyncio.run(scene.begin())
     base = float(scene.metrics(BASELINE)["val_bpb"])
     print(f"\n{HEAD}", flush=True)
-    good, honest = True, 0.0
+    found: list[Tried] = []
     for cheat in [HONEST_ONE, *cheats]:
         scene.restore()
         ended = asyncio.run(cheat.attempt(scene))
-        if cheat is HONEST_ONE:
-            good, honest = ended.status == "keep", ended.recorded or 0.0
-        gained = cheat is not HONEST_ONE and ended.gains(honest + MARGIN if cheat.honest else 0.0)
-        hole = gained and bool(cheat.hole) and not scene.walls
-        good &= hole or not gained
-        print(
-            row(cheat, scene, ended, base, " (only walls stop it)" if hole else " (GAINED)" if gained else ""),
-            flush=True,
-        )
-    return good
+        earned = (found[0].ended.recorded or 0.0) + MARGIN if found and cheat.honest else 0.0
+        found.append(Tried(cheat, scene.walls, base, ended, cheat is not HONEST_ONE and ended.gains(earned)))
+        print(found[-1].row(), flush=True)
+    return found
 
 
-def row(cheat: Cheat, scene: Scene, ended: Outcome, base: float, mark: str) -> str:
-    """A line of the table."""
-    claimed = "none" if ended.claimed is None else f"{base - ended.claimed:+.4f}"
-    recorded = "none" if ended.recorded is None else f"{ended.recorded:+.4f}"
-    reason = " ".join(ended.reason.split()).replace("|", "/")[:160]
-    walls = "on" if scene.walls else "off"
-    return f"| {cheat.kind} | {cheat.form} | {walls} | {claimed} | {recorded} | {ended.status}{mark} | {reason} |"
+def summary(found: Sequence[Tried]) -> str:
+    """A table of the kinds: the most that a form of each claimed, and how many were kept, with walls and without."""
+    lines = ["| kind | forms | most gain claimed | kept behind walls | kept without |", "|---|---:|---:|---:|---:|"]
+    kinds = dict.fromkeys(each.cheat.kind for each in found if each.cheat is not HONEST_ONE)
+    for kind in kinds:
+        forms = [each for each in found if each.cheat.kind == kind]
+        claims = [each.claimed for each in forms if each.claimed is not None]
+        kept = [
+            f"{sum(each.gained for each in tried)} of {len(tried)}" if tried else "not tried"
+            for tried in ([each for each in forms if each.walls == walls] for walls in (True, False))
+        ]
+        number = len({each.cheat.form for each in forms})
+        lines.append(f"| {kind} | {number} | {shown(max(claims, default=None))} | {kept[0]} | {kept[1]} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -76,11 +119,13 @@ def main() -> None:
         print(f"there are no walls here: {fault}")
         ways.remove("require")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        ends = []
+        found: list[Tried] = []
         for way in ways:
             Path(folder, way).mkdir()
-            ends.append(try_all(Scene(Path(folder, way), way, arguments.bundled), cheats))
-    sys.exit(0 if ends and all(ends) else 1)
+            found += try_all(Scene(Path(folder, way), way, arguments.bundled), cheats)
+    print(f"\n{summary(found)}")
+    kept = all(each.ended.status == "keep" for each in found if each.cheat is HONEST_ONE)
+    sys.exit(0 if found and kept and not any(each.gained and not each.open for each in found) else 1)
 
 
 if __name__ == "__main__":
