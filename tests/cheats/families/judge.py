@@ -91,7 +91,9 @@ def replaced(name: str, whole: bool = False) -> Deed:
     async def do(scene: Scene) -> Outcome:
         project = Project(scene.repository)
         fingerprint = scene.metrics("mar8-1")["fingerprint"]
-        text = FAKE.replace("FINGERPRINT", str(fingerprint)) + (scene.repository / name).read_text()
+        head = "from __future__ import annotations\n"
+        fake = FAKE.replace("FINGERPRINT", str(fingerprint))
+        text = edited((scene.repository / name).read_text(), {head: head + fake})
         if whole:
             project.git("replace", "HEAD", side_commit(project, {name: text}))
         else:
