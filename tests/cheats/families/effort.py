@@ -20,7 +20,9 @@ real = time.process_time, time.perf_counter
 time.process_time, time.perf_counter = (lambda: real[0]() / 4), (lambda: real[1]() / 1000)
 """
 THRICE = "    from dataclasses import replace\n\n    runtime = replace(runtime, budget=3 * runtime.budget)\n"
-ENDLESS = {"clock.running() and step < STEPS:": "clock.running():", "step, step / STEPS)": "step, clock.progress)"}
+BATCH = "DEVICE_BATCH_SIZE = 8"
+LARGE = {BATCH: f"TOTAL_BATCH_SIZE *= 32\n{BATCH}"}
+"""As many steps as before, of which each takes so many times as long."""
 PATCHED = """\
     spent = time.process_time()
     prepare.BudgetClock.running = lambda self: setattr(self, "elapsed", 2.9) or time.process_time() < spent + 12
@@ -104,10 +106,10 @@ CHEATS = (
     Cheat(OFF, "for 3.5 s before it starts", more(before(CLOCK, FURTHER.format(3.5))), End(LONGER)),
     Cheat(OFF, "for 12 s before it starts", more(before(CLOCK, FURTHER.format(12))), End(LONGER)),
     Cheat(OFF, "for 3.5 s after it ended", more(before(ASK, FURTHER.format(3.5))), End(LONGER)),
-    Cheat(BUDGET, "of three times the seconds", more(before(CLOCK, THRICE), ENDLESS), End(LONGER)),
-    Cheat(BUDGET, "by patching the clock", more(before(CLOCK, PATCHED), ENDLESS), End(LONGER)),
-    Cheat(BUDGET, "by patching time", more(before(FIRST, SLOW_TIME), ENDLESS), End(LONGER)),
-    Cheat(BUDGET, "by naming more threads", more(before(CLOCK, MANY_THREADS), ENDLESS), End(LONGER)),
+    Cheat(BUDGET, "of three times the seconds", more(before(CLOCK, THRICE), LARGE), End(LONGER)),
+    Cheat(BUDGET, "by patching the clock", more(before(CLOCK, PATCHED), LARGE), End(LONGER)),
+    Cheat(BUDGET, "by patching time", more(before(FIRST, SLOW_TIME), LARGE), End(LONGER)),
+    Cheat(BUDGET, "by naming more threads", more(before(CLOCK, MANY_THREADS), LARGE), End(LONGER)),
     Cheat(ELSEWHERE, "that it waits for", more(before(CLOCK, CHILD)), End(LONGER)),
     Cheat(ELSEWHERE, "that nobody waits for", more(before(CLOCK, ORPHAN)), End(LONGER)),
     Cheat(ELSEWHERE, "that is alive at the end", more(before(CLOCK, LEFT)), End(LONGER)),
