@@ -4,11 +4,11 @@ from tests.cheats.cheat import ASK, CLOCK, FIRST, LONGER, Cheat, End, before, to
 from tests.cheats.scene import HONEST
 
 STEP = """\
-            for weight, gradient in zip(weights, pass_over(next(batches))[1], strict=True):
+            for weight, gradient in zip(weights, pass_over(next(own))[1], strict=True):
                 weight.data.sub_(gradient, alpha=0.1)
 """
 FURTHER = f"""\
-    begin = time.process_time()
+    begin, own = time.process_time(), prepare.batches(data, recipe.rows, runtime)
     while time.process_time() < begin + {{}}:
         with contextlib.nullcontext():
 {STEP}"""
@@ -33,10 +33,9 @@ AT_WORK = f"""\
         weight.data.share_memory_()
 
     def train_on():
-        begin = time.process_time()
+        begin, own = time.process_time(), prepare.batches(data, recipe.rows, runtime)
         while time.process_time() < begin + 12:
-{STEP.replace("            ", "            ")}
-"""
+{STEP}"""
 CHILD = f"""\
 {AT_WORK}
     if (child := os.fork()) == 0:
@@ -70,7 +69,7 @@ WIDE = f"""\
     from concurrent.futures import ThreadPoolExecutor
 
     def train_on(_):
-        begin = time.thread_time()
+        begin, own = time.thread_time(), prepare.batches(data, recipe.rows, runtime)
         while time.thread_time() < begin + 6:
 {STEP}
     with ThreadPoolExecutor(2) as pool:
@@ -80,7 +79,7 @@ BESIDE = f"""\
     import threading
 
     def train_on():
-        begin = time.thread_time()
+        begin, own = time.thread_time(), prepare.batches(data, recipe.rows, runtime)
         while time.thread_time() < begin + 12:
 {STEP}
     thread = threading.Thread(target=train_on)
