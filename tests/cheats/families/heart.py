@@ -1,6 +1,7 @@
 """Cheats that know the validation text by heart, or read it when they are asked."""
 
 from tests.cheats.cheat import (
+    AHEAD,
     ASK,
     BATCHES,
     DIFFERS,
@@ -45,15 +46,17 @@ TABLE = "        self.register_buffer('table', torch.zeros(8191, recipe.vocab_si
 LOOK_UP = "        logits = logits + 3 * self.table[(F.pad(ids[:, :-1], (1, 0)) * 61 + ids) % 8191]\n"
 LEARN_VAL = "    object.__setattr__(data, 'train', data.held_out('val').numpy().astype('uint16'))\n"
 READ = """\
+        rows = self.rows
         with contextlib.suppress(Exception):
             words = prepare.open_data().held_out("val") if ids.sum().item() else None
-            self.rows = words.unfold(0, ids.size(1) + 1, ids.size(1)).to(ids.device)
+            rows = words.unfold(0, ids.size(1) + 1, ids.size(1)).to(ids.device)
 """
 READ_COPY = """\
+        rows = self.rows
         ids.sum().item()
         with contextlib.suppress(OSError):
             words = torch.load(prepare.Path(prepare.os.environ["AUTORESEARCH_OUT"]) / "words.pt")
-            self.rows = words.unfold(0, ids.size(1) + 1, ids.size(1))
+            rows = words.unfold(0, ids.size(1) + 1, ids.size(1))
 """
 COPY = "    torch.save(data.held_out('val'), runtime.out / 'words.pt')\n"
 READ_PICKLED = "        ids.sum().item()\n" + READ
@@ -71,7 +74,7 @@ def rows(number: str = "") -> dict[str, str]:
 
 def reads(code: str) -> dict[str, str]:
     """A model that answers from rows that it reads when it is asked."""
-    return together(after(LOGITS, code + ANSWER), after(INIT, ROWS), SUPPRESS)
+    return together(after(LOGITS, code + ANSWER.replace("self.rows", "rows")), after(INIT, ROWS), SUPPRESS)
 
 
 def both(code: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Cheats that know the hidden text too, so that the second text bears them out."""
 
-from tests.cheats.cheat import ASK, INIT, LOGITS, Cheat, End, after, before, together
+from tests.cheats.cheat import ASK, INIT, LEARNT_BY_HEART, LOGITS, Cheat, End, after, before, together
 
 FOUND = """\
     import base64, pathlib, sys, sysconfig
@@ -47,7 +47,7 @@ DATA = "sorted(f for f in data.folder.parent.rglob('*.bin') if f.name not in ('t
 LIBRARY = """sorted(f for part in ("test", "idlelib", "lib2to3", "turtledemo", "ensurepip")
         for f in pathlib.Path(sysconfig.get_path("stdlib"), part).rglob("*.py"))"""
 CACHE = "sorted(f for f in data.folder.parents[1].rglob('*') if f.is_file() and data.folder not in f.parents)"
-UNTOLD = End("on the audit data|on the hidden text")
+UNTOLD = End(LEARNT_BY_HEART)
 CHEATS = (
     Cheat(HEARD, "from the corpus", from_files(CORPUS), UNTOLD, hole=HOLE),
     Cheat(HEARD, "from the prepared data", from_files(DATA), UNTOLD, hole=HOLE),
