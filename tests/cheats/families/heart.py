@@ -1,7 +1,6 @@
 """Cheats that know the validation text by heart, or read it when they are asked."""
 
 from tests.cheats.cheat import (
-    AHEAD,
     ASK,
     BATCHES,
     DIFFERS,
