@@ -684,27 +684,29 @@ def logits_of(model: Module, inputs: Tensor, vocab_size: int) -> Tensor:
     return logits.float()  # type: ignore[no-any-return]
 
 
-def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val", every: int = 1) -> float:
+def token_bytes(data: Data, device: str) -> Tensor:
+    """(vocabulary,) the bytes of each token; none of the mark that begins a document, which is not counted."""
+    vocabulary = [base64.b64decode(token) for token in json.loads(data.pinned("tokenizer.json"))["tokens"]]
+    return torch.tensor([0 if i == BOS else len(token) for i, token in enumerate(vocabulary)], device=device)
+
+
+def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val") -> float:
     """Mean bits the model needs for a byte of the split: nats of all targets / ln 2 / bytes of all targets.
 
-    All rows (or one in `every`) are evaluated, and the targets never reach the model. The mark that begins a document
-    has no bytes and is not counted. Raises HarnessError when a logit is not finite.
+    The target behind a row's last token begins the next row, which the model may have seen: it is not counted. Raises
+    HarnessError when a logit is not finite.
     """
-    device, rows = runtime.device, eval_rows(data, runtime)
+    device, rows, sizes = runtime.device, eval_rows(data, runtime), token_bytes(data, runtime.device)
     tokens = data.held_out(split)
-    vocabulary = [base64.b64decode(token) for token in json.loads(data.pinned("tokenizer.json"))["tokens"]]
-    sizes = torch.tensor([0 if i == BOS else len(token) for i, token in enumerate(vocabulary)], device=device)
-    inputs, targets = (ids.view(-1, data.seq_len)[::every] for ids in (tokens[:-1], tokens[1:]))
+    inputs, targets = (ids.view(-1, data.seq_len) for ids in (tokens[:-1], tokens[1:]))
     nats = torch.zeros((), dtype=torch.float32 if device == "mps" else torch.float64, device=device)
-    count = torch.zeros((), dtype=torch.long, device=device)
-    finite = torch.ones((), dtype=torch.bool, device=device)
+    count, finite = torch.zeros_like(nats), torch.ones((), dtype=torch.bool, device=device)
     for x, y in zip(torch.split(inputs, rows), torch.split(targets, rows), strict=True):
         padded = F.pad(x, (0, 0, 0, rows - len(x)))  # one shape for all batches, so that nothing is compiled twice
-        logits = logits_of(model, padded.to(device), data.vocab_size)[: len(x)].flatten(0, 1)
-        answers = y.to(device).flatten()
-        size = sizes[answers]
-        nats += (F.cross_entropy(logits, answers, reduction="none") * (size > 0)).sum()
-        count += size.sum()
+        logits = logits_of(model, padded.to(device), data.vocab_size)[: len(x)]
+        answers = y[:, :-1].to(device).flatten()
+        nats += (F.cross_entropy(logits[:, :-1].flatten(0, 1), answers, reduction="none") * (sizes[answers] > 0)).sum()
+        count += sizes[answers].sum()
         finite &= logits.sum().isfinite()  # a sum is finite only if every term is
     if not finite:
         raise HarnessError("the model's logits are not finite: the run is worth nothing")
@@ -712,22 +714,20 @@ def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val
 
 
 def check_causality(model: Module, data: Data, runtime: Runtime) -> None:
-    """Refuses a model whose logits depend on later tokens, or on other rows of the batch.
+    """Tells at once of logits that depend on later tokens, or on other rows of the batch.
 
-    Each row of a random batch of validation rows is changed from a secret place on: some rows wholly, some not at
-    all. The logits before that place must stand still.
+    Each row of a random batch of validation rows is changed from a secret place on, some wholly, some not at all. The
+    logits before that place must stand still. It tells of mistakes; what looking ahead gains, scoring.py takes off.
     """
     secret = np.random.default_rng(int.from_bytes(os.urandom(16)))
     rows, length = eval_rows(data, runtime), data.seq_len
     tokens = data.held_out("val")
     original = tokens[:-1].view(-1, length)[secret.integers((len(tokens) - 1) // length, size=rows)]
     cuts = torch.from_numpy(secret.integers(1, length, size=rows))
-    cuts[torch.from_numpy(secret.permutation(rows)[: rows // 2])] = length
-    cuts[torch.from_numpy(secret.permutation(rows)[: rows // 4])] = 0
+    cuts[: rows // 4], cuts[rows // 4 : rows // 2] = length, 0
     kept = torch.arange(length) < cuts[:, None]
-    noise = torch.from_numpy(secret.integers(data.vocab_size, size=(rows, length)))
-    before = logits_of(model, original.to(runtime.device), data.vocab_size)
-    after = logits_of(model, torch.where(kept, original, noise).to(runtime.device), data.vocab_size)
+    changed = torch.where(kept, original, torch.from_numpy(secret.integers(data.vocab_size, size=(rows, length))))
+    before, after = (logits_of(model, ids.to(runtime.device), data.vocab_size) for ids in (original, changed))
     moved = (after - before).abs() > CAUSAL_TOLERANCE * (1 + before.abs())
     if (moved.any(-1).cpu() & kept).any():
         raise HarnessError("the model looks ahead: its logits change when later tokens do, so its score means nothing")

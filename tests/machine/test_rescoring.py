@@ -151,6 +151,59 @@ def test_scoring_that_never_ends_has_a_deadline_and_can_be_stopped(place: Any) -
     assert not place.lock().is_busy()
 
 
+AGAIN = """
+import json, os, pathlib, sys
+private, number = pathlib.Path(os.environ["AUTORESEARCH_PRIVATE"]), int(os.environ["AUTORESEARCH_PASS"])
+(private / str(number)).write_text("kept")
+print(json.dumps([float(number), 2.0]), flush=True)
+answers = json.loads(sys.stdin.readline() or sys.exit("error: the scorer ended"))
+kept = sorted(path.name for path in private.iterdir())
+said = ["again: 1"] if number < 3 else [f"score: {answers[1]}", "audit: 7", f"kept: {''.join(kept)}"]
+print("---", f"seen: {answers}", os.environ["AUTORESEARCH_SPLIT"], *said, sep="\\n", file=sys.stderr)
+"""
+LEAVES = """
+import json, os, pathlib, sys, tempfile
+note = pathlib.Path(tempfile.gettempdir()) / "note"
+found = float(note.exists()) if os.environ["AUTORESEARCH_SANDBOXED"] == "1" else 0.0
+assert not {"AUTORESEARCH_PRIVATE", "AUTORESEARCH_PASS"} & os.environ.keys()
+private = pathlib.Path(os.environ["AUTORESEARCH_OUT"]).with_name("judged")
+seen = os.environ["AUTORESEARCH_SANDBOXED"] == "1" and private.exists()
+for line in sys.stdin:
+    print(json.dumps([float(seen), 0.5 + found]), flush=True)
+if os.environ["AUTORESEARCH_SANDBOXED"] == "1":
+    note.write_text("what I was asked")
+"""
+
+
+def test_a_judge_may_ask_again_with_a_fresh_scorer_and_remember_what_it_asked(place: Any) -> None:
+    """Both splits in one go; what the scorer of one pass leaves, that of the next does not find."""
+    (place.repo / "judge.py").write_text(AGAIN)
+    (place.repo / "score.py").write_text(LEAVES)
+    trial = trained(place, HONEST.format(weight=1, loss=0.5), task(place))
+    folder = place.folders.trial(trial.id)
+    words = [(folder / f"judge-val{suffix}.txt").read_text() for suffix in ("", "-2", "-3")]
+    assert trial.metrics == {"loss": 0.5, "loss_printed": 0.5, "loss_audit": 7}, (trial.error, words)
+    assert "kept: 123" in words[-1]
+    assert all("seen: [0.0, 0.5]" in each for each in words)
+    assert not list(folder.glob("judge-audit*"))
+    assert not (folder / "judged").exists()
+
+
+def test_a_judge_that_never_has_enough_is_told_of(place: Any) -> None:
+    (place.repo / "judge.py").write_text(AGAIN.replace("if number < 3", "if True"))
+    trial = trained(place, HONEST.format(weight=1, loss=2), task(place))
+    assert "asked for more than 8 passes" in trial.error
+
+
+def test_the_words_of_a_scorer_that_was_shown_text_are_not_repeated(place: Any) -> None:
+    """It may have been shown hidden text, and the agent reads why its experiment was rejected."""
+    (place.repo / "score.py").write_text("import sys\nsys.exit('saw ' + sys.stdin.readline())")
+    (place.repo / "judge.py").write_text(JUDGE.replace("the scorer ended", "the scorer ended before its last answer"))
+    trial = trained(place, HONEST.format(weight=1, loss=2), task(place))
+    assert "the scorer ended before its last answer" in trial.error
+    assert "saw" not in trial.error
+
+
 LOOK = """
 import json, os, pathlib, sys
 def tried(path, mode="r"):
