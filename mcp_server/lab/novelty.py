@@ -9,6 +9,7 @@ from mcp_server.lab.candidates import Candidate
 from mcp_server.machine.git import Change, Repository
 from mcp_server.research.experiment import FINISHED, Experiment, KnobValue, Run
 from mcp_server.research.knobs import read_knobs
+from mcp_server.research.marking import cited
 from mcp_server.research.memory import Fingerprint, fingerprint
 from mcp_server.research.seeds import only_seed_changed
 
@@ -86,7 +87,7 @@ def refuse_again(earlier: Experiment) -> None:
 
 
 def _became_of(earlier: Experiment) -> str:
-    reason = f": {earlier.reason}" if earlier.reason else ""
+    reason = f": {cited(earlier.reason, 300, 'the record says')}" if earlier.reason else ""
     return f"{earlier.status}{reason}".rstrip(".")
 
 

@@ -17,9 +17,9 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.measuring import read_metrics
 from mcp_server.machine.outcome import shown
-from mcp_server.machine.rescoring import HANDED_IN, LEFT
+from mcp_server.machine.rescoring import LEFT
 from mcp_server.machine.retry import smaller
-from mcp_server.machine.rig import Order
+from mcp_server.machine.rig import HANDED_IN, Order
 from mcp_server.machine.store import Refused, Store
 from mcp_server.machine.store.retries import Smaller
 from mcp_server.machine.training import discard
@@ -73,7 +73,7 @@ def keep(folder: Path, trial: Trial, ending: Ending) -> None:
 
 
 async def record(store: Store, trial: Trial, ending: Ending, repository: Repository | None = None) -> None:
-    """Record how a trial ended; one that was lost is queued again.
+    """Record how a trial ended; one that was lost or starved is queued again.
 
     Args:
         repository: where to commit what needs less, for one that ran out of memory the first time; None: no retry.

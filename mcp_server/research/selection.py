@@ -52,7 +52,8 @@ def _told(task: Task, trials: Sequence[Trial]) -> Iterator[str]:
         named = ", ".join(map(str, seeds))
         yield f"Seed {named} was given by hand." if len(seeds) == 1 else f"Seeds {named} were given by hand."
     for status, how in (("stopped", "stopped on request"), ("lost", "ended by the machine or with its worker")):
-        ended = [trial for trial in trials if trial.status == status and trial.started_at is not None]
+        began = [trial for trial in trials if trial.status == status and trial.started_at is not None]
+        ended = [trial for trial in began if not trial.starved]  # which is told by itself, with who starved it
         if ended:
             count = "One training was" if len(ended) == 1 else f"{len(ended)} trainings were"
             yield f"{count} {how}{_shown(task, ended)}, and run again with the same seed."

@@ -168,8 +168,9 @@ class Trials:
         await self._database.transaction(body)
 
     async def lose(self, trial_id: str, ending: Ending) -> bool:
-        """Record that a trial was lost with its worker or by a fault of the machine, and queue it again at most
-        `MAX_LOST` times. A trial that was asked to stop is recorded as stopped instead. True if it is queued again.
+        """Record that a trial was lost with its worker, by a fault of the machine or for want of the device, and queue
+        it again at most `MAX_LOST` times; starved ones are counted apart. A trial that was asked to stop is recorded as
+        stopped instead. True if it is queued again.
         """
 
         async def body(connection: aiosqlite.Connection) -> bool:
@@ -179,8 +180,9 @@ class Trials:
             await _move(connection, lost.experiment_id, "trained")
             times = await fetch(
                 connection,
-                "SELECT count(*) AS times FROM trials WHERE experiment_id = ? AND status = 'lost' AND seed = ?",
-                [lost.experiment_id, lost.seed],
+                "SELECT count(*) AS times FROM trials"
+                " WHERE experiment_id = ? AND status = 'lost' AND seed = ? AND starved = ?",
+                [lost.experiment_id, lost.seed, lost.starved],
             )
             assert times is not None
             if lost.status == "stopped" or times["times"] > MAX_LOST:
@@ -311,8 +313,9 @@ async def end_trial(connection: aiosqlite.Connection, trial_id: str, ending: End
         connection,
         """
         UPDATE trials SET status = iif(?1 = 'lost' AND stop_requested, 'stopped', ?1), ended_at = ?2, exit_code = ?3,
-            metrics = ?4, error = ?5, verification = ?6, sandboxed = ?7, wall_seconds = ?8, cpu_seconds = ?9
-        WHERE id = ?10 AND status = 'training' RETURNING *
+            metrics = ?4, error = ?5, verification = ?6, sandboxed = ?7, wall_seconds = ?8, cpu_seconds = ?9,
+            effort_seconds = ?10, waited_seconds = ?11, counted_by = ?12, starved = ?13
+        WHERE id = ?14 AND status = 'training' RETURNING *
         """,
         [
             ending.status,
@@ -324,6 +327,10 @@ async def end_trial(connection: aiosqlite.Connection, trial_id: str, ending: End
             ending.sandboxed,
             ending.wall_seconds,
             ending.cpu_seconds,
+            ending.effort_seconds,
+            ending.waited_seconds,
+            ending.counted_by,
+            ending.starved,
             trial_id,
         ],
     )
