@@ -116,20 +116,22 @@ def sources(settings: Settings, task: Task) -> list[Path]:
 def parts_apart(interpreter: Path) -> list[Path]:
     """The folders of every standard library on this machine that no training imports."""
     prefixes = [Path(sys.base_prefix), interpreter.resolve().parents[1]]
+    homes = dict.fromkeys([Path.home(), Path("/root"), *_glob(Path("/home"), "*")])
     globs = [
         *((prefix, f"{lib}/python*") for prefix in prefixes for lib in ("lib", "lib64")),
+        *((prefix.parent, "*/lib/python*") for prefix in prefixes),  # what was installed beside it
         *((Path("/"), pattern.lstrip("/")) for pattern in LIBRARIES),
-        *((Path.home(), pattern) for pattern in LIBRARIES_AT_HOME),
+        *((home, pattern) for home in homes for pattern in LIBRARIES_AT_HOME),
         *((Path(os.environ[name]), pattern) for name, pattern in ROOTS.items() if os.environ.get(name)),
     ]
     libraries = {path.resolve() for root, pattern in globs for path in _glob(root, pattern)}
     return sorted(
         folder
         for library in libraries
-        if (library / "os.py").is_file()
+        if os.access(library / "os.py", os.R_OK)
         for pattern in APART
         for folder in _glob(library, pattern)
-        if folder.is_dir() and folder.relative_to(library).parts[0] not in PACKAGES
+        if os.access(folder, os.X_OK) and folder.is_dir() and folder.relative_to(library).parts[0] not in PACKAGES
     )
 
 
