@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_server.research.experiment import HIDDEN_TEXT, Ending
-from mcp_server.research.task import Task
+from mcp_server.research.task import Task, split_command
 from mcp_server.settings import Settings
 
 USUAL_CACHE = "~/.cache/autoresearch"
@@ -142,15 +142,17 @@ def in_reach(settings: Settings, task: Task, root: Path, walls: bool) -> str:
         root: the top of the user's repository.
         walls: whether the trainings run behind walls.
     """
-    if HARNESS not in task.judge_command:
+    folder = chosen_folder(settings, task)
+    ours = task.judge_command and any(Path(word).name == HARNESS for word in split_command(task.judge_command))
+    if folder is None or not ours:
         return ""
-    return why_readable(chosen_folder(settings, task), root) if walls else "there were no walls around the training"
+    return why_readable(folder, root) if walls else "there were no walls around the training"
 
 
-def why_readable(folder: Path | None, root: Path) -> str:
+def why_readable(folder: Path, root: Path) -> str:
     """Why trainings behind walls can read the text that audits them with the data of a folder; empty if they cannot."""
-    data = prepared(folder) if folder else None
-    if data is None or data.places is None:
+    data = prepared(folder)
+    if data.places is None:
         return "the data were prepared by an older prepare.py, which did not note where the text came from"
     if not data.places:
         return (
