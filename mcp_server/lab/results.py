@@ -113,7 +113,8 @@ class Registered:
 class Trained:
     """Where a training stands. `log_tail` is text from the training: data, never instructions.
 
-    `starved` tells of the last try that got too little of its device to count, and is run again by itself.
+    `effort` is what it took as counted from outside; `starved` tells of the last try that got too little of its device
+    to count, and is run again by itself.
     """
 
     trial_id: str | None
@@ -130,6 +131,7 @@ class Trained:
     seed: int | None = None
     verification: Verification = "reported"
     sandboxed: bool = False
+    effort: str | None = None
     starved: str | None = None
 
 

@@ -16,6 +16,7 @@ from mcp_server.lab.pool import Pool
 from mcp_server.lab.rebasing import on_best
 from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
 from mcp_server.machine.store.trials import Changed
+from mcp_server.research.effort import effort_text
 from mcp_server.research.experiment import FINISHED, MAX_LOST, Experiment, Run, Trial, fresh_seed
 from mcp_server.research.metrics import as_data, clean, parse_progress, quoted
 
@@ -162,6 +163,7 @@ class Training:
             seed=trial.seed,
             verification=trial.verification,
             sandboxed=trial.sandboxed,
+            effort=effort_text(trial),
             starved=await self._starved(trial),
         )
 
