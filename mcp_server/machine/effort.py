@@ -20,6 +20,8 @@ BUSY = 0.05
 """Share of a training's wall time that others must have had before they are looked up by name."""
 LOOK_SECONDS = 5.0
 """Between two such look-ups, each of which goes through all processes of the machine."""
+SMALL_FILE = 64 * 1024
+"""Bytes that hold a summary and no model."""
 WIDEST = 32.0
 """A training that waits for others is ended after so many times its deadline at the latest."""
 
@@ -124,7 +126,7 @@ class Meter:
         users = self._users_named() if self.lost_seconds >= BUSY * (self._ended - self._started) else ()
         by: CountedBy = "cgroup" if self._group and self._group.cpu_seconds() > 0 else "sampled"
         own, cpu, idle = self._ended - self._started - self.lost_seconds, self._cpu, self._idle
-        if self._handed is not None and self._digest == _digest(self._handed_in):
+        if self._handed is not None and self._digest == _digest(self._handed_in) and not self._left_more():
             own, cpu, idle = self._handed
         on_cpu = self._device.kind == "cpu"
         seconds = max(cpu / self._cores, own / 2 if self._by_cpu else own) if on_cpu else own
@@ -135,6 +137,18 @@ class Meter:
         if self._group:
             self._group.remove()
             self._group = None
+
+    def _left_more(self) -> bool:
+        """Whether a pickle was handed in, whose code may read other files, and the training wrote large ones later."""
+        pickles = [path for path in self._handed_in if path.suffix == ".pickle" and path.exists()]
+        for parent, _, names in os.walk(pickles[0].parents[1] if pickles else os.devnull):
+            for path in (Path(parent, name) for name in names if Path(parent, name) not in self._handed_in):
+                with contextlib.suppress(OSError):
+                    status = path.stat()
+                    late = self._moment is not None and status.st_ctime > self._moment
+                    if late and status.st_size > SMALL_FILE and path != pickles[0].parents[1] / "log.txt":
+                        return True
+        return False
 
     def _utilisation(self) -> float | None:
         """How busy a GPU was lately, in percent; None for other devices and where nobody tells."""

@@ -143,6 +143,8 @@ def starved(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead =
     )
 
 
+TOLD = 0.05
+"""The share of its time that others had, from which on it is told."""
 FAR, MORE_LOAD = 9.0, 0.1
 """So many times the usual variance, which is three times the usual deviation, and so much more of their time that
 others had, make noise that of the machine's load."""
@@ -170,6 +172,15 @@ def starved_text(count: int, latest: Trial | None) -> str:
         return ""
     were = f"{count} trainings were" if count > 1 else "1 training was"
     return f"{were} starved and did not count; {'the last, ' if count > 1 else ''}{latest.id}, {latest.error}"
+
+
+def effort_text(trial: Trial) -> str | None:
+    """What a training took, in a few words; None where nobody counted."""
+    if not trial.counted_by:
+        return None
+    waited = f"; others had {trial.waited_seconds:.1f} CPU s that it was ready for" if load(trial) >= TOLD else ""
+    counted = f"{trial.cpu_seconds:.1f} CPU s ({trial.counted_by}) in {trial.wall_seconds:.1f} s"
+    return f"{trial.effort_seconds:.1f} s: {counted}{waited}"
 
 
 def load(trial: Trial) -> float:

@@ -180,6 +180,8 @@ def test_what_was_handed_in_ends_what_counts(yard: Any, way: str) -> None:
         ("burn(1.5)\nopen(out, 'w').write('others')", 1.4, 2.2),  # handed in anew
         ("burn(1.5)\nos.utime(out, (1, 1))", 1.4, 2.2),
         ("import mmap\nm = mmap.mmap(os.open(out, os.O_RDWR), 7)\nm[0:1] = b'W'\nburn(1.5)\nm[0:1] = b'V'", 1.4, 2.2),
+        ("burn(1.5)\nopen(out + '.more', 'wb').write(bytes(10**5))", 1.4, 2.2),  # which a pickle's code might read
+        ("burn(1.5)\nopen(out + '.json', 'w').write('{}')", 0.45, 1.1),
         ("os.rename(out, out + '2')\nburn(1.5)\nos.rename(out + '2', out)", 1.4, 2.2),
     ):
         end = yard.ending(f"{BURN}{script}{after}\nprint('loss: 1')", task)
