@@ -327,7 +327,8 @@ def make_pass(number: int, data: prepare.Data, runtime: prepare.Runtime, folder:
     losses = losses_of(ask, prepare.eval_rows(data, runtime), inputs, text.targets, order)
     np.savez(folder / f"{number}.npz", places=places, losses=losses, turns=order.argsort())
     if number > 1:
-        compare(text, *(dict(np.load(folder / f"{each}.npz")) for each in (2 * number - 3, 2)), runtime.device)
+        cut, whole = (dict(np.load(folder / f"{each}.npz")) for each in (2 * number - 3, 2))
+        compare(text, cut, whole, runtime.device)
     return scores(text, folder) | {"partial": int(text.every > 1)} if number > 2 else {"again": 1}
 
 

@@ -187,7 +187,7 @@ def test_a_model_that_adapts_to_what_it_was_shown_is_found_out_however_slowly_it
     runtime = replace(runtime, device=device)
     assert {*passes(data, runtime, tmp_path / "honest", adapting(data, 0.0))} == {"score", "audit", "partial"}
     with pytest.raises(prepare.HarnessError, match="the model keeps state"):
-        passes(data, runtime, tmp_path / "adapting", adapting(data, 0.001))
+        passes(data, runtime, tmp_path / "adapting", adapting(data, 0.0003))
 
 
 def test_rounding_of_a_gpu_is_no_trend(
