@@ -15,9 +15,11 @@ from mcp_server.machine import result
 from mcp_server.machine.child import EndedBy
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
-from mcp_server.machine.rescoring import HANDED_IN, LEFT
+from mcp_server.machine.measuring import read_metrics
+from mcp_server.machine.outcome import shown
+from mcp_server.machine.rescoring import LEFT
 from mcp_server.machine.retry import smaller
-from mcp_server.machine.rig import Order
+from mcp_server.machine.rig import HANDED_IN, Order
 from mcp_server.machine.store import Refused, Store
 from mcp_server.machine.store.retries import Smaller
 from mcp_server.machine.training import discard
@@ -71,14 +73,14 @@ def keep(folder: Path, trial: Trial, ending: Ending) -> None:
 
 
 async def record(store: Store, trial: Trial, ending: Ending, repository: Repository | None = None) -> None:
-    """Record how a trial ended; one that was lost is queued again.
+    """Record how a trial ended; one that was lost or starved is queued again.
 
     Args:
         repository: where to commit what needs less, for one that ran out of memory the first time; None: no retry.
     """
     trials = store.trials
     if ending.status == "lost":
-        await patiently(lambda: trials.lose(trial.id, ending.ended_at, ending.error))
+        await patiently(lambda: trials.lose(trial.id, ending))
         return
     less, said = await _smaller(store, repository, trial, ending) if repository else (None, "")
     if less is not None:
@@ -129,11 +131,23 @@ async def heal(
             the training's own word, which is never enough for a keep.
     """
     folder = folders.trial(trial.id)
-    ending = result.read(folder, trial) or Ending("lost", time.time(), error=why)
+    ending = result.read(folder, trial) or await _left_behind(store, folders, trial, why)
     if not walled:
         ending = replace(ending, verification="reported")
     discard(folder / "checkout")
     await record(store, trial, ending, repository)
+
+
+async def _left_behind(store: Store, folders: Folders, trial: Trial, why: str) -> Ending:
+    """The ending of a trial without a result, with what its log shows: whoever ended it may have looked at that."""
+    try:
+        text = folders.log(trial.id).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Ending("lost", time.time(), error=why)
+    experiment = await patiently(lambda: store.experiments.get(trial.experiment_id))
+    run = await patiently(lambda: store.runs.get(experiment.tag))
+    said = shown(text)
+    return Ending("lost", time.time(), metrics=read_metrics(run.task, text), error=f"{why.rstrip('.')}{said}.")
 
 
 async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:

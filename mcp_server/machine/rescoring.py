@@ -8,14 +8,18 @@ fresh scorer that finds nothing of the pass before; what the judge keeps for the
 import asyncio
 import os
 import shutil
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child
-from mcp_server.machine.environment import command_words, launched, training_environment
-from mcp_server.machine.git import check_out, restore
+from mcp_server.machine.environment import command_words, confined
+from mcp_server.machine.faults import check_not_killed, check_started, check_trusted, is_machines, tried
+from mcp_server.machine.git import restore
+from mcp_server.machine.harness import check_out_harness, harness_environment
+from mcp_server.machine.hidden import in_reach, noted
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.outcome import last_words
 from mcp_server.machine.rig import Order, Rig
@@ -25,7 +29,7 @@ from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Scalar, TrialStatus
 from mcp_server.research.hidden_text import AUDIT
 from mcp_server.research.metrics import parse_metrics, quoted
-from mcp_server.research.rescoring import PRINTED, Rescored, fault, over_budget, to_be_rescored
+from mcp_server.research.rescoring import PRINTED, Rescored, fault, to_be_rescored
 from mcp_server.research.verdict import finite, show
 
 NOTHING_HELD = 3
@@ -39,8 +43,6 @@ nobody's to read."""
 FOLDER, PRIVATE = "scoring", "judged"
 LEFT = (FOLDER, PRIVATE, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
-HANDED_IN = ("program.json", "program.bin", "model.pickle")
-"""What our harness leaves to be scored, which goes too, so that no other training can hand it in or go on from it."""
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
@@ -74,13 +76,9 @@ class Room:
 
     def environment(self, role: str, split: str, number: int) -> dict[str, str]:
         """All that one of them sees in a pass; its mark is its own below that of the device."""
-        order, rig = self.order, self.rig
-        mark = f"{rig.lock.mark}/{role}"
-        seen = training_environment(
-            rig.settings, order.task, order.trial, rig.device, mark, self.checkout, order.folder / "out"
-        )
+        order = self.order
         own = {"AUTORESEARCH_PASS": str(number), "AUTORESEARCH_PRIVATE": str(self.private)} if role == "judge" else {}
-        return seen | {
+        return harness_environment(self.rig, order, self.checkout, role, bool(self.sandbox)) | {
             **own,
             "AUTORESEARCH_SPLIT": split,
             "AUTORESEARCH_SANDBOXED": "1" if self.sandbox else "0",
@@ -112,7 +110,8 @@ class Question:
 async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask) -> Ending:
     """How a trial ended once its score is made anew, where it has to be; else as it ended.
 
-    A score that cannot be made anew for want of disk space or the like stays as it was printed, and is not kept.
+    Where the machine is at fault (scorer or judge were killed, the disk is full), it is tried again, and the trial is
+    `lost` at last.
 
     Args:
         busy: the descriptor of the device's busy lock, for scorer and judge to inherit.
@@ -123,21 +122,24 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
         return ending
     printed = finite(ending.metrics.get(run.task.metric))
     assert printed is not None
-    threads = len(rig.device.cores) or os.cpu_count() or 1
-    if why := over_budget(run, case, ending, threads):
-        return rejected(run, ending, why)
     try:
-        rescored, why = await rescore(rig, order, busy, ask, lambda found: fault(run, case, printed, found))
+        rescored, why = await tried(
+            lambda: rescore(rig, order, busy, ask, lambda found: fault(run, case, printed, found)), _say
+        )
     except Ended as ended:
         status: TrialStatus = "stopped" if ended.by == "stop" else "lost"
         return replace(ending, status=status, metrics={}, error="It was ended while its score was made anew.")
     except Unscored as unscored:
         return rejected(run, ending, unscored.what)
     except (ResearchError, OSError) as error:
+        if is_machines(error):
+            return replace(ending, status="lost", metrics={}, error=f"Its score could not be made anew: {error}")
         return replace(ending, metrics={**ending.metrics, "not_verified": str(error)[:LONGEST_QUOTE]})
     if why:
         return rejected(run, ending, why, rescored)
-    return earned(run, ending, rescored, find_sandbox(rig.settings.sandbox) is not None)
+    walls = ending.sandboxed and find_sandbox(rig.settings.sandbox) is not None
+    why = in_reach(rig.settings, order.task, rig.repository.root, walls) if rescored.audit is not None else ""
+    return noted(earned(run, ending, rescored, walls), why)
 
 
 async def rescore(
@@ -154,10 +156,12 @@ async def rescore(
     Raises:
         Unscored: scorer or judge says that it cannot be scored.
         Ended: `ask` said so.
+        MachineFault: scorer or judge were killed, or the judge found no room.
         ResearchError, OSError: the checkout cannot be made.
     """
     checkout = order.folder / FOLDER
-    check_out(rig.repository, order.base_commit, checkout, order.task.inputs)
+    shutil.rmtree(checkout, ignore_errors=True)  # of a try before
+    check_out_harness(rig.repository, order.base_commit, checkout, order.task)
     restore(rig.repository, order.trial.commit, order.folder / "checkout")
     room = Room(rig, order, checkout, find_sandbox(rig.settings.sandbox), busy, ask)
     values = await _passes(room, "val")
@@ -233,11 +237,17 @@ async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None
     results = await asyncio.gather(
         _run(room, "scorer", task.rescore_command, (split, number), (questions[0], answers[1])),
         _run(room, "judge", task.judge_command, (split, number), (answers[0], questions[1])),
+        return_exceptions=True,  # if one could not be started, the other ends by itself
     )
-    (scorer, scorers_words), (judge, judges_words) = results
+    scored, judged = results
+    if isinstance(scored, BaseException) or isinstance(judged, BaseException):
+        raise next(each for each in results if isinstance(each, BaseException))
+    (scorer, scorers_words), (judge, judges_words) = scored, judged
     for end in (scorer, judge):
         if end.by in ("stop", "shutdown"):
             raise Ended(end.by)
+    check_not_killed(scorer, "The scorer")
+    check_trusted(judge, "The judge", judges_words, room.order.folder)
     if judge.code == NOTHING_HELD:
         return None
     if judge.code == 0 and judge.by == "itself":
@@ -264,16 +274,21 @@ async def _run(
         else:
             view = judge_view(room.rig, order, room.checkout)
             view = replace(view, writable=[*view.writable, room.private])
-        words = walled(room.sandbox, view, room.place, launched("attached", "1", *words))
+        words = walled(room.sandbox, view, room.place, confined(*words))
     split, number = which
     log = BoundedLog(order.folder / (f"{role}-{split}.txt" if number == 1 else f"{role}-{split}-{number}.txt"))
     try:
         end = await child.run(
             words, room.place, environment, log, order.task.deadline_seconds, room.ask, [room.busy], pipes=pipes
         )
+        check_started(end, f"the {role}", bool(room.sandbox), log.text())
         return (replace(end, code=exit_code(end.code)) if room.sandbox else end), log.text()
     finally:
         log.close()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - to the worker's log
 
 
 def _score(said: Mapping[str, Scalar], name: str) -> float:
