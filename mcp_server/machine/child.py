@@ -86,6 +86,8 @@ async def run(
         finally:
             for descriptor in (sink, *(pipes or ())):
                 os.close(descriptor)
+        if meter:
+            meter.begin()
         loop.add_reader(source, _pump, loop, source, log)
         ended = asyncio.ensure_future(process.wait())
         by = await _watch(ended, deadline, ask, log, meter)
