@@ -90,6 +90,8 @@ async def run(
         finally:
             for descriptor in (sink, tell, *(pipes or ())):
                 os.close(descriptor)
+        if meter:
+            meter.begin()
         loop.add_reader(source, _pump, loop, source, log)
         ended = asyncio.ensure_future(process.wait())
         by = await _watch(ended, deadline, ask, log, meter)

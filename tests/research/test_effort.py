@@ -177,3 +177,17 @@ def test_what_a_training_took_in_words() -> None:
     assert starved_text(0, None) == ""
     starved = replace(trial, error="starved: it had 1 s")
     assert starved_text(1, starved) == "1 training was starved and did not count; e1.1, starved: it had 1 s"
+
+
+@pytest.mark.parametrize(
+    ("used", "wall", "cpu", "over"),
+    [
+        (30, 90, 41, False),  # 15 s more may be an error where others had 60 s, and it used no more CPU time
+        (30, 90, 50, True),
+        (30, 31, 41, True),
+        (45, 90, 41, True),
+    ],
+)
+def test_wall_time_on_a_busy_machine_is_in_doubt(used: float, wall: float, cpu: float, over: bool) -> None:
+    ending = ended(used, wall_seconds=wall, cpu_seconds=cpu)
+    assert bool(over_budget(run(), case(21.5, cpu_seconds=40), ending)) == over
