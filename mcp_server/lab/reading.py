@@ -33,7 +33,7 @@ from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
 from mcp_server.research.guidance import noise_text
-from mcp_server.research.marking import Words, fenced
+from mcp_server.research.marking import Document, Words, fenced
 from mcp_server.research.strategy import choose
 from mcp_server.research.suggestions import Suggestion
 from mcp_server.research.task import Category
@@ -182,7 +182,9 @@ class Reading:
             todo = f"The commit of {elsewhere} is not in this repository: fetch it to compare the code with git"
             return Diff(a.id, b.id, deltas, "", todo)
         text = await self._bench.run(self._bench.repository.diff, a.commit, b.commit)
-        return Diff(a.id, b.id, deltas, Words(text), f"Call register(parent_id={b.id!r}, ...) to build on the second")
+        return Diff(
+            a.id, b.id, deltas, Document(text), f"Call register(parent_id={b.id!r}, ...) to build on the second"
+        )
 
     async def list_runs(self) -> RunList:
         """List all runs of this repository, newest first, e.g. to find a tag to continue."""
@@ -218,7 +220,7 @@ class Reading:
         return Exported(
             format=format,
             experiments=count,
-            text=None if text is None else Words(text),
+            text=None if text is None else Document(text),
             path=written,
             next_action="Show it to the user" if text else f"Tell the user where it is: {written}",
         )
