@@ -72,8 +72,6 @@ class HarnessError(Exception):
 
 
 # ---- Profiles: which text, and how much of it is evaluated -----------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Profile:
     """A source of text and its sizes; the command line may replace them."""
@@ -92,21 +90,16 @@ class Profile:
 
 
 HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/") + "/datasets"
+TINY: tuple[str, ...] = ("0-of-00004-2d5a1467fff1081b", "1-of-00004-5852b56a2bd28fd9", "2-of-00004-a26307300439e943")
+TINY += ("3-of-00004-d243063613e5a057", "0-of-00001-869c898b519ad725")
 PROFILES = {
     "stdlib": Profile("stdlib", "the sources of Python's standard library; no network", 2048, 256, 2**17),
     "path": Profile("path", "your own text or parquet files, named with --path; no network", 2048, 256, 2**17),
     "tinystories": Profile(
         *("tinystories", "short stories for small models; 1.0 GB to download", 4096, 512, 2**20),
         url=f"{HUB}/roneneldan/TinyStories/resolve/main/data",
-        train_shards=(
-            "train-00000-of-00004-2d5a1467fff1081b.parquet",
-            "train-00001-of-00004-5852b56a2bd28fd9.parquet",
-            "train-00002-of-00004-a26307300439e943.parquet",
-        ),
-        held_out=(
-            "validation-00000-of-00001-869c898b519ad725.parquet",
-            "train-00003-of-00004-d243063613e5a057.parquet",
-        ),
+        train_shards=tuple(f"train-0000{shard}.parquet" for shard in TINY[:3]),
+        held_out=(f"validation-0000{TINY[4]}.parquet", f"train-0000{TINY[3]}.parquet"),
         num_shards=3,
     ),
     "climbmix": Profile(
@@ -126,7 +119,6 @@ def default_profile() -> str:
 
 
 # ---- Files: locks, atomic writes, checksums, downloads ---------------------------------------------------------------
-
 DOWNLOAD_ATTEMPTS = 4
 
 
@@ -181,8 +173,7 @@ def fetch(url: str, part: Path, report: Report) -> None:
 def download(url: str, target: Path, report: Report = lambda done, total: None, pause: float = 1.0) -> str:
     """Fetches url to target unless it is there with the checksum it was received with; returns its SHA-256.
 
-    Attempts are `pause` seconds apart, doubling. Raises HarnessError after the last one.
-    """
+    Attempts are `pause` seconds apart, doubling. Raises HarnessError after the last one."""
     checksum, part = target.with_name(target.name + ".sha256"), target.with_name(target.name + ".part")
     with locked(target.with_name(target.name + ".lock")):
         if target.exists() and checksum.exists() and sha256_file(target) == checksum.read_text():
@@ -215,12 +206,9 @@ def download_shards(names: list[str], profile: Profile, folder: Path) -> list[st
     with Progress(*columns) as progress, ThreadPoolExecutor(4) as pool:
 
         def one(name: str) -> str:
-            task = progress.add_task(name, total=None)
-
-            def report(done: int, total: int) -> None:
-                progress.update(task, completed=done, total=total or None)
-
-            return download(f"{profile.url}/{name}", folder / name, report)
+            bar = progress.add_task(name, total=None)
+            url, show = f"{profile.url}/{name}", progress.update
+            return download(url, folder / name, lambda done, total: show(bar, completed=done, total=total or None))
 
         waiting = [pool.submit(one, name) for name in names]
         try:
@@ -230,9 +218,8 @@ def download_shards(names: list[str], profile: Profile, folder: Path) -> list[st
 
 
 # ---- Text: where documents come from, and which split each belongs to ------------------------------------------------
-
-# How the parts of paths begin that are left out.
-STDLIB_SKIPPED: tuple[str, ...] = ("test", "idlelib", "site-packages", "dist-packages", "_sysconfigdata")
+STDLIB_SKIPPED: tuple[str, ...] = ("site-packages", "dist-packages", "_sysconfigdata")  # beginnings of parts of paths
+STDLIB_APART = ("test", "tests", "idlelib", "turtledemo")  # no training imports these, and so walls can hide them
 PIECES = re.compile(r"(?s).{16384}[^\n]*\n?|.+")  # a text file of more than 2**20 characters is cut into these
 
 
@@ -247,10 +234,34 @@ class Source:
     column: str = "text"  # of a parquet file
 
 
-def split_of(name: str) -> str:
-    """Assigns a document by name alone: one in twenty to val, one in twenty to audit, whatever else there is."""
+def split_of(name: str, share: int = 20) -> str:
+    """Assigns a document by name alone: one in `share` to val, one in `share` to audit, whatever else there is."""
     digest = hashlib.sha1(name.encode(), usedforsecurity=False).digest()
-    return {0: "val", 1: "audit"}.get(int.from_bytes(digest) % 20, "train")
+    return {0: "val", 1: "audit"}.get(int.from_bytes(digest) % share, "train")
+
+
+def apart(name: str) -> str:
+    """The first folder on the way to a file of the library that no training imports; empty where there is none."""
+    parts = name.split("/")[:-1][:2]
+    return next(("/".join(parts[: i + 1]) for i, part in enumerate(parts) if part in STDLIB_APART), "")
+
+
+def divided(sources: list[Source], eval_tokens: int) -> list[Source]:
+    """Draws val and audit from what no training imports; where that is too little, from all the rest of the library."""
+    share = sum(source.path.stat().st_size for source in sources if apart(source.name)) // (4 * eval_tokens)
+    if share < 3:
+        return [source for source in sources if not apart(source.name)]
+    return [replace(s, split=split_of(s.name, min(20, share)) if apart(s.name) else "train") for s in sources]
+
+
+def hidden_places(profile: Profile, sources: list[Source]) -> list[str]:
+    """Where the hidden text can be read again, and what walls hide; empty where trainings import the very files."""
+    if profile.name == "stdlib":
+        folders = {Path(sysconfig.get_path("stdlib"), part) for source in sources if (part := apart(source.name))}
+        return sorted(str(folder.resolve()) for folder in folders)
+    root = (cache_folder() / "downloads" / profile.name if profile.url else profile.path or Path()).resolve()
+    files = {source.path.resolve() for source in sources}  # links may lead elsewhere
+    return [str(root), *sorted(str(file) for file in files if not file.is_relative_to(root))]
 
 
 def collect(profile: Profile) -> list[Source]:
@@ -270,11 +281,12 @@ def collect(profile: Profile) -> list[Source]:
         root, skipped = (profile.path if profile.path.is_dir() else profile.path.parent), (".",)
         files = list(root.rglob("*")) if profile.path.is_dir() else [profile.path]
     named = {file.relative_to(root): file for file in sorted(files) if file.is_file()}
-    return [
+    sources = [
         Source(name.as_posix(), file, sha256_file(file), column=profile.text_column)
         for name, file in named.items()
         if not any(part.startswith(skipped) for part in name.parts)
     ]
+    return divided(sources, profile.eval_tokens) if profile.name == "stdlib" else sources
 
 
 def documents(source: Source) -> Iterator[tuple[str, str]]:
@@ -307,13 +319,11 @@ def read_split(sources: list[Source], split: str, seen: set[bytes], room: int = 
             if text and (source.split or split_of(name)) == split and digest not in seen:
                 seen.add(digest)
                 yield text
-                room -= len(text)
-                if room <= 0:
+                if (room := room - len(text)) <= 0:
                     return
 
 
 # ---- Tokenizer: byte pairs; id 255, a byte that UTF-8 never uses, begins every document ------------------------------
-
 BOS = 255
 TOKENIZER_CHARS = 500_000_000  # of training text that the merges are learnt from
 # How GPT-4's tokenizer splits text, but with numbers cut into pairs of digits.
@@ -347,8 +357,7 @@ def encode(texts: Iterable[str], tokens: list[bytes]) -> Iterator[Tokens]:
 
 
 # ---- Preparing: token files and their manifest -----------------------------------------------------------------------
-
-FORMAT = 1  # of the prepared folder; raised when its content changes meaning
+FORMAT = 2  # of the prepared folder; raised when its content changes meaning
 
 
 def fingerprint(manifest: dict[str, Any]) -> str:
@@ -385,16 +394,11 @@ def build(profile: Profile, sources: list[Source], corpus: str, folder: Path) ->
     write_atomically(folder / "tokenizer.json", json.dumps({"pattern": SPLIT_PATTERN, "tokens": encoded}))
     counts = {split: write_split(folder / f"{split}.bin", held[split], tokens, profile) for split in held}
     counts["train"] = write_split(folder / "train.bin", read_split(sources, "train", seen), tokens, profile)
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "profile": profile.name,
-        "vocab_size": profile.vocab_size,
-        "seq_len": profile.seq_len,
-        "eval_tokens": counts["val"],
-        "tokens": counts,
-        "corpus": corpus,
-        "files": {p.name: {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in sorted(folder.iterdir())},
-    }
+    manifest: dict[str, Any] = {"format": FORMAT, "profile": profile.name, "corpus": corpus, "tokens": counts}
+    manifest |= {"vocab_size": profile.vocab_size, "seq_len": profile.seq_len, "eval_tokens": counts["val"]}
+    files = sorted(folder.iterdir())
+    manifest["files"] = {p.name: {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}
+    manifest["hidden"] = hidden_places(profile, sources)
     write_atomically(folder / "manifest.json", json.dumps(manifest | {"fingerprint": fingerprint(manifest)}) + "\n")
 
 
@@ -410,7 +414,7 @@ def prepare(profile: Profile) -> Path:
     if not 1 <= profile.num_shards <= max(1, len(profile.train_shards)):
         raise HarnessError(f"--num-shards {profile.num_shards} is out of range: from 1 to {len(profile.train_shards)}")
     sources = collect(profile)
-    corpus = hashlib.sha256(json.dumps([(s.name, s.split, s.sha256) for s in sources]).encode()).hexdigest()
+    corpus = hashlib.sha256(json.dumps([FORMAT, *((s.name, s.split, s.sha256) for s in sources)]).encode()).hexdigest()
     root = cache_folder() / "data"
     folder = root / f"{profile.name}-v{profile.vocab_size}-t{profile.seq_len}-e{profile.eval_tokens}-{corpus[:8]}"
     with locked(root / ".lock"):
@@ -428,8 +432,6 @@ def prepare(profile: Profile) -> Path:
 
 
 # ---- Data: what train.py loads, pinned by checksum -------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Data:
     """A prepared configuration. `train` is a memory-mapped array of token ids; the other splits are the judge's."""
@@ -490,8 +492,6 @@ def open_data() -> Data:
 
 
 # ---- Runtime: the device, its threads and precision, seeds -----------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Runtime:
     """What one training runs on."""
@@ -573,39 +573,48 @@ def cpu_bf16_pays(threads: int) -> bool:
 # ---- Training: the budget clock, warm-up off the clock, batches ------------------------------------------------------
 
 
+def waited_for_cores() -> float:
+    """Seconds that this process's threads were ready while others ran; all of the time where the system is silent."""
+    waits = []
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # a thread that ended just now
+            waits.append(int(task.read_text().split()[1]))
+    return sum(waits) / 1e9 if waits else time.perf_counter()
+
+
 class BudgetClock:
     """Says when the budget is spent. It starts with the first `running()`, which belongs right before the first step.
 
-    On a GPU it measures wall time. On a CPU it measures the process's CPU time divided by the number of threads, so
-    that a busy machine trains as much as an idle one; wall time ends the training at twice the budget.
+    On a GPU it measures wall time; on a CPU the process's CPU time by the number of threads, so that a busy machine
+    trains as much as an idle one, with wall time's ends: twice the budget, waits for a core apart, and 20 times.
     """
 
     def __init__(self, runtime: Runtime, wall_time: Clock = time.perf_counter, cpu_time: Clock = time.process_time):
         self.runtime, self.wall_time, self.cpu_time = runtime, wall_time, cpu_time
-        self.started = self.ended = self.cpu_started = math.nan
-        self.elapsed = 0.0  # seconds of budget used when running() was last asked
-        self.progress = 0.0  # share of the budget used, 0 to 1: what schedules follow
+        self.started = self.ended = self.cpu_started = self.waited = math.nan
+        self.elapsed = self.progress = 0.0  # seconds of budget used, and its share, 0 to 1: what schedules follow
 
     def running(self) -> bool:
         """Waits for the device, reads the time, and says whether another step may begin."""
         self.runtime.synchronize()
         self.ended, cpu = self.wall_time(), self.cpu_time()
         if math.isnan(self.started):
-            self.started, self.cpu_started = self.ended, cpu
-        wall, budget = self.ended - self.started, self.runtime.budget
-        on_cpu = self.runtime.device == "cpu"
-        self.elapsed = (cpu - self.cpu_started) / self.runtime.threads if on_cpu else wall
-        self.progress = min(1.0, max(self.elapsed, wall / 2) / budget)
+            self.started, self.cpu_started, self.waited = self.ended, cpu, waited_for_cores()
+        wall = self.elapsed = limit = self.ended - self.started
+        if self.runtime.device == "cpu":
+            self.elapsed = (cpu - self.cpu_started) / self.runtime.threads
+            alone = wall - waited_for_cores() + self.waited if wall / 2 > self.elapsed else 0.0
+            limit = max(alone / 2, wall / 20)
+        self.progress = min(1.0, max(self.elapsed, limit) / self.runtime.budget)
         return self.progress < 1.0
 
 
-def warm_up(step: Step, model: Module, optimizers: list[Optimizer], data: Data, runtime: Runtime, rows: int) -> None:
-    """Lets compilers and caches settle before the clock starts, and leaves nothing learnt behind.
+def warm_up(step: Step, model: Module, optimizers: list[Optimizer], data: Data, runtime: Runtime, rows: int) -> float:
+    """Lets compilers and caches settle before the clock starts, and leaves nothing learnt behind; the seconds it took.
 
-    `step(batches)` is run on random tokens; then weights, optimizer state and random generators are put back. The
-    model is also called once with the shape of the evaluation, which would otherwise be compiled after the budget.
+    `step(batches)` is run on random tokens, and the model in the shape of the evaluation; then all is put back.
     """
-    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    begin, weights = time.perf_counter(), {name: value.detach().clone() for name, value in model.state_dict().items()}
     states = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
     with torch.random.fork_rng():
         tokens = torch.randint(data.vocab_size, (2, rows, data.seq_len), device=runtime.device)
@@ -614,43 +623,34 @@ def warm_up(step: Step, model: Module, optimizers: list[Optimizer], data: Data, 
         if runtime.device == "cuda":
             with torch.no_grad():
                 model.eval()(tokens.new_zeros(eval_rows(data, runtime), data.seq_len))
-    model.train()
-    model.zero_grad(set_to_none=True)
+    model.train().zero_grad(set_to_none=True)
     model.load_state_dict(weights)
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict(state)
     runtime.synchronize()
+    return time.perf_counter() - begin
 
 
 class TwoBuffers:
-    """Hands batches to a GPU through two page-locked buffers, so that filling one overlaps with copying the other.
-
-    A copy may still be reading its buffer when the next batch is due: the event behind it says when that is over.
-    """
+    """Hands batches to a GPU through two page-locked buffers: one is filled while the other may still be copied."""
 
     def __init__(self, buffers: list[Tensor], events: list[Any], copy_out: Callable[[Tensor], Tensor]) -> None:
-        self.buffers, self.events, self.copy_out = buffers, events, copy_out
-        self.sent = 0
+        self.buffers, self.events, self.copy_out, self.sent = buffers, events, copy_out, 0
 
     def send(self, rows: Tensor) -> Tensor:
         """Starts the copy of a batch to the device and returns what will hold it."""
-        turn = self.sent % 2
-        if self.sent >= 2:
+        turn, self.sent = self.sent % 2, self.sent + 1
+        if self.sent > 2:
             self.events[turn].synchronize()
-        self.sent += 1
         on_device = self.copy_out(self.buffers[turn].copy_(rows))
         self.events[turn].record()
         return on_device
 
 
 def batches(data: Data, rows: int, runtime: Runtime) -> Iterator[Batch]:
-    """Endless (inputs, targets), int64 of shape (rows, seq_len), on the device.
-
-    Every pass over the training tokens deals all of its contiguous rows once, in an order drawn from the seed.
-    """
+    """Endless (inputs, targets), int64 of (rows, seq_len), on the device; each pass deals all rows as the seed says."""
     length, order = data.seq_len, np.random.default_rng(runtime.seed)
-    waiting: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
-    two_buffers = None
+    waiting, two_buffers = np.empty(0, dtype=np.int64), None
     if runtime.device == "cuda":
         buffers = [torch.empty(rows, length + 1, dtype=torch.long, pin_memory=True) for _ in range(2)]
         events = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
@@ -738,15 +738,13 @@ def evaluate(model: Module, data: Data, runtime: Runtime, split: str = "val") ->
     model.eval()
     with torch.no_grad():
         check_causality(model, data, runtime)
-        score = bits_per_byte(model, data, runtime, split)
         portable.hand_in(model, (eval_rows(data, runtime), data.seq_len), runtime.device, runtime.out)
+        score = bits_per_byte(model, data, runtime, split)  # not charged to the budget, as what came before is
     model.train()
     return score
 
 
 # ---- Errors as one line, and the command line ------------------------------------------------------------------------
-
-
 def run(main: Callable[[], object]) -> None:
     """Calls main and turns an expected failure into one line on stderr and exit code 1."""
     try:

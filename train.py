@@ -534,6 +534,7 @@ def print_summary(runtime: prepare.Runtime, data: prepare.Data, clock: prepare.B
         "num_params_M": f"{results['params'] / 1e6:.1f}",
         "depth": f"{results['depth']}",
         "startup_seconds": f"{clock.started - prepare.PROCESS_START:.1f}",
+        "compile_seconds": f"{results['compiling']:.1f}",
         "eval_seconds": f"{now - clock.ended:.1f}",
         "device": runtime.device,
         "threads": f"{runtime.threads}",
@@ -601,7 +602,7 @@ def main() -> None:
             pass
         return torch.stack(losses).sum()
 
-    prepare.warm_up(train_step, forward, [adamw, muon], data, runtime, recipe.rows)
+    compiling = prepare.warm_up(train_step, forward, [adamw, muon], data, runtime, recipe.rows)
     clock = prepare.BudgetClock(runtime)
     progress = Progress(clock, recipe.rows * recipe.passes * recipe.seq_len)
     step = 0
@@ -612,12 +613,14 @@ def main() -> None:
         progress.update(step, loss.item())
 
     if clock.elapsed < 0.95 * runtime.budget:
-        print("note: the machine was busy: training ended at twice the budget, before it had its share of CPU time")
+        print(
+            "note: training ended before it had its share of CPU time: its threads waited for each other, or for others"
+        )
     val_bpb = prepare.evaluate(forward, data, runtime)
     tokens = step * progress.tokens_per_step
     flops = tokens * flops_per_token(model, recipe)
     results = {"steps": step, "tokens": tokens, "params": params, "depth": recipe.depth, "flops": flops}
-    print_summary(runtime, data, clock, val_bpb=val_bpb, **results)
+    print_summary(runtime, data, clock, val_bpb=val_bpb, compiling=compiling, **results)
 
 
 if __name__ == "__main__":

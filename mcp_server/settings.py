@@ -19,6 +19,7 @@ class Settings:
         sandbox: whether trainings run behind walls: `auto` where bubblewrap works, `off`, or `require`.
         keep_environment: names of further environment variables that trainings may see.
         executor: where trainings run: `local`, on the devices of this machine, or `ray`, on those of a Ray cluster.
+        groups: whether a training's effort may be counted in a control group, where the system lets it be made.
         ray_address: the cluster's `host:port`; `auto` means the one that this machine has joined.
     """
 
@@ -32,6 +33,7 @@ class Settings:
     sandbox: str = "auto"
     executor: str = "local"
     ray_address: str = "auto"
+    groups: bool = True
 
     @classmethod
     def load(
@@ -57,4 +59,5 @@ class Settings:
             sandbox=environ.get("AUTORESEARCH_SANDBOX") or "auto",
             executor=executor or environ.get("AUTORESEARCH_EXECUTOR") or "local",
             ray_address=ray_address or environ.get("RAY_ADDRESS") or "auto",
+            groups=environ.get("AUTORESEARCH_CGROUPS") != "off",
         )

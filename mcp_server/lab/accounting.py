@@ -7,6 +7,7 @@ from mcp_server.lab.branch import Branch
 from mcp_server.lab.gathering import gather
 from mcp_server.machine.git import combine
 from mcp_server.research.case import error_of
+from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.report import FAILURES, IMPROVEMENTS, LESSONS, Account
 
@@ -41,6 +42,8 @@ async def account_of(bench: Bench, branch: Branch, run: Run, since: float | None
         error=error_of(run, evidence.best, evidence.noise),
         ended=await ended(bench, run),
         imported=await store.periods.imported(run.tag),
+        starved=starved_text(*await store.efforts.starved(run.tag)),
+        load=noise_by_load(run, await store.efforts.repeats(run.tag)),
     )
 
 

@@ -12,6 +12,7 @@ from mcp_server.errors import InvalidInput, NotReady, Undecided
 from mcp_server.lab.commands import check_commands, named_files
 from mcp_server.lab.data import prepared_data
 from mcp_server.lab.interpreters import environment_notes, interpreter_of
+from mcp_server.lab.judging import with_judge
 from mcp_server.lab.ledger import usable
 from mcp_server.lab.sources import BUILTIN, Decisions, gather
 from mcp_server.machine.git import (
@@ -104,6 +105,7 @@ def _plan(
         _check_memory(repository, commit, task, found)
         task = _with_elsewhere(repository, commit, task, notes)
         check_commands(repository.root, frozenset(repository.files(commit)), task)
+        task = with_judge(repository, commit, task, notes)
         notes.extend(environment_notes(repository.root, repository.files(commit), task))
         task = _with_plan(repository, commit, task, found)
     return Plan(task, tuple(notes), tuple(found.rows(task)))

@@ -29,6 +29,7 @@ from mcp_server.lab.views import plain, view, when
 from mcp_server.machine.starter import starter_files
 from mcp_server.research import suggestions
 from mcp_server.research.case import error_of, noise_of
+from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
 from mcp_server.research.guard import check_path
@@ -131,6 +132,7 @@ class Reading:
         keeps = await history.keeps(run.tag, PROGRESSION)
         evidence = await gather(self._bench, run, None)
         strategy = choose(run, evidence)
+        noise = noise_text(evidence, task.metric) if task.policy != "greedy" else GREEDY_NOISE
         return Summary(
             tag=run.tag,
             metric=task.metric,
@@ -153,9 +155,10 @@ class Reading:
             categories={name: asdict(count) for name, count in (await history.categories(run.tag)).items()},
             strategy=f"{strategy.mode}: {strategy.reason}",
             devices=await self._pool.views(),
-            noise=noise_text(evidence, task.metric) if task.policy != "greedy" else GREEDY_NOISE,
+            noise=" ".join(filter(None, (noise, noise_by_load(run, await store.efforts.repeats(run.tag))))),
             accepted_loss=await history.accepted_loss(run.tag),
             next_action=f"Call suggest(tag={run.tag!r})",
+            starved=starved_text(*await store.efforts.starved(run.tag)),
         )
 
     async def best(self, tag: Tag = None) -> Best:

@@ -16,7 +16,7 @@ from mcp_server.lab.pool import Pool
 from mcp_server.lab.rebasing import on_best
 from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
 from mcp_server.machine.store.trials import Changed
-from mcp_server.research.experiment import FINISHED, Experiment, Run, Trial, fresh_seed
+from mcp_server.research.experiment import FINISHED, MAX_LOST, Experiment, Run, Trial, fresh_seed, label_of
 from mcp_server.research.metrics import as_data, clean, parse_progress, quoted
 
 Watcher = Callable[[float, float | None, str], Awaitable[None]]
@@ -160,9 +160,17 @@ class Training:
             next_action=_next(experiment, trial, status),
             error=trial.error or None,
             seed=trial.seed,
-            verification=trial.verification,
+            verification=label_of(trial.verification, trial.metrics),
             sandboxed=trial.sandboxed,
+            starved=await self._starved(trial),
         )
+
+    async def _starved(self, trial: Trial) -> str | None:
+        """Why the try before this one, or this one, is no measurement; None where none was starved."""
+        if trial.starved:
+            return trial.error
+        earlier = await self._bench.store.trials.of(trial.experiment_id) if trial.attempt > 1 else []
+        return next((f"{each.id}: {each.error}" for each in reversed(earlier) if each.starved), None)
 
     async def devices(self) -> DeviceList:
         """List the devices: memory in MB, temperature, utilisation, and the experiment on each."""
@@ -260,6 +268,9 @@ def _next(experiment: Experiment, trial: Trial, status: str) -> str:
     if status in LIVE:
         return f"Call train({name}) again to go on watching; meanwhile edit the next idea in the workspace"
     if status == "stopped":
+        if trial.starved:
+            todo = "Tell the user who uses the device, have that end or give the training another"
+            return f"The machine has too little left for it, {MAX_LOST + 1} times over. {todo}; then call train({name})"
         why = "was lost with its worker" if trial.status == "lost" else "was stopped"
         given_up = f", or crash({name}) to give it up" if experiment.status == "trained" else ", or leave it as it is"
         return f"The training {why}: call train({name}) to run it again{given_up}"

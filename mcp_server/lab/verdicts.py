@@ -14,8 +14,10 @@ from mcp_server.lab.ledger import list_results
 from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
+from mcp_server.lab.views import unjudged
 from mcp_server.machine.store.verdicts import REOPENED, Restatement
 from mcp_server.research.case import Case, Record, error_of, noise_of, without_weight
+from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.evidence import IN_FLIGHT
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.strategy import choose
@@ -149,7 +151,7 @@ class Verdicts:
             workspace_updated=updated,
             origin=experiment.origin,
             next_action=_at_the_end(run, standing) if standing.ended else following,
-            verification=experiment.verification,
+            verification=experiment.label,
             sandboxed=experiment.sandboxed,
             numbers=asdict(experiment.numbers) if experiment.numbers else None,
             best_error=error_of(run, best, noise_of(run, squares, dof)),
@@ -157,16 +159,28 @@ class Verdicts:
             reopened=reopened,
             branch_commit=experiment.branch_commit,
             displaced=[other.id for other in displaced],
-            notes=[*notes, *await self._set_aside(experiment), *([note] if note else []), *standing.notes],
+            notes=[
+                *notes,
+                *unjudged(run),
+                *await self._set_aside(run, experiment),
+                *([note] if note else []),
+                *standing.notes,
+            ],
             report=str(standing.summary) if standing.summary else None,
         )
 
-    async def _set_aside(self, experiment: Experiment) -> list[str]:
-        """What was measured again of a kept experiment and is not taken into its mean, with the reason."""
-        if experiment.status != "keep":
-            return []
+    async def _set_aside(self, run: Run, experiment: Experiment) -> list[str]:
+        """What was measured and does not count, with the reason, and what the noise of its repeats comes from."""
         trials = tuple(await self._bench.store.trials.of(experiment.id))
-        return [f"Not taken into the mean: {why}." for why in without_weight(Record(experiment, trials)).values()]
+        starved = [trial for trial in trials if trial.starved]
+        notes = [f"Does not count: {starved_text(len(starved), starved[-1])}"] if starved else []
+        if experiment.status == "keep":
+            aside = without_weight(Record(experiment, trials)).values()
+            notes += [f"Not taken into the mean: {why}." for why in aside]
+        if sum(trial.status == "finished" for trial in trials) > 1:
+            load = noise_by_load(run, await self._bench.store.efforts.repeats(run.tag))
+            notes += [load] if f"repeats of {experiment.id} " in load else []
+        return notes
 
     async def _next(
         self,
@@ -238,7 +252,8 @@ def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> Non
         )
     if trial.status in ("stopped", "lost") and experiment.status == "trained":
         raise WrongState(
-            f"The training of {experiment.id} was {trial.status}, so that there is nothing to judge",
+            f"The training of {experiment.id} was {'starved' if trial.starved else trial.status}, so that there is "
+            "nothing to judge",
             f"Call train({experiment.id!r}) to run it again, or crash({experiment.id!r}) to give it up",
         )
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mcp_server.lab.results import ExperimentView
-from mcp_server.research.experiment import Experiment
+from mcp_server.research.experiment import Experiment, Run
 
 Detail = Literal["concise", "full"]
 
@@ -27,7 +27,7 @@ def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
         "delta": experiment.delta,
         "near_miss": experiment.near_miss,
         "commit": experiment.commit[:7],
-        "verification": experiment.verification,
+        "verification": experiment.label,
         "sandboxed": experiment.sandboxed,
     }
     if detail == "concise":
@@ -50,6 +50,11 @@ def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
         runs=experiment.runs,
         numbers=asdict(experiment.numbers) if experiment.numbers else None,
     )
+
+
+def unjudged(run: Run) -> list[str]:
+    """Why results of a run are not verified although its task said how, for the notes of a verdict."""
+    return [f"Reported and not verified: {run.task.unjudged}."] if run.task.unjudged else []
 
 
 def plain(counts: Mapping[Any, int]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from mcp_server.machine import processes
+from mcp_server.machine.effort import Meter
 from mcp_server.machine.environment import MARK, launched
 from mcp_server.machine.logfile import BoundedLog
 
@@ -50,17 +51,19 @@ async def run(
     inherited: Sequence[int] = (),
     given: Path = Path(os.devnull),
     pipes: tuple[int, int] | None = None,
+    meter: Meter | None = None,
 ) -> Exit:
     """Run a command until it ends, and then end whatever it left behind.
 
     Args:
         folder: its working directory.
         environment: all that it sees, with the mark by which its processes are known.
-        deadline: seconds that it may run.
+        deadline: seconds that it may run; with a meter, those that others had of its cores do not count.
         ask: called several times a second; another answer than None ends the command.
         inherited: descriptors that it inherits.
         given: a file that it reads as its input.
         pipes: descriptors of its input and its output, which are closed here; then only its errors go to the log.
+        meter: counts what it takes.
     """
     started = time.monotonic()
     mark, kills = environment[MARK], _kills_for_memory()
@@ -71,7 +74,7 @@ async def run(
         try:
             with given.open("rb") as source_of_input:
                 process = await asyncio.create_subprocess_exec(
-                    *launched("attached", str(os.getpid()), *words),
+                    *launched(*_attached(meter), str(os.getpid()), *words),
                     cwd=folder,
                     env=environment,
                     stdin=pipes[0] if pipes else source_of_input,
@@ -85,7 +88,7 @@ async def run(
                 os.close(descriptor)
         loop.add_reader(source, _pump, loop, source, log)
         ended = asyncio.ensure_future(process.wait())
-        by = await _watch(ended, started + deadline, ask, log)
+        by = await _watch(ended, deadline, ask, log, meter)
         seconds = time.monotonic() - started
         await processes.end(mark, process.pid, GRACE if by != "itself" else 0.0)
         await asyncio.wait({ended}, timeout=processes.PATIENCE)
@@ -95,6 +98,11 @@ async def run(
     finally:
         loop.remove_reader(source)
         os.close(source)
+
+
+def _attached(meter: Meter | None) -> list[str]:
+    """How the command is started, see `launch`."""
+    return ["counted", str(meter.entrance)] if meter and meter.entrance else ["attached"]
 
 
 def _kills_for_memory() -> int:
@@ -108,15 +116,22 @@ def _kills_for_memory() -> int:
 
 
 async def _watch(
-    ended: "asyncio.Future[int]", deadline: float, ask: Callable[[], Awaitable[EndedBy | None]], log: BoundedLog
+    ended: "asyncio.Future[int]",
+    deadline: float,
+    ask: Callable[[], Awaitable[EndedBy | None]],
+    log: BoundedLog,
+    meter: Meter | None,
 ) -> EndedBy:
     """Wait for the command's end, or for a reason to end it."""
+    started = time.monotonic()
     while True:
-        remaining = deadline - time.monotonic()
-        await asyncio.wait({ended}, timeout=max(0.0, min(POLL, remaining)))
+        remaining = deadline - (time.monotonic() - started)
+        await asyncio.wait({ended}, timeout=min(POLL, remaining) if remaining > 0 else POLL)
+        if meter:
+            await asyncio.to_thread(meter.look)
         if ended.done():
             return "itself"
-        if remaining <= 0:
+        if remaining <= 0 and (meter is None or meter.overdue(deadline)):
             return "deadline"
         log.flush()
         if by := await ask():

@@ -78,6 +78,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
         "AUTORESEARCH_DEVICES": settings.devices,
         "AUTORESEARCH_KEEP_ENV": " ".join(settings.keep_environment),
         "AUTORESEARCH_SANDBOX": settings.sandbox,
+        "AUTORESEARCH_CGROUPS": "auto" if settings.groups else "off",
     }
     if settings.state:
         environment["AUTORESEARCH_STATE"] = str(settings.state)

@@ -2,17 +2,18 @@
 
 import asyncio
 import os
-import resource
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from mcp_server.machine import processes
+from mcp_server.machine.clocks import clock_read
 from mcp_server.machine.locks import DeviceLock
-from mcp_server.machine.rescoring import Question, settle
+from mcp_server.machine.rescoring import Question, rejected, settle
 from mcp_server.machine.rig import Order, Rig
 from mcp_server.machine.training import Ask, train
 from mcp_server.research.case import Case
+from mcp_server.research.effort import ClockRead, over_budget, starved
 from mcp_server.research.experiment import Ending, Run
 
 Look = Callable[[], Awaitable[tuple[Run, Case]]]
@@ -34,33 +35,40 @@ async def run_trial(rig: Rig, order: Order, busy: int, ask: Ask, look: Look) -> 
     Args:
         busy: the descriptor of the device's busy lock, which is closed here.
         ask: see `child.run`.
-        look: gives the run and the trial's case once it is trained, where its score may have to be made anew.
+        look: gives the run and the trial's case once it is trained, where what it took or its score is in question.
     """
     try:
-        before = _childrens_seconds()
         ending = await train(rig, order, busy, ask)
-        again = order.task.rescore_command and ending.status == "finished"
-        if again:
+        if ending.status in ("finished", "timed_out") and not order.task.external:
             await _free(rig)
-        ending = replace(ending, cpu_seconds=_childrens_seconds() - before)
-        if again:
             run, case = await look()
-            ending = await settle(rig, order, Question(run, case, ending), busy, ask)
+            clock = clock_read(rig.repository, order.trial.commit, order.task)
+            ending = weighed(run, case, ending, len(rig.device.cores) or os.cpu_count() or 1, clock)
+            if order.task.rescore_command and ending.status == "finished" and not ending.error:
+                ending = await settle(rig, order, Question(run, case, ending), busy, ask)
     finally:
         os.close(busy)
     await _free(rig)
     return ending
 
 
+def weighed(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead = "") -> Ending:
+    """The ending of a training by what it took: `lost` and run again where that was too little by no fault of its own,
+    rejected where it was too much.
+
+    Args:
+        cores, clock: see `effort.starved`.
+    """
+    if why := starved(run, case, ending, cores, clock):
+        return replace(ending, status="lost", starved=True, metrics={}, error=why)
+    if ending.status == "finished" and not ending.error and (why := over_budget(run, case, ending)):
+        return rejected(run, ending, why)
+    return ending
+
+
 async def _free(rig: Rig) -> None:
     await processes.end(rig.lock.mark, below=os.getpid())
     processes.reap()
-
-
-def _childrens_seconds() -> float:
-    """CPU seconds of all processes that ended below this one."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def stuck(device: str, lock: DeviceLock) -> str:

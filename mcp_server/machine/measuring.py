@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mcp_server.machine import child
+from mcp_server.machine.effort import Meter
 from mcp_server.machine.environment import command_words
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.sandbox import exit_code
@@ -51,11 +52,20 @@ class Bay:
     inherited: Sequence[int] = ()
     behind: Callable[[Sequence[str]], list[str]] | None = None
 
-    async def run(self, words: Sequence[str], log: BoundedLog, deadline: float) -> child.Exit:
-        """Run a command here with its output in `log`, for at most `deadline` seconds."""
+    async def run(
+        self, words: Sequence[str], log: BoundedLog, deadline: float, meter: Meter | None = None
+    ) -> child.Exit:
+        """Run a command here with its output in `log`, for at most `deadline` seconds; see `child.run`."""
         walls = self.behind
         end = await child.run(
-            walls(words) if walls else words, self.folder, self.environment, log, deadline, self.ask, self.inherited
+            walls(words) if walls else words,
+            self.folder,
+            self.environment,
+            log,
+            deadline,
+            self.ask,
+            self.inherited,
+            meter=meter,
         )
         return replace(end, code=exit_code(end.code)) if walls else end
 

@@ -15,9 +15,9 @@ from mcp_server.machine import result
 from mcp_server.machine.child import EndedBy
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
-from mcp_server.machine.rescoring import HANDED_IN, LEFT
+from mcp_server.machine.rescoring import LEFT
 from mcp_server.machine.retry import smaller
-from mcp_server.machine.rig import Order
+from mcp_server.machine.rig import HANDED_IN, Order
 from mcp_server.machine.store import Refused, Store
 from mcp_server.machine.store.retries import Smaller
 from mcp_server.machine.training import discard
@@ -71,14 +71,14 @@ def keep(folder: Path, trial: Trial, ending: Ending) -> None:
 
 
 async def record(store: Store, trial: Trial, ending: Ending, repository: Repository | None = None) -> None:
-    """Record how a trial ended; one that was lost is queued again.
+    """Record how a trial ended; one that was lost or starved is queued again.
 
     Args:
         repository: where to commit what needs less, for one that ran out of memory the first time; None: no retry.
     """
     trials = store.trials
     if ending.status == "lost":
-        await patiently(lambda: trials.lose(trial.id, ending.ended_at, ending.error))
+        await patiently(lambda: trials.lose(trial.id, ending))
         return
     less, said = await _smaller(store, repository, trial, ending) if repository else (None, "")
     if less is not None:

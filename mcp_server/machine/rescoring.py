@@ -14,8 +14,10 @@ from pathlib import Path
 
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child
-from mcp_server.machine.environment import command_words, launched, training_environment
-from mcp_server.machine.git import check_out, restore
+from mcp_server.machine.environment import command_words, launched
+from mcp_server.machine.git import restore
+from mcp_server.machine.harness import check_out_harness, harness_environment
+from mcp_server.machine.hidden import in_reach, noted
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.outcome import last_words
 from mcp_server.machine.rig import Order, Rig
@@ -25,7 +27,7 @@ from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Scalar, TrialStatus
 from mcp_server.research.hidden_text import AUDIT
 from mcp_server.research.metrics import parse_metrics, quoted
-from mcp_server.research.rescoring import PRINTED, Rescored, fault, over_budget, to_be_rescored
+from mcp_server.research.rescoring import PRINTED, Rescored, fault, to_be_rescored
 from mcp_server.research.verdict import finite, show
 
 NOTHING_HELD = 3
@@ -39,8 +41,6 @@ nobody's to read."""
 FOLDER, PRIVATE = "scoring", "judged"
 LEFT = (FOLDER, PRIVATE, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
-HANDED_IN = ("program.json", "program.bin", "model.pickle")
-"""What our harness leaves to be scored, which goes too, so that no other training can hand it in or go on from it."""
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
@@ -74,13 +74,9 @@ class Room:
 
     def environment(self, role: str, split: str, number: int) -> dict[str, str]:
         """All that one of them sees in a pass; its mark is its own below that of the device."""
-        order, rig = self.order, self.rig
-        mark = f"{rig.lock.mark}/{role}"
-        seen = training_environment(
-            rig.settings, order.task, order.trial, rig.device, mark, self.checkout, order.folder / "out"
-        )
+        order = self.order
         own = {"AUTORESEARCH_PASS": str(number), "AUTORESEARCH_PRIVATE": str(self.private)} if role == "judge" else {}
-        return seen | {
+        return harness_environment(self.rig, order, self.checkout, role, bool(self.sandbox)) | {
             **own,
             "AUTORESEARCH_SPLIT": split,
             "AUTORESEARCH_SANDBOXED": "1" if self.sandbox else "0",
@@ -123,9 +119,6 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
         return ending
     printed = finite(ending.metrics.get(run.task.metric))
     assert printed is not None
-    threads = len(rig.device.cores) or os.cpu_count() or 1
-    if why := over_budget(run, case, ending, threads):
-        return rejected(run, ending, why)
     try:
         rescored, why = await rescore(rig, order, busy, ask, lambda found: fault(run, case, printed, found))
     except Ended as ended:
@@ -137,7 +130,9 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
         return replace(ending, metrics={**ending.metrics, "not_verified": str(error)[:LONGEST_QUOTE]})
     if why:
         return rejected(run, ending, why, rescored)
-    return earned(run, ending, rescored, find_sandbox(rig.settings.sandbox) is not None)
+    walls = ending.sandboxed and find_sandbox(rig.settings.sandbox) is not None
+    why = in_reach(rig.settings, order.task, rig.repository.root, walls) if rescored.audit is not None else ""
+    return noted(earned(run, ending, rescored, walls), why)
 
 
 async def rescore(
@@ -157,7 +152,7 @@ async def rescore(
         ResearchError, OSError: the checkout cannot be made.
     """
     checkout = order.folder / FOLDER
-    check_out(rig.repository, order.base_commit, checkout, order.task.inputs)
+    check_out_harness(rig.repository, order.base_commit, checkout, order.task)
     restore(rig.repository, order.trial.commit, order.folder / "checkout")
     room = Room(rig, order, checkout, find_sandbox(rig.settings.sandbox), busy, ask)
     values = await _passes(room, "val")

@@ -11,6 +11,9 @@ from mcp_server.research.experiment import Trial
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
 
+HANDED_IN = ("program.json", "program.bin", "model.pickle")
+"""What our harness leaves to be scored. It goes once that is done, so that no other training can hand it in again."""
+
 
 @dataclass(frozen=True)
 class Rig:

@@ -106,26 +106,38 @@ def _mounts(view: View) -> Iterator[str]:
         yield from ("--dev-bind", str(node), str(node))
     yield from ("--tmpfs", SOCKETS)
     yield from ("--bind", str(view.temporary), TEMPORARY, "--setenv", "TMPDIR", TEMPORARY)
-    covered = (Path(SOCKETS), Path(TEMPORARY))
     sockets = (*SEEN_OF_SOCKETS, NAMES) if view.network else SEEN_OF_SOCKETS
-    yield from _readable([*map(Path, sockets), *view.readable], covered)
-    folders = [path for path in view.hidden if path.is_dir()]
-    for folder in folders:
-        yield from ("--tmpfs", str(folder))
-    for file in (path for path in view.hidden if path.is_file()):
-        yield from ("--ro-bind", "/dev/null", str(file))
-    yield from _readable(view.readable, folders)
-    for folder in view.writable:
-        yield from ("--bind", str(folder), str(folder))
+    yield from _layers(view, [*map(Path, sockets), *view.readable])
+
+
+def _layers(view: View, readable: Sequence[Path]) -> Iterator[str]:
+    """What is hidden, seen and written, the outermost first: so the rule of the innermost folder around a file holds.
+
+    Of one path the last kind holds. A place that is named by a link is the one that the link leads to, since nothing
+    can be mounted on a link.
+    """
+    hidden = [path.resolve() for path in view.hidden]
+    folders = list(dict.fromkeys(path for path in hidden if path.is_dir()))
+    covers = [Path(SOCKETS), Path(TEMPORARY), *folders]
+    layers = [
+        *((folder, ("--tmpfs", str(folder))) for folder in folders),
+        *((file, ("--ro-bind", "/dev/null", str(file))) for file in hidden if file.is_file()),
+        *((path, ("--ro-bind-try", str(path), str(path))) for path in map(_placed, readable) if _below(path, covers)),
+        *((path, ("--bind", str(path), str(path))) for path in map(_placed, view.writable)),
+    ]
+    for _, words in sorted(layers, key=lambda layer: len(layer[0].parts)):
+        yield from words
     for folder in folders:  # what lies below stays as it is mounted
         yield from ("--remount-ro", str(folder))
 
 
-def _readable(paths: Sequence[Path], covered: Sequence[Path]) -> Iterator[str]:
-    """Mount again those paths that lie below something covered."""
-    for path in paths:
-        if any(path.is_relative_to(folder) for folder in covered):
-            yield from ("--ro-bind-try", str(path), str(path))
+def _placed(path: Path) -> Path:
+    """A path whose folders are no links; it may be one itself."""
+    return path.parent.resolve() / path.name
+
+
+def _below(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def exit_code(code: int | None) -> int | None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from mcp_server.errors import ResearchError, WrongState
 from mcp_server.machine import child, outcome, result
+from mcp_server.machine.effort import Effort, Meter
 from mcp_server.machine.environment import launched, training_environment, training_words
 from mcp_server.machine.git import check_out, missing_hint, restore, state_of
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.measuring import Bay, Measured, measure
 from mcp_server.machine.outcome import Changed
-from mcp_server.machine.rig import Order, Rig
+from mcp_server.machine.rig import HANDED_IN, Order, Rig
 from mcp_server.machine.sandbox import TEMPORARY, find_sandbox, walled
 from mcp_server.machine.views import COMPILED, training_view
 from mcp_server.machine.watch import check_inputs, check_left, installed, note_left, state_of_files
@@ -55,7 +56,7 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         check_left(order.left, packages)
         sandbox = find_sandbox(rig.settings.sandbox)
         bay = _bay(rig, order, sandbox, Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy]))
-        end = await bay.run(training_words(task), log, task.deadline_seconds)
+        end, effort = await _run(rig, order, bay)
         text = log.text()
         after = state_of(rig.repository.root, task.inputs)
         changed = Changed(
@@ -69,12 +70,35 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         end_of_log = text[-outcome.LOOKED_AT :]
         hint = missing_hint(rig.repository.root, checkout, end_of_log, task.train_script) if end.code else None
         ending = outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
-        return replace(ending, sandboxed=bool(sandbox), wall_seconds=end.seconds)
+        return replace(
+            ending,
+            sandboxed=bool(sandbox),
+            wall_seconds=end.seconds,
+            cpu_seconds=effort.cpu_seconds,
+            effort_seconds=effort.seconds,
+            waited_seconds=effort.waited_seconds,
+            counted_by=effort.counted_by,
+            cpu_users=effort.users,
+            idle_seconds=effort.idle_seconds,
+        )
     except (ResearchError, OSError, ValueError) as error:  # ValueError: what no program can be given
         log.write(f"{error}\n".encode("utf-8", "replace"))
         return _not_started(str(error))
     finally:
         log.close()
+
+
+async def _run(rig: Rig, order: Order, bay: Bay) -> tuple[child.Exit, Effort]:
+    """Run the training itself; returns how it ended, and what it took."""
+    task = order.task
+    handed_in = [order.folder / "out" / name for name in HANDED_IN] if task.rescore_command else []
+    by_cpu = task.builtin and rig.device.kind == "cpu"
+    meter = Meter(rig.device, rig.lock.mark, by_cpu, handed_in, groups=rig.settings.groups)
+    try:
+        end = await bay.run(training_words(task), bay.log, task.deadline_seconds, meter)
+        return end, meter.end()
+    finally:
+        meter.close()
 
 
 def _check_base(rig: Rig, order: Order) -> None:

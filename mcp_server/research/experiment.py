@@ -42,8 +42,23 @@ Verification = Literal["verified", "verified (unsandboxed)", "reported"]
 training (or the caller of an external run) said."""
 VERIFICATIONS: tuple[Verification, ...] = get_args(Verification)
 
+HIDDEN_TEXT = "hidden_text"
+"""The metric that says why the text that audits a score could be read by the training; absent where it could not."""
+Label = Literal["verified", "verified (hidden text readable)", "verified (unsandboxed)", "reported"]
+"""A verification as people are told it."""
+
+
+def label_of(verification: Verification, metrics: Mapping[str, "Scalar"]) -> Label:
+    """How far a value can be trusted, with what its metrics say of the text that audits it."""
+    readable = verification == "verified" and HIDDEN_TEXT in metrics
+    return "verified (hidden text readable)" if readable else verification
+
+
+CountedBy = Literal["", "cgroup", "sampled"]
+"""How CPU time was counted: by the kernel for a control group, or by looking at all processes again and again."""
+
 MAX_LOST = 2
-"""How often a trial that was lost with its worker is queued again by itself."""
+"""How often a trial that was lost with its worker, or starved, is queued again by itself."""
 
 FIRST_SEED = 42
 UNVERIFIED = "unverified"
@@ -169,6 +184,11 @@ class Experiment:
     sandboxed: bool = False
 
     @property
+    def label(self) -> Label:
+        """Its verification as people are told it."""
+        return label_of(self.verification, self.metrics)
+
+    @property
     def commit_known(self) -> bool:
         """Whether its commit is in this repository. An agent that runs git by itself may name one that is not."""
         return self.source != UNVERIFIED
@@ -198,6 +218,10 @@ class Trial:
         verification: how far its score can be trusted.
         sandboxed: whether it ran behind walls.
         wall_seconds, cpu_seconds: what the training took by the worker's clock, and all its processes together.
+        effort_seconds: what of it counts against the budget, see `effort.Effort`.
+        waited_seconds: CPU seconds that it was ready for and that others had.
+        counted_by: how CPU time was counted.
+        starved: whether it is `lost` because others had too much of its device for it to be a measurement.
     """
 
     id: str
@@ -222,6 +246,10 @@ class Trial:
     sandboxed: bool = False
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    effort_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    counted_by: CountedBy = ""
+    starved: bool = False
 
 
 def device_type(kind: str, name: str) -> str:
@@ -240,6 +268,8 @@ class Ending:
 
     Attributes:
         out_of_memory: whether it failed for want of memory.
+        cpu_users: who else used the device's cores most, where it had to wait for them.
+        idle_seconds: of its effort, those in which a GPU did nothing.
     """
 
     status: TrialStatus
@@ -252,3 +282,9 @@ class Ending:
     sandboxed: bool = False
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    effort_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    counted_by: CountedBy = ""
+    starved: bool = False
+    cpu_users: tuple[str, ...] = ()
+    idle_seconds: float = 0.0

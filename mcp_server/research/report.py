@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from mcp_server.research.evidence import Count, Evidence
-from mcp_server.research.experiment import FINISHED, Experiment, Run, Status, Verification
+from mcp_server.research.experiment import FINISHED, HIDDEN_TEXT, Experiment, Label, Run, Status
 from mcp_server.research.guidance import noise_text
 from mcp_server.research.suggestions import suggest
 from mcp_server.research.tables import words
@@ -38,6 +38,8 @@ class Account:
         error: the standard error of the best's value; None where it is not known.
         ended: why the run is over; empty while it goes on.
         imported: how many experiments were taken from a table of an earlier session.
+        starved: of trainings that were starved; empty without any.
+        load: that noise follows the machine's load; empty where it does not.
     """
 
     run: Run
@@ -55,6 +57,8 @@ class Account:
     error: float | None = None
     ended: str = ""
     imported: int = 0
+    starved: str = ""
+    load: str = ""
 
 
 def to_markdown(account: Account) -> str:
@@ -105,7 +109,10 @@ def _result(account: Account) -> str:
         noise = "not measured: policy greedy keeps whatever came out better once"
     else:
         noise = noise_text(account.evidence, task.metric)
-    return "\n".join(["## Result", "", *_grid([*rows, ("Noise", noise)])])
+    rows.append(("Noise", f"{noise} {safe(account.load)}".strip()))
+    if account.starved:
+        rows.append(("Starved", safe(account.starved)))
+    return "\n".join(["## Result", "", *_grid(rows)])
 
 
 def _scores(account: Account) -> Iterator[tuple[str, str]]:
@@ -120,18 +127,24 @@ def _scores(account: Account) -> Iterator[tuple[str, str]]:
     error = f" ± {show(account.error)}" if account.error is not None else ""
     yield "Best", f"**{show(best.value)}{error}** by {safe(best.id)} ({best.commit[:7]}): {safe(words(best))}"
     yield "Confirmed", _confirmed(account, best)
-    yield "Scored", VERIFIED[best.verification]
+    yield "Scored", _scored(best)
     if start is not None and start.value is not None:
         gain = task.improvement(best.value, start.value)
         yield "Better by", show(gain) + (f" ({gain / abs(start.value):.2%})" if start.value else "")
 
 
-VERIFIED: Mapping[Verification, str] = {
+VERIFIED: Mapping[Label, str] = {
     "verified": "verified: anew, out of the training's reach",
+    "verified (hidden text readable)": "verified (hidden text readable): anew, and audited on text in its reach",
     "verified (unsandboxed)": "verified (unsandboxed): anew, with no walls around the training",
     "reported": "reported: by the training's own word",
 }
 """How the best was scored."""
+
+
+def _scored(best: Experiment) -> str:
+    why = best.metrics.get(HIDDEN_TEXT)
+    return VERIFIED[best.label] + (f" (hidden text {safe(str(why))})" if why else "")
 
 
 def _confirmed(account: Account, best: Experiment) -> str:

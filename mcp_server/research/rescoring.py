@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from mcp_server.research.case import Case, Record, decide, noise_of, stand
 from mcp_server.research.experiment import Ending, Run, Scalar, Trial
 from mcp_server.research.hidden_text import AUDIT
-from mcp_server.research.noise import mean
 from mcp_server.research.verdict import finite, show
 
 PRINTED = "printed"
@@ -16,8 +15,6 @@ LEAST = 1e-3
 """What two scores of one model may differ by, as a share of the score where that is more than 1."""
 PARTIAL = 0.02
 """The same where only some of the data were scored anew."""
-SLACK, LEAST_SLACK = 0.15, 4.0
-"""What a training may take longer than the baseline did beside its budget: a share of that, and seconds."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,8 @@ def with_ending(case: Case, trial: Trial, ending: Ending) -> Case:
         verification=ending.verification,
         wall_seconds=ending.wall_seconds,
         cpu_seconds=ending.cpu_seconds,
+        effort_seconds=ending.effort_seconds,
+        waited_seconds=ending.waited_seconds,
     )
     trials = tuple(ended if each.id == trial.id else each for each in case.subject.trials)
     return replace(case, subject=replace(case.subject, trials=trials))
@@ -118,39 +117,3 @@ def _fingerprint(record: Record) -> str:
     """That of the data and the judge with which an experiment was scored anew; empty where there is none."""
     anew = [trial for trial in record.finished if trial.verification != "reported"]
     return str(anew[-1].metrics.get("fingerprint", "")) if anew else ""
-
-
-def over_budget(run: Run, case: Case, ending: Ending, threads: int) -> str:
-    """Why a training took more than it may, by the worker's clock and all its processes' CPU time; empty if it did not.
-
-    On a GPU wall time counts; on a CPU what all processes together used of it, by the number of threads. What the
-    baseline took beside its budget is everyone's.
-
-    Args:
-        threads: how many the training was given.
-    """
-    task, on_cpu = run.task, run.device_kind == "cpu"
-    budget, allowance = task.time_budget_seconds, task.startup_seconds
-    if case.baseline and not case.subject.experiment.unchanged and case.baseline.finished:
-        beside = mean(list(_beside(case.baseline.finished, budget, on_cpu, threads)))
-        slack = max(LEAST_SLACK, SLACK * budget) if on_cpu else allowance / 2
-        allowance = min(allowance, max(0.0, beside) + slack)
-    used = _used(ending, on_cpu, threads)
-    if used <= budget + allowance:
-        return ""
-    clock = "CPU time of all its processes" if on_cpu else "wall time"
-    said = ending.metrics.get("training_seconds", "nothing")
-    return (
-        f"the training used {used:.1f} s ({clock}; its own clock says {said}), and its budget is {budget:g} s with "
-        f"{allowance:.1f} s for all else, as the baseline shows"
-    )
-
-
-def _beside(trials: Iterable[Trial], budget: float, on_cpu: bool, threads: int) -> Iterable[float]:
-    """What trainings took beside what their own clock showed."""
-    for trial in trials:
-        yield _used(trial, on_cpu, threads) - (finite(trial.metrics.get("training_seconds")) or budget)
-
-
-def _used(ended: Ending | Trial, on_cpu: bool, threads: int) -> float:
-    return ended.cpu_seconds / max(1, threads) if on_cpu else ended.wall_seconds

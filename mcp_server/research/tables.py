@@ -112,7 +112,7 @@ def csv_layout(task: Task, sigma: float | None) -> Layout:
         error = standard_error(e, sigma)
         gigabytes = None if memory is None else round(memory / 1024, 3)
         first = (e.id, e.commit[:7], e.status, task.metric, value, error, e.runs, e.delta)
-        return _csv_line((*first, e.category, what, gigabytes, e.origin, e.verification))
+        return _csv_line((*first, e.category, what, gigabytes, e.origin, e.label))
 
     return Layout(_csv_line(CSV_COLUMNS), row)
 

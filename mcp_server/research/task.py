@@ -87,6 +87,8 @@ class Task:
         batch_knob, accumulation_knob, checkpointing_knob: constants of the script that decide how much memory it takes.
         vary: constants of the script and the values to try, as a plan has them; `grid`: in all their combinations.
         hold: constants that no experiment may change, and their values.
+        left_out: files of the commit that the run begins with which experiments brought: no scorer or judge sees them.
+        unjudged: why scores are not made anew although the task said how; else empty.
     """
 
     metric: str
@@ -130,6 +132,8 @@ class Task:
     vary: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     hold: tuple[tuple[str, Any], ...] = ()
     grid: bool = False
+    left_out: tuple[str, ...] = ()
+    unjudged: str = ""
 
     @property
     def deadline_seconds(self) -> float:
@@ -187,7 +191,8 @@ def check_task(task: Task) -> Task:
 
 OURS = (
     *("AUTORESEARCH_TIME_BUDGET", "AUTORESEARCH_SEED", "AUTORESEARCH_DEVICE", "AUTORESEARCH_OUT", "AUTORESEARCH_CACHE"),
-    *("AUTORESEARCH_THREADS", "AUTORESEARCH_DEVICE_KEY", "CUDA_VISIBLE_DEVICES"),
+    *("AUTORESEARCH_THREADS", "AUTORESEARCH_DEVICE_KEY", "CUDA_VISIBLE_DEVICES", "AUTORESEARCH_DATA"),
+    *("AUTORESEARCH_SPLIT", "AUTORESEARCH_SANDBOXED", "AUTORESEARCH_SCRIPT"),
 )
 """Variables that every training gets from the server, so that no task can set them."""
 

@@ -1,6 +1,7 @@
 """Scores made anew by two processes that the training cannot reach, with walls around them and without."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -248,3 +249,69 @@ def test_behind_walls_the_scorer_has_no_data_and_the_judge_has_it_all(yard: Any)
         "own": "1",
     }
     assert "written" not in seen["writes"]
+
+
+STEERED = """
+import json, os, sys
+def told(role):
+    names = sorted(name for name in os.environ if name.startswith(("PYTHON", "LD_", "MINE", "SEED")))
+    paths = [path for path in sys.path if "site-packages" not in path and not path.startswith(sys.base_prefix)]
+    print(json.dumps([role, names, [os.path.relpath(path, os.getcwd()) for path in paths]]), file=sys.stderr)
+"""
+EVIL = """
+import os, sys
+if os.path.basename(os.getcwd()) == "scoring":
+    print("---", "score: 0", sep="\\n", file=sys.stderr, flush=True)
+    os._exit(0)
+"""
+LIST = """
+import os, sys
+found = [os.path.join(at, name)[2:] for at, _, names in os.walk(".", followlinks=True) for name in names]
+print(sorted(found), file=sys.stderr)
+import colorsys, graphlib, cmd
+"""
+
+
+def test_scorer_and_judge_see_nothing_of_the_trainings_environment(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = place.folder / "evil"
+    for name in ("sitecustomize.py", "usercustomize.py", "json.py", "start.py"):
+        evil.mkdir(exist_ok=True)
+        (evil / name).write_text(EVIL)
+    monkeypatch.setenv("AUTORESEARCH_KEEP_ENV", "PYTHONPATH PYTHONWARNINGS")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    (place.repo / "told.py").write_text(STEERED)
+    (place.repo / "score.py").write_text("from told import told\ntold('scorer')\n" + SCORER)
+    (place.repo / "judge.py").write_text("from told import told\ntold('judge')\n" + JUDGE)
+    names = ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONHOME", "LD_AUDIT", "MINE")
+    training = HONEST.format(weight=0.5, loss=1.5)
+    given = tuple((name, str(evil)) for name in names)
+    command = f"env -u PYTHONPATH -u PYTHONHOME -u LD_AUDIT {sys.executable} train.py"  # which these would stop too
+    trial = trained(place, training, task(place, environment=given, seed_variables=("SEED",), command=command))
+    assert (trial.error, trial.metrics.get("loss")) == ("", 1.5)
+    seen = [
+        json.loads((place.folders.trial(trial.id) / f"{role}-val.txt").read_text().splitlines()[0])
+        for role in ("scorer", "judge")
+    ]
+    ours = ["PYTHONDONTWRITEBYTECODE", "PYTHONNOUSERSITE", "PYTHONPATH", "PYTHONUNBUFFERED"]
+    for (role, names, paths), wanted in zip(seen, ("scorer", "judge"), strict=True):
+        assert (role, names, paths[:3]) == (wanted, ours, [".", ".", "src"])
+        assert not [path for path in paths if "evil" in path]
+
+
+def test_what_experiments_brought_and_untracked_code_is_not_there_to_be_imported(place: Any) -> None:
+    for name in ("sitecustomize.py", "colorsys.py"):
+        (place.repo / name).write_text(EVIL)
+    ignored = ("graphlib.py", "stash/cmd.py", "stash/data.txt", "__pycache__/judge.cpython-311.pyc", "plain/data.txt")
+    for name in ignored:
+        (place.repo / name).parent.mkdir(exist_ok=True)
+        (place.repo / name).write_text(EVIL)
+    (place.repo / ".gitignore").write_text("graphlib.py\nstash\n__pycache__\nplain\n")
+    (place.repo / "judge.py").write_text(LIST + JUDGE)
+    inputs = ("graphlib.py", "stash", "__pycache__", "plain")
+    wanted = task(place, inputs=inputs, left_out=("sitecustomize.py", "colorsys.py"))
+    trial = trained(place, HONEST.format(weight=0.5, loss=1.5), wanted)
+    assert (trial.error, trial.metrics.get("loss")) == ("", 1.5)
+    text = (place.folders.trial(trial.id) / "judge-val.txt").read_text()
+    assert text.splitlines()[0] == str(
+        [".gitignore", "judge.py", "plain/data.txt", "score.py", "stash/data.txt", "train.py"]
+    )

@@ -18,13 +18,22 @@ import prepare
 @pytest.mark.parametrize(
     ("device", "threads", "readings", "elapsed", "progress"),
     [
-        # (wall, CPU) seconds at each look at the clock, the first of which starts it
-        ("cpu", 2, [(100, 7), (103, 13)], 3.0, 0.3),  # idle machine: (13 - 7) / 2 of 10 s
-        ("cpu", 2, [(100, 7), (106, 11)], 2.0, 0.3),  # shared machine: 2 of 10 s, but 6 of the 20 s that it may take
-        ("cpu", 1, [(0, 0), (10, 10)], 10.0, 1.0),
-        ("cpu", 2, [(0, 0), (20, 8)], 4.0, 1.0),  # ended at twice the budget
-        ("cuda", 2, [(100, 7), (103, 99)], 3.0, 0.3),  # on a GPU only wall time counts
-        ("mps", 1, [(0, 0), (11, 1)], 11.0, 1.0),
+        # (wall, CPU, waited) seconds at each look at the clock, the first of which starts it; the budget is 10 s
+        ("cpu", 2, [(100, 7, 0), (103, 13, 0)], 3.0, 0.3),  # idle machine: (13 - 7) / 2
+        (
+            "cpu",
+            2,
+            [(100, 7, 1), (106, 11, 2)],
+            2.0,
+            0.25,
+        ),  # threads wait for each other: 5 of the 20 s that it may take
+        ("cpu", 2, [(100, 7, 1), (150, 11, 91)], 2.0, 0.25),  # and for others: 50 of 200 s
+        ("cpu", 2, [(100, 7, 1), (120, 19, 21)], 6.0, 0.6),  # a busy machine trains as much as an idle one
+        ("cpu", 1, [(0, 0, 0), (10, 10, 0)], 10.0, 1.0),
+        ("cpu", 2, [(0, 0, 0), (20, 8, 0)], 4.0, 1.0),  # ended at twice the budget
+        ("cpu", 2, [(0, 0, 0), (200, 8, 390)], 4.0, 1.0),  # and at 20 times, however busy the machine
+        ("cuda", 2, [(100, 7, 0), (103, 99, 9)], 3.0, 0.3),  # on a GPU only wall time counts
+        ("mps", 1, [(0, 0, 0), (11, 1, 5)], 11.0, 1.0),
     ],
 )
 def test_the_budget_clock(
@@ -32,14 +41,16 @@ def test_the_budget_clock(
     monkeypatch: pytest.MonkeyPatch,
     device: str,
     threads: int,
-    readings: list[tuple[float, float]],
+    readings: list[tuple[float, float, float]],
     elapsed: float,
     progress: float,
 ) -> None:
     monkeypatch.setattr(prepare.Runtime, "synchronize", lambda self: None)
-    walls, cpus = iter([wall for wall, _ in readings]), iter([cpu for _, cpu in readings])
+    now = iter(readings)
+    seen: list[tuple[float, float, float]] = []
+    monkeypatch.setattr(prepare, "waited_for_cores", lambda: seen[-1][2])
     runtime = replace(runtime, device=device, threads=threads)
-    clock = prepare.BudgetClock(runtime, lambda: next(walls), lambda: next(cpus))
+    clock = prepare.BudgetClock(runtime, lambda: seen.append(next(now)) or seen[-1][0], lambda: seen[-1][1])  # type: ignore[func-returns-value]
     running = [clock.running() for _ in readings]
     assert running == [True, progress < 1]
     assert [clock.elapsed, clock.progress] == pytest.approx([elapsed, progress])

@@ -291,6 +291,7 @@ num_steps:        \d+
 num_params_M:     \d+\.\d
 depth:            2
 startup_seconds:  \d+\.\d
+compile_seconds:  \d+\.\d
 eval_seconds:     \d+\.\d
 device:           cpu
 threads:          1

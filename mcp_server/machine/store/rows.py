@@ -71,5 +71,6 @@ def trial_of(row: Row) -> Trial:
     values = dict(row)
     values["commit"] = values.pop("commit_sha")
     values["metrics"] = json.loads(values["metrics"])
-    values["stop_requested"], values["sandboxed"] = bool(values["stop_requested"]), bool(values["sandboxed"])
+    for name in ("stop_requested", "sandboxed", "starved"):
+        values[name] = bool(values[name])
     return Trial(**values)

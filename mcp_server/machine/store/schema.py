@@ -237,7 +237,23 @@ async def first_tables(connection: aiosqlite.Connection) -> None:
         await connection.execute(statement)
 
 
-MIGRATIONS: list[Callable[[aiosqlite.Connection], Awaitable[None]]] = [first_tables]
+EFFORT = (
+    "ALTER TABLE trials ADD COLUMN effort_seconds REAL NOT NULL DEFAULT 0",
+    "ALTER TABLE trials ADD COLUMN waited_seconds REAL NOT NULL DEFAULT 0",
+    "ALTER TABLE trials ADD COLUMN counted_by TEXT NOT NULL DEFAULT '' CHECK (counted_by IN ('', 'cgroup', 'sampled'))",
+    "ALTER TABLE trials ADD COLUMN starved INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX starved_trials ON trials (experiment_id) WHERE starved = 1",
+)
+"""What a training took as its worker counted it, and whether others had too much of its device."""
+
+
+async def effort_of_trials(connection: aiosqlite.Connection) -> None:
+    """Add the columns for effort; trials of before have none."""
+    for statement in EFFORT:
+        await connection.execute(statement)
+
+
+MIGRATIONS: list[Callable[[aiosqlite.Connection], Awaitable[None]]] = [first_tables, effort_of_trials]
 
 
 async def migrate(connection: aiosqlite.Connection) -> None:

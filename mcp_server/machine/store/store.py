@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcp_server.machine.store.connection import Database
+from mcp_server.machine.store.efforts import Efforts
 from mcp_server.machine.store.experiments import Experiments
 from mcp_server.machine.store.fleet import Fleet
 from mcp_server.machine.store.history import History
@@ -30,6 +31,7 @@ class Store:
     verdicts: Verdicts
     fleet: Fleet
     retries: Retries
+    efforts: Efforts
 
     @classmethod
     @asynccontextmanager
@@ -46,4 +48,5 @@ class Store:
                 Verdicts(database),
                 Fleet(database),
                 Retries(database),
+                Efforts(database),
             )

@@ -165,39 +165,29 @@ class Trials:
 
         await self._database.transaction(body)
 
-    async def lose(self, trial_id: str, ended_at: float, error: str) -> bool:
-        """Record that a trial was lost with its worker, and queue it again at most `MAX_LOST` times.
-
-        A trial that was asked to stop is recorded as stopped instead. True if it is queued again.
+    async def lose(self, trial_id: str, ending: Ending) -> bool:
+        """Record that a trial was lost with its worker, or starved, and queue it again at most `MAX_LOST` times for
+        either reason. A trial that was asked to stop is recorded as stopped instead. True if it is queued again.
         """
 
         async def body(connection: aiosqlite.Connection) -> bool:
-            row = await fetch(
-                connection,
-                """
-                UPDATE trials SET status = iif(stop_requested, 'stopped', 'lost'), ended_at = ?, error = ?
-                WHERE id = ? AND status = 'training' RETURNING *
-                """,
-                [ended_at, error, trial_id],
-            )
-            if row is None:
+            lost = await end_trial(connection, trial_id, ending)
+            if lost is None:
                 return False
-            experiment_id = row["experiment_id"]
-            await _move(connection, experiment_id, "trained")
-            lost = await fetch(
+            await _move(connection, lost.experiment_id, "trained")
+            times = await fetch(
                 connection,
-                "SELECT count(*) AS times FROM trials WHERE experiment_id = ? AND status = 'lost' AND seed = ?",
-                [experiment_id, row["seed"]],
+                "SELECT count(*) AS times FROM trials"
+                " WHERE experiment_id = ? AND status = 'lost' AND seed = ? AND starved = ?",
+                [lost.experiment_id, lost.seed, lost.starved],
             )
-            assert lost is not None
-            if row["status"] == "stopped" or lost["times"] > MAX_LOST:
-                await _give_back(connection, trial_of(row))
+            assert times is not None
+            if lost.status == "stopped" or times["times"] > MAX_LOST:
+                await _give_back(connection, lost)
                 return False
-            lost_one = trial_of(row)
-            attempt = lost_one.attempt + 1
-            await insert(
-                connection, replace(lost_one, id=f"{experiment_id}.{attempt}", attempt=attempt, queued_at=time.time())
-            )
+            attempt = lost.attempt + 1
+            again = replace(lost, id=f"{lost.experiment_id}.{attempt}", attempt=attempt, queued_at=time.time())
+            await insert(connection, again)
             return True
 
         return await self._database.transaction(body)
@@ -319,9 +309,10 @@ async def end_trial(connection: aiosqlite.Connection, trial_id: str, ending: End
     row = await fetch(
         connection,
         """
-        UPDATE trials SET status = ?, ended_at = ?, exit_code = ?, metrics = ?, error = ?, verification = ?,
-            sandboxed = ?, wall_seconds = ?, cpu_seconds = ?
-        WHERE id = ? AND status = 'training' RETURNING *
+        UPDATE trials SET status = iif(?1 = 'lost' AND stop_requested, 'stopped', ?1), ended_at = ?2, exit_code = ?3,
+            metrics = ?4, error = ?5, verification = ?6, sandboxed = ?7, wall_seconds = ?8, cpu_seconds = ?9,
+            effort_seconds = ?10, waited_seconds = ?11, counted_by = ?12, starved = ?13
+        WHERE id = ?14 AND status = 'training' RETURNING *
         """,
         [
             ending.status,
@@ -333,6 +324,10 @@ async def end_trial(connection: aiosqlite.Connection, trial_id: str, ending: End
             ending.sandboxed,
             ending.wall_seconds,
             ending.cpu_seconds,
+            ending.effort_seconds,
+            ending.waited_seconds,
+            ending.counted_by,
+            ending.starved,
             trial_id,
         ],
     )

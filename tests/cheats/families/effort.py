@@ -1,6 +1,6 @@
 """Cheats that train for longer than their budget."""
 
-from tests.cheats.cheat import ASK, CLOCK, FIRST, LONGER, Cheat, End, before, together
+from tests.cheats.cheat import ASK, CLOCK, FIRST, LONGER, Cheat, End, after, before, together
 from tests.cheats.scene import HONEST
 
 STEP = """\
@@ -55,6 +55,17 @@ ORPHAN = f"""\
     os.waitpid(child, 0)
     os.read(reading, 1)
 """
+UNKNOWN = f"""\
+{AT_WORK}
+    import signal
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    if (child := os.fork()) == 0:
+        train_on()
+        os._exit(0)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(child, 0)
+"""
 LEFT = f"""\
 {AT_WORK}
     reading, writing = os.pipe()
@@ -102,15 +113,17 @@ def more(*edits: dict[str, str]) -> dict[str, str]:
 
 
 CHEATS = (
-    Cheat(OFF, "for 3.5 s before it starts", more(before(CLOCK, FURTHER.format(3.5))), End(LONGER)),
     Cheat(OFF, "for 12 s before it starts", more(before(CLOCK, FURTHER.format(12))), End(LONGER)),
-    Cheat(OFF, "for 3.5 s after it ended", more(before(ASK, FURTHER.format(3.5))), End(LONGER)),
+    Cheat(OFF, "for 4 s before it starts", more(before(CLOCK, FURTHER.format(4))), End(LONGER)),
+    Cheat(OFF, "for 12 s after it ended", more(before(ASK, FURTHER.format(12))), End(LONGER)),
+    Cheat(OFF, "and hands in again", more(after(ASK, FURTHER.format(12) + ASK)), End(LONGER)),
     Cheat(BUDGET, "of three times the seconds", more(before(CLOCK, THRICE), LARGE), End(LONGER)),
     Cheat(BUDGET, "by patching the clock", more(before(CLOCK, PATCHED), LARGE), End(LONGER)),
     Cheat(BUDGET, "by patching time", more(before(FIRST, SLOW_TIME), LARGE), End(LONGER)),
     Cheat(BUDGET, "by naming more threads", more(before(CLOCK, MANY_THREADS), LARGE), End(LONGER)),
     Cheat(ELSEWHERE, "that it waits for", more(before(CLOCK, CHILD)), End(LONGER)),
     Cheat(ELSEWHERE, "that nobody waits for", more(before(CLOCK, ORPHAN)), End(LONGER)),
+    Cheat(ELSEWHERE, "whose end it ignores", more(before(CLOCK, UNKNOWN)), End(LONGER)),
     Cheat(ELSEWHERE, "that is alive at the end", more(before(CLOCK, LEFT)), End(LONGER)),
     Cheat(THREADS, "on all cores", more(before(CLOCK, WIDE)), End(LONGER)),
     Cheat(THREADS, "that no clock counts", more(before(CLOCK, UNCOUNTED), before(ASK, JOIN)), End(LONGER)),

@@ -183,7 +183,7 @@ async def test_a_verdict_is_final(store: Store, tmp_path: Path, status: Status) 
 async def test_an_ended_trial_never_changes(store: Store, tmp_path: Path) -> None:
     await trained(store, 1)
     assert not await store.trials.finish("mar8-1.1", Ending("failed", 0.0, 1), crashed=True)
-    assert not await store.trials.lose("mar8-1.1", 0.0, "late")
+    assert not await store.trials.lose("mar8-1.1", Ending("lost", 0.0, error="late"))
     connection = sqlite3.connect(tmp_path / "research.db")
     with pytest.raises(sqlite3.IntegrityError, match="immutable"):
         connection.execute("UPDATE trials SET error = 'rewritten'")
@@ -231,7 +231,7 @@ async def test_a_lost_trial_is_queued_again_but_not_for_ever(store: Store) -> No
         trial = await store.trials.claim("cpu:0", "cpu", 1)
         assert trial is not None
         assert trial.seed == 7
-        again.append(await store.trials.lose(trial.id, time.time(), "killed"))
+        again.append(await store.trials.lose(trial.id, Ending("lost", time.time(), error="killed")))
     assert again == [True] * MAX_LOST + [False]
     assert (await store.experiments.get("mar8-1")).status == "trained"
     assert (await store.trials.enqueue("mar8-1", None, "cpu")).status == "queued"
@@ -242,7 +242,7 @@ async def test_a_lost_trial_that_was_to_stop_is_stopped(store: Store) -> None:
     trial = await store.trials.enqueue("mar8-1", None, "cpu")
     await store.trials.claim("cpu:0", "cpu", 1)
     assert (await store.trials.stop(trial.id)).stop_requested
-    assert not await store.trials.lose(trial.id, time.time(), "killed")
+    assert not await store.trials.lose(trial.id, Ending("lost", time.time(), error="killed"))
     latest = await store.trials.latest("mar8-1")
     assert latest is not None
     assert latest.status == "stopped"

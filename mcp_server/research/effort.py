@@ -1,0 +1,209 @@
+"""What a training may take, and when it had too little for its result to be a measurement.
+
+All is in seconds of effort, which the worker counts from outside, whatever a script says of itself: see `effort.Meter`.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean, stdev, variance
+from typing import Literal
+
+from mcp_server.research.case import Case
+from mcp_server.research.experiment import Ending, Run, Trial
+from mcp_server.research.verdict import finite, show
+
+ENOUGH = 0.95
+"""A training that had less than this share of what it was to have is no measurement."""
+LEAST_MISSING, LEAST_UNKNOWN = 0.25, 1.0
+"""CPU seconds that must be missing, and the same where no baseline tells how much was due: a script of a
+moment is over before its time can be told so exactly."""
+SHARE, SHARE_BESIDE = 0.02, 1 / 3
+"""What our harness may take beyond what the baseline shows: shares of the budget, since its clock is read between
+steps, and of what the baseline took beside it, since a larger model takes longer to warm up and to hand in."""
+WALL_SHARE, LEAST_WALL_SLACK = 0.1, 1.0
+"""What any other script may take beyond it: a share of the budget, and seconds at least. What goes on beside a training
+stretches its wall time."""
+DEVIATIONS = 3.0
+"""The same in standard deviations of what the baseline's runs took, where there are several."""
+BY_WALL, SAID = (0.9, 1.5), (0.97, 1.1)
+"""A training that reads its budget and lasted so many times that, its start apart, is taken to go by the clock on the
+wall; the same of one that says so of itself."""
+ClockRead = Literal["", "wall", "cpu"]
+"""The clock that a script goes by, as far as its source tells: it asks for CPU time, or at least reads its budget."""
+
+
+def over_budget(run: Run, case: Case, ending: Ending) -> str:
+    """Why a training took more than it may; empty if it did not.
+
+    It may take its budget, and beside it what the unchanged script takes there: that is measured with the baseline, as
+    what its runs took in all less what their own clock says of the training. A script without such a clock may take
+    what the baseline took in all, if that is more than the budget. Where there is no baseline yet, our harness may take
+    the task's allowance for the start, and any other script what its deadline leaves it.
+    """
+    task = run.task
+    used, budget = ending.effort_seconds, task.time_budget_seconds
+    known = _baselines(case)
+    if known and case.baseline and case.baseline.experiment.id != case.subject.experiment.id:
+        beside = [_beside(trial, budget) for trial in known]
+        allowed, shown = budget + fmean(beside) + _slack(run, beside), f"{known[0].experiment_id} shows"
+    elif task.builtin:
+        allowed, shown = budget + task.startup_seconds, "the task's startup_seconds say"
+    else:
+        return ""
+    allowed += _compiling(run, case, ending)
+    if used <= allowed:
+        return ""
+    said = ending.metrics.get("training_seconds", "nothing")
+    return (
+        f"more effort: {used:.1f} s of {allowed:.1f} s ({_unit(run)}; its own clock says {said}): its budget is "
+        f"{budget:g} s, with {allowed - budget:.1f} s for all else, as {shown}"
+    )
+
+
+def _unit(run: Run) -> str:
+    """What seconds of effort are."""
+    if run.device_kind != "cpu":
+        return "wall time"
+    return "CPU time of all its processes by cores" if run.task.builtin else "wall time, less what others had of it"
+
+
+def _slack(run: Run, beside: Sequence[float]) -> float:
+    """Seconds that a training may take beyond what the baseline shows."""
+    budget = run.task.time_budget_seconds
+    if run.task.builtin:
+        least = SHARE * budget + SHARE_BESIDE * fmean(beside)
+    else:
+        least = max(LEAST_WALL_SLACK, WALL_SHARE * (budget + fmean(beside)))
+    spread = DEVIATIONS * stdev(beside) if len(beside) > 1 else 0.0
+    return max(least, min(spread, 2 * least))
+
+
+def _compiling(run: Run, case: Case, ending: Ending) -> float:
+    """What a training says that compiling took beyond what it took the baseline.
+
+    Only on a GPU, where each change of the model is compiled anew and the baseline may have found it done. Compiling
+    leaves a GPU idle, so that no more is believed than the seconds in which it was, nor than the allowance for the
+    start.
+    """
+    if run.device_kind == "cpu":
+        return 0.0
+    before = [finite(trial.metrics.get("compile_seconds")) or 0.0 for trial in _baselines(case)]
+    claimed = (finite(ending.metrics.get("compile_seconds")) or 0.0) - (fmean(before) if before else 0.0)
+    return max(0.0, min(claimed, run.task.startup_seconds, ending.idle_seconds))
+
+
+def _baselines(case: Case) -> list[Trial]:
+    """The runs of the unchanged script whose effort was counted."""
+    known = case.baseline.finished if case.baseline else ()
+    return [trial for trial in known if trial.effort_seconds > 0 and not trial.error]
+
+
+def _beside(trial: Trial, budget: float) -> float:
+    """What a training took beside what its own clock says of its budget."""
+    trained = finite(trial.metrics.get("training_seconds"))
+    return max(0.0, trial.effort_seconds - (budget if trained is None else min(trained, budget)))
+
+
+def starved(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead = "") -> str:
+    """Why a training is no measurement, since others had too much of its device; empty if it is one.
+
+    Three kinds are known from outside:
+
+    - it was ended at the server's deadline, or its clock's own widest limit, and others had what was missing;
+    - it goes by the clock on the wall, and had less CPU time than the baseline's runs (for want of those: than it was
+      ready for) by what others had.
+
+    A script that does a fixed amount of work, or goes by CPU time, only takes longer, and is none of these.
+
+    Args:
+        cores: how many the training was given.
+        clock: the one that it goes by, as far as its source tells.
+    """
+    if run.device_kind != "cpu" or ending.status not in ("finished", "timed_out") or not ending.counted_by:
+        return ""
+    task, had, waited = run.task, ending.cpu_seconds / cores, ending.waited_seconds / cores
+    budget, least = task.time_budget_seconds, LEAST_MISSING
+    if ending.status == "timed_out":
+        wanted = budget
+    elif _goes_by_wall(run, case, ending, clock):
+        known = [trial.cpu_seconds / cores for trial in _baselines(case) if trial.cpu_seconds]
+        wanted = min(fmean(known), had + waited) if known else had + waited
+        least = LEAST_MISSING if known else LEAST_UNKNOWN
+    else:
+        trained = finite(ending.metrics.get("training_seconds"))
+        if not task.builtin or trained is None or ending.wall_seconds < CLOCK_WIDEST * budget:
+            return ""
+        had, wanted = min(had, trained), budget
+    missing = wanted - had
+    if had >= ENOUGH * wanted or missing * cores < least or waited < missing / 2:
+        return ""
+    users = f" Others on its cores: {', '.join(ending.cpu_users)}." if ending.cpu_users else ""
+    return (
+        f"starved: it had {had:.1f} s of CPU time on each core where {wanted:.1f} s were due, in "
+        f"{ending.wall_seconds:.0f} s on the clock; others had {waited:.1f} s of its cores.{users}"
+    )
+
+
+FAR, MORE_LOAD = 9.0, 0.1
+"""So many times the usual variance, which is three times the usual deviation, and so much more of their time that
+others had, make noise that of the machine's load."""
+CLOCK_WIDEST = 20.0
+"""Times its budget after which the harness's clock ends a training on a CPU, however little CPU time it had."""
+
+
+def _goes_by_wall(run: Run, case: Case, ending: Ending, clock: ClockRead) -> bool:
+    """Whether a training seems to end when its budget is over on the wall clock, however little it did by then."""
+    task, budget = run.task, run.task.time_budget_seconds
+    if task.end_at_budget:
+        return True
+    if task.builtin or clock == "cpu":
+        return False
+    if (trained := finite(ending.metrics.get("training_seconds"))) is not None:
+        return SAID[0] * budget <= trained <= SAID[1] * budget
+    known = [trial.wall_seconds for trial in _baselines(case)]
+    start = max(0.0, fmean(known) - budget) if known else min(budget, task.startup_seconds)
+    return clock == "wall" and BY_WALL[0] * budget <= ending.wall_seconds <= BY_WALL[1] * budget + start
+
+
+def starved_text(count: int, latest: Trial | None) -> str:
+    """How many trainings of a run were starved, and what the latest one lacked; empty where none was."""
+    if latest is None:
+        return ""
+    were = f"{count} trainings were" if count > 1 else "1 training was"
+    return f"{were} starved and did not count; {'the last, ' if count > 1 else ''}{latest.id}, {latest.error}"
+
+
+def load(trial: Trial) -> float:
+    """The share of its time that a training spent waiting for others: 0 on a quiet machine, near 1 on a crowded one."""
+    wanted = trial.cpu_seconds + trial.waited_seconds
+    return trial.waited_seconds / wanted if wanted > 0 else 0.0
+
+
+def noise_by_load(run: Run, trials: Sequence[Trial]) -> str:
+    """That the repeats of one experiment differ with what else the machine did, and not with the seed; empty if not.
+
+    Told of the experiment whose repeats spread most, where their variance is `FAR` times that of all others' together
+    and others had a share of the time that they were ready for that is larger by `MORE_LOAD`.
+
+    Args:
+        trials: finished ones of the run, the oldest first.
+    """
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for trial in trials:
+        if (value := finite(trial.metrics.get(run.task.metric))) is not None:
+            groups.setdefault(trial.experiment_id, []).append((value, load(trial)))
+    several = {name: runs for name, runs in groups.items() if len(runs) > 1}
+    if len(several) < 2:
+        return ""
+    name = max(several, key=lambda each: variance(value for value, _ in several[each]))
+    own, others = several.pop(name), list(several.values())
+    spread = variance(value for value, _ in own)
+    squares = sum(variance(value for value, _ in runs) * (len(runs) - 1) for runs in others)
+    usual = squares / sum(len(runs) - 1 for runs in others)
+    met, met_before = fmean(share for _, share in own), fmean(share for runs in others for _, share in runs)
+    if spread <= FAR * usual or met < met_before + MORE_LOAD:
+        return ""
+    return (
+        f"The repeats of {name} differ by {show(spread**0.5)}, those of others by {show(usual**0.5)}, and others had "
+        f"{met:.0%} of the time that its trainings were ready for (else {met_before:.0%}): that noise is the machine's "
+        "load and not the seed's. Leave the machine to the trainings."
+    )

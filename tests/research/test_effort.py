@@ -1,0 +1,136 @@
+"""What a training may take, and when it had too little for its result to count."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mcp_server.research.case import Case, Record
+from mcp_server.research.effort import load, over_budget, starved
+from mcp_server.research.experiment import Ending, Experiment, Run, Trial
+from mcp_server.research.task import Task
+
+TASK = Task(*("loss", "minimize", 20, "train.py", "python train.py", "/usr/bin/python3", ("train.py",)))
+
+
+def run(kind: str = "cpu", **fields: Any) -> Run:
+    return Run("mar8", "autoresearch/mar8", "c0", replace(TASK, **fields), kind, {}, 0.0)
+
+
+def record(name: str, diff: str, *efforts: float, **fields: Any) -> Record:
+    experiment = Experiment(*(name, "mar8", 1, "ada", "c1", "c0", "better", "other", name, 0.0), diff_summary=diff)
+    trials = [
+        Trial(f"{name}.{n}", name, n, 41 + n, "cpu", "finished", 0.0, effort_seconds=effort, **fields)
+        for n, effort in enumerate(efforts, 1)
+    ]
+    return Record(experiment, tuple(trials))
+
+
+def case(*efforts: float, name: str = "e2", **fields: Any) -> Case:
+    """A candidate beside a baseline whose runs took so much."""
+    return Case(record(name, "LR"), baseline=record("e1", "no change", *efforts, **fields) if efforts else None)
+
+
+def ended(effort: float = 0.0, status: Any = "finished", **fields: Any) -> Ending:
+    return Ending(status, 0.0, effort_seconds=effort, counted_by="cgroup", **fields)
+
+
+CLOCK: Any = {"metrics": {"training_seconds": 20.0}}
+
+
+@pytest.mark.parametrize(
+    ("task", "known", "used", "over"),
+    [
+        # The clock of our harness says 20 s; the baseline took 6 s beside it, of which a third more is free.
+        ({"builtin": True}, case(26, **CLOCK), 28.3, False),
+        ({"builtin": True}, case(26, **CLOCK), 28.5, True),
+        ({"builtin": True}, case(25, 27, **CLOCK), 29.9, False),  # the baseline's runs differ: three deviations, 4.2 s
+        ({"builtin": True}, case(16, 36, **CLOCK), 34.2, True),  # but not without end
+        ({"builtin": True}, case(), 139, False),  # no baseline: its allowance for the start
+        ({"builtin": True}, case(), 141, True),
+        ({"builtin": True}, case(26, name="e1", **CLOCK), 139, False),  # the baseline is not held to itself
+        # Any other script: by the wall, a tenth more.
+        ({}, case(21.5, **CLOCK), 23.6, False),
+        ({}, case(21.5, **CLOCK), 60, True),  # it trebled its budget, whatever it prints
+        ({}, case(23), 25.2, False),  # no clock of its own
+        ({}, case(23), 25.4, True),
+        ({}, case(3), 21.9, False),  # a fixed number of epochs below the budget: the budget is there to be used
+        ({}, case(3), 22.1, True),
+        ({}, case(45), 49, False),  # and above it: what its own baseline uses
+        ({}, case(45), 51, True),
+        ({}, case(45, metrics={"training_seconds": 43}), 49, False),
+        ({}, case(), 500, False),  # its deadline ends it
+        ({}, case(0.0), 500, False),  # the baseline was not counted yet, by an earlier version
+    ],
+)
+def test_a_training_may_take_its_budget_and_what_the_baseline_takes_beside_it(
+    task: dict[str, Any], known: Case, used: float, over: bool
+) -> None:
+    said = over_budget(run(**task), known, ended(used))
+    assert bool(said) == over
+    assert not over or (f"more effort: {used:.1f} s of " in said and "its own clock says nothing" in said)
+
+
+@pytest.mark.parametrize(
+    ("claim", "used", "over"),
+    [(0, 55.0, True), (40, 55.0, False), (500, 150.0, False), (500, 160.0, True), (-500, 22.0, False)],
+)
+def test_what_compiling_took_is_believed_up_to_the_allowance(claim: float, used: float, over: bool) -> None:
+    known = case(32, metrics={"training_seconds": 20, "compile_seconds": 10})
+    ending = ended(used, metrics={"compile_seconds": claim})
+    assert bool(over_budget(run("cuda", builtin=True), known, replace(ending, idle_seconds=used))) == over
+    assert bool(over_budget(run("cuda", builtin=True), known, replace(ending, idle_seconds=5))) == (used > 50)
+    assert over_budget(run("cpu", builtin=True), known, ended(55, metrics={"compile_seconds": 40}))
+
+
+@pytest.mark.parametrize(
+    ("task", "known", "ending", "short"),
+    [
+        # By the wall: 20 s on the clock, of which others had half. The baseline had 40 s of CPU time on two cores.
+        ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 20, "wall": 22}, True),
+        ({}, case(22, cpu_seconds=40), {"cpu": 38.2, "waited": 20, "wall": 22}, False),  # 95 %
+        ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 1, "wall": 22}, False),  # cheaper: nobody was in its way
+        ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 20, "wall": 12}, False),  # it did all it had to do
+        ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 20, "wall": 60}, False),
+        ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 20, "wall": 22, "clock": ""}, False),  # it reads no budget
+        ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 20, "wall": 22, "clock": "cpu"}, False),
+        ({}, case(), {"cpu": 20, "waited": 20, "wall": 25, "clock": "", "trained": 20.1}, True),  # but says that it did
+        ({}, case(), {"cpu": 20, "waited": 20, "wall": 25, "trained": 16}, False),
+        ({}, case(22, cpu_seconds=40), {"cpu": 20, "waited": 20, "wall": 60, "trained": 20.1}, True),
+        # Without a baseline by what it was ready for.
+        ({}, case(), {"cpu": 20, "waited": 20, "wall": 22}, True),
+        ({}, case(), {"cpu": 20, "waited": 0.5, "wall": 22}, False),
+        ({"end_at_budget": True}, case(), {"cpu": 10, "waited": 10, "wall": 40}, True),
+        # Our harness goes by CPU time, up to 20 times its budget.
+        ({"builtin": True}, case(22), {"cpu": 30, "waited": 700, "wall": 405, "trained": 11}, True),
+        ({"builtin": True}, case(22), {"cpu": 50, "waited": 300, "wall": 190, "trained": 20}, False),
+        ({"builtin": True}, case(22), {"cpu": 30, "waited": 300, "wall": 190, "trained": 11}, False),  # it chose to
+        # Ended at the deadline.
+        ({}, case(22), {"cpu": 10, "waited": 2000, "wall": 5000, "status": "timed_out"}, True),
+        ({}, case(22), {"cpu": 10, "waited": 0, "wall": 160, "status": "timed_out"}, False),  # it hangs
+        ({}, case(22), {"cpu": 0, "waited": 0, "wall": 0.2, "status": "failed"}, False),
+        ({"time_budget_seconds": 0.5}, case(), {"cpu": 0.4, "waited": 1.0, "wall": 0.6}, False),  # over in a moment
+    ],
+)
+def test_a_training_of_which_others_had_too_much(
+    task: dict[str, Any], known: Case, ending: dict[str, Any], short: bool
+) -> None:
+    end = ended(
+        status=ending.get("status", "finished"),
+        cpu_seconds=ending["cpu"],
+        waited_seconds=ending["waited"],
+        wall_seconds=ending["wall"],
+        metrics={"training_seconds": ending["trained"]} if "trained" in ending else {},
+        cpu_users=("make (pid 7 of bob, 30.0 s)",),
+    )
+    said = starved(run(**task), known, end, 2, ending.get("clock", "wall"))
+    assert bool(said) == short
+    assert not short or (said.startswith("starved: ") and "Others on its cores: make (pid 7 of bob, 30.0 s)." in said)
+    assert not starved(run("cuda", **task), known, end, 2, "wall")  # on a GPU nobody else trains
+    assert not starved(run(**task), known, replace(end, counted_by=""), 2)  # nor where nobody counted
+
+
+def test_the_load_that_a_training_met() -> None:
+    trial = record("e1", "no change", 5.0, cpu_seconds=30.0, waited_seconds=10.0).trials[0]
+    assert load(trial) == 0.25
+    assert load(replace(trial, cpu_seconds=0.0, waited_seconds=0.0)) == 0.0
