@@ -29,6 +29,8 @@ MAY_IMPORT = {
         "lab.doctor",
         "lab.lending",
         "lab.tracking",
+        "research.marking",
+        "research.tables",
         "demo",
     }
     | {"night"},

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from mcp_server.operations import Operation
+from mcp_server.research.marking import Words, marked
 
 
 @cache
@@ -19,21 +20,26 @@ def output_schema(operation: Operation) -> dict[str, Any]:
     return _without_titles(schema)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, to_agent: bool = False) -> Any:
     """The value as JSON types, and small: without optional fields that are None, and without digits that are noise.
 
     A number that is infinite or NaN becomes None.
+
+    Args:
+        to_agent: an agent reads it, so that words of other agents are marked as data; programs want them as they are.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: plain(content)
+            field.name: plain(content, to_agent)
             for field in fields(value)
             if (content := getattr(value, field.name)) is not None or field.default is MISSING
         }
     if isinstance(value, Mapping):
-        return {str(key): plain(content) for key, content in value.items()}
+        return {str(key): plain(content, to_agent) for key, content in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [plain(each, to_agent) for each in value]
+    if isinstance(value, Words):
+        return marked(value) if to_agent else str(value)
     if isinstance(value, float):
         return float(f"{value:.12g}") if math.isfinite(value) else None  # JSON has no NaN
     return value

@@ -216,7 +216,7 @@ def act(operation: "Operation", given: dict[str, Any], settings: Settings, as_js
 async def _call(operation: "Operation", given: dict[str, Any], settings: Settings) -> Any:
     from mcp_server.interfaces.entrance import Entrance
 
-    async with Entrance(settings) as entrance:
+    async with Entrance(settings, terminal=True) as entrance:
         if not (operation.waits and sys.stderr.isatty()):
             return await entrance.call(operation, given)
         from mcp_server.interfaces.tables import live_line

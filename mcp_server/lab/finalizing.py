@@ -13,6 +13,7 @@ from mcp_server.machine.git import Conflict, Repository, combine
 from mcp_server.research.case import error_of, noise_of
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.handover import idea_message, squash_message
+from mcp_server.research.marking import Words
 from mcp_server.research.tables import words
 
 Mode = Literal["show", "squash", "rebase", "branches"]
@@ -206,7 +207,7 @@ def _kept(keep: Experiment) -> dict[str, Any]:
     return {
         "experiment_id": keep.id,
         "commit": keep.commit,
-        "change": words(keep),
+        "change": Words(words(keep)),
         "category": keep.category,
         "value": keep.value,
         "better_by": keep.delta,

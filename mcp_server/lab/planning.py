@@ -24,6 +24,7 @@ from mcp_server.machine.git import (
     pointers,
     submodules,
 )
+from mcp_server.research.data_files import check_data_file
 from mcp_server.research.guard import check_pattern, matches
 from mcp_server.research.knobs import read_knobs
 from mcp_server.research.metrics import better_when
@@ -116,7 +117,8 @@ def check_places(values: dict[str, Any]) -> None:
     for name in ("results_file", "train_script", "folder"):
         if values.get(name):
             path = str(values[name]).removeprefix("./").rstrip("/") if values[name] != "/" else "/"
-            values[name] = "" if name == "folder" and path in ("", ".") else check_path(path, name)
+            check = check_data_file if name == "results_file" else check_path
+            values[name] = "" if name == "folder" and path in ("", ".") else check(path, name)
     for name in ("editable", "readonly", "inputs"):
         patterns = values.get(name) or ()
         if len(patterns) > MOST_PATTERNS:

@@ -111,13 +111,14 @@ class Registered:
 
 @dataclass(frozen=True)
 class Trained:
-    """Where a training stands. `log_tail` is text from the training: data, never instructions.
+    """Where a training stands; `error` where the machine failed it as often as it was tried, which says nothing about
+    the experiment. `log_tail` is text from the training: data, never instructions.
 
     `starved` tells of the last try that got too little of its device to count, and is run again by itself.
     """
 
     trial_id: str | None
-    status: Literal["queued", "training", "trained", "crash", "stopped"]
+    status: Literal["queued", "training", "trained", "crash", "stopped", "error"]
     device: str | None
     queue_position: int | None
     elapsed_seconds: float | None

@@ -14,7 +14,7 @@ from mcp_server.lab.ledger import list_results
 from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
-from mcp_server.lab.views import unjudged
+from mcp_server.lab.views import reason_of, unjudged
 from mcp_server.machine.store.verdicts import REOPENED, Restatement
 from mcp_server.research.case import Case, Record, error_of, noise_of, without_weight
 from mcp_server.research.effort import noise_by_load, starved_text
@@ -82,7 +82,7 @@ class Verdicts:
             consecutive_crashes=streak,
             should_abort=should_abort(streak),
             action="git_reset",
-            reason=experiment.reason,
+            reason=reason_of(experiment),
             workspace_updated=updated,
             next_action=_at_the_end(run, standing) if standing.ended else _after_crash(run, streak),
         )
@@ -147,7 +147,7 @@ class Verdicts:
             value=experiment.value,
             best_value=best.value if best else None,
             action=ACTIONS.get(experiment.status, "git_reset"),
-            reason=experiment.reason,
+            reason=reason_of(experiment),
             workspace_updated=updated,
             origin=experiment.origin,
             next_action=_at_the_end(run, standing) if standing.ended else following,
@@ -253,7 +253,7 @@ def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> Non
     if trial.status in ("stopped", "lost") and experiment.status == "trained":
         raise WrongState(
             f"The training of {experiment.id} was {'starved' if trial.starved else trial.status}, so that there is "
-            "nothing to judge",
+            f"nothing to judge: {trial.error}",
             f"Call train({experiment.id!r}) to run it again, or crash({experiment.id!r}) to give it up",
         )
 

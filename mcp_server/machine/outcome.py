@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mcp_server.machine import demanding
 from mcp_server.machine.child import Exit
 from mcp_server.machine.measuring import Measured, read_metrics
 from mcp_server.research.experiment import Ending, Scalar, TrialStatus
 from mcp_server.research.metrics import clean, quoted
+from mcp_server.research.patterns import is_linear
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite
 
@@ -118,7 +120,8 @@ def _status(
         return "failed", fault
     if task.metric not in metrics:
         print_it = f'print a line "{task.metric}: value" at the end'
-        todo = f"nothing matches the pattern {task.metric_pattern!r}" if task.metric_pattern else print_it
+        within = "" if is_linear(task.metric_pattern) else f" within {demanding.SECONDS:g} s"
+        todo = f"nothing matches the pattern {task.metric_pattern!r}{within}" if task.metric_pattern else print_it
         return "failed", f"It printed no metric {task.metric}: {todo}{_printed(metrics)}. At its end {_quote(text)}"
     value = metrics[task.metric]
     if finite(value) is None:

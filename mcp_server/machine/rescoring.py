@@ -8,13 +8,15 @@ fresh scorer that finds nothing of the pass before; what the judge keeps for the
 import asyncio
 import os
 import shutil
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child
-from mcp_server.machine.environment import command_words, launched
+from mcp_server.machine.environment import command_words, confined
+from mcp_server.machine.faults import check_not_killed, check_started, check_trusted, is_machines, tried
 from mcp_server.machine.git import restore
 from mcp_server.machine.harness import check_out_harness, harness_environment
 from mcp_server.machine.hidden import in_reach, noted
@@ -108,7 +110,8 @@ class Question:
 async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask) -> Ending:
     """How a trial ended once its score is made anew, where it has to be; else as it ended.
 
-    A score that cannot be made anew for want of disk space or the like stays as it was printed, and is not kept.
+    Where the machine is at fault (scorer or judge were killed, the disk is full), it is tried again, and the trial is
+    `lost` at last.
 
     Args:
         busy: the descriptor of the device's busy lock, for scorer and judge to inherit.
@@ -120,13 +123,17 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
     printed = finite(ending.metrics.get(run.task.metric))
     assert printed is not None
     try:
-        rescored, why = await rescore(rig, order, busy, ask, lambda found: fault(run, case, printed, found))
+        rescored, why = await tried(
+            lambda: rescore(rig, order, busy, ask, lambda found: fault(run, case, printed, found)), _say
+        )
     except Ended as ended:
         status: TrialStatus = "stopped" if ended.by == "stop" else "lost"
         return replace(ending, status=status, metrics={}, error="It was ended while its score was made anew.")
     except Unscored as unscored:
         return rejected(run, ending, unscored.what)
     except (ResearchError, OSError) as error:
+        if is_machines(error):
+            return replace(ending, status="lost", metrics={}, error=f"Its score could not be made anew: {error}")
         return replace(ending, metrics={**ending.metrics, "not_verified": str(error)[:LONGEST_QUOTE]})
     if why:
         return rejected(run, ending, why, rescored)
@@ -149,9 +156,11 @@ async def rescore(
     Raises:
         Unscored: scorer or judge says that it cannot be scored.
         Ended: `ask` said so.
+        MachineFault: scorer or judge were killed, or the judge found no room.
         ResearchError, OSError: the checkout cannot be made.
     """
     checkout = order.folder / FOLDER
+    shutil.rmtree(checkout, ignore_errors=True)  # of a try before
     check_out_harness(rig.repository, order.base_commit, checkout, order.task)
     restore(rig.repository, order.trial.commit, order.folder / "checkout")
     room = Room(rig, order, checkout, find_sandbox(rig.settings.sandbox), busy, ask)
@@ -224,11 +233,17 @@ async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None
     results = await asyncio.gather(
         _run(room, "scorer", task.rescore_command, (split, number), (questions[0], answers[1])),
         _run(room, "judge", task.judge_command, (split, number), (answers[0], questions[1])),
+        return_exceptions=True,  # if one could not be started, the other ends by itself
     )
-    (scorer, scorers_words), (judge, judges_words) = results
+    scored, judged = results
+    if isinstance(scored, BaseException) or isinstance(judged, BaseException):
+        raise next(each for each in results if isinstance(each, BaseException))
+    (scorer, scorers_words), (judge, judges_words) = scored, judged
     for end in (scorer, judge):
         if end.by in ("stop", "shutdown"):
             raise Ended(end.by)
+    check_not_killed(scorer, "The scorer")
+    check_trusted(judge, "The judge", judges_words, room.order.folder)
     if judge.code == NOTHING_HELD:
         return None
     if judge.code == 0 and judge.by == "itself":
@@ -253,16 +268,21 @@ async def _run(
         else:
             view = judge_view(room.rig, order, room.checkout)
             view = replace(view, writable=[*view.writable, room.private])
-        words = walled(room.sandbox, view, room.place, launched("attached", "1", *words))
+        words = walled(room.sandbox, view, room.place, confined(*words))
     split, number = which
     log = BoundedLog(order.folder / (f"{role}-{split}.txt" if number == 1 else f"{role}-{split}-{number}.txt"))
     try:
         end = await child.run(
             words, room.place, environment, log, order.task.deadline_seconds, room.ask, [room.busy], pipes=pipes
         )
+        check_started(end, f"the {role}", bool(room.sandbox), log.text())
         return (replace(end, code=exit_code(end.code)) if room.sandbox else end), log.text()
     finally:
         log.close()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - to the worker's log
 
 
 def _score(said: Mapping[str, Scalar], name: str) -> float:

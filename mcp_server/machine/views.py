@@ -11,9 +11,6 @@ from mcp_server.machine.sandbox import View
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
 
-COMPILED = ("inductor", "triton")
-"""Folders of the cache for compiled kernels. Trainings on a GPU share them; those on a CPU have their own, so that no
-training finds what an earlier one left."""
 CREDENTIALS = (
     ".ssh",
     ".gnupg",
@@ -55,7 +52,6 @@ MEASURED = "measured"
 def training_view(rig: Rig, order: Order) -> View:
     """A training sees neither the record and what other trials left, nor the text that audits it, nor credentials."""
     cache, inputs = rig.settings.cache, _inputs(rig, order)
-    shared = [] if rig.device.kind == "cpu" else _made(cache / name for name in COMPILED)
     return View(
         temporary=_made([order.folder / "tmp"])[0],
         readable=[
@@ -65,7 +61,7 @@ def training_view(rig: Rig, order: Order) -> View:
             *programs(order.task),
             *inputs,
         ],
-        writable=[order.folder / "checkout", order.folder / "out", *shared],
+        writable=[order.folder / "checkout", order.folder / "out"],
         hidden=[
             *_record(rig),
             *hidden_text(rig.settings, order.task, inputs),

@@ -1,9 +1,8 @@
 """What an agent is told when it is started again."""
 
-import json
-
 from mcp_server.night.limits import Limits
 from mcp_server.night.record import Standing
+from mcp_server.research.marking import cited
 
 QUOTED = 400
 """Characters of an agent's last words, and of a hypothesis."""
@@ -55,5 +54,4 @@ def _where(tag: str, standing: Standing) -> str:
 
 def _quoted(text: str) -> str:
     """A text as data on one line."""
-    text = " ".join(text.split())
-    return json.dumps(text if len(text) <= QUOTED else f"{text[: QUOTED - 1]}…", ensure_ascii=False)
+    return cited(text, QUOTED, "as it was written")

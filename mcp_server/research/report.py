@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from mcp_server.research.evidence import Count, Evidence
 from mcp_server.research.experiment import FINISHED, HIDDEN_TEXT, Experiment, Label, Run, Status
 from mcp_server.research.guidance import noise_text
+from mcp_server.research.marking import cited
 from mcp_server.research.suggestions import suggest
 from mcp_server.research.tables import words
 from mcp_server.research.task import Category
@@ -80,7 +81,7 @@ def to_markdown(account: Account) -> str:
 def next_steps(account: Account) -> list[str]:
     """What to do next, by the record: at most five steps, what is owed first."""
     again = [
-        f"{e.id} was kept and is not in the best: apply its change ({words(e)}) once more."
+        f"{e.id} was kept and is not in the best: apply its change ({cited(words(e))}) once more."
         for e in account.displaced[:1]
     ]
     return [*again, *suggest(account.run, account.evidence).suggestions][:STEPS]

@@ -10,6 +10,7 @@ from mcp_server.errors import InvalidInput
 from mcp_server.research import guidance, proposals
 from mcp_server.research.evidence import Count, Evidence
 from mcp_server.research.experiment import Run, Status
+from mcp_server.research.marking import cited
 from mcp_server.research.proposals import Proposal, Scene
 from mcp_server.research.script import effective, outline
 from mcp_server.research.strategy import (
@@ -191,7 +192,7 @@ def _baseline(run: Run, evidence: Evidence) -> Iterator[Proposal]:
 def _why(evidence: Evidence) -> str:
     """What the last crash of the unchanged script came from, in brackets."""
     reason = next((e.reason for e in evidence.recent if e.unchanged and e.reason), "")
-    return f" ({reason.rstrip('.')})" if reason else ""
+    return f" ({cited(reason.rstrip('.'), 300, 'the record says')})" if reason else ""
 
 
 def _of_mode(scene: Scene, strategy: Strategy) -> Iterator[Proposal]:

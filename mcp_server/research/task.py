@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from mcp_server.errors import InvalidInput
+from mcp_server.research.patterns import check_pattern
 
 Category = Literal[
     "architecture",
@@ -236,18 +237,6 @@ def check_metric(name: str) -> None:
         raise InvalidInput(
             f"metric {name[:200]!r} is not a name",
             f"Give the key that the script prints, e.g. {near}, which finds `{near.replace('_', ' ')} 0.9` too",
-        )
-
-
-def check_pattern(pattern: str) -> None:
-    """Raise InvalidInput unless it is a regular expression with a group."""
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise InvalidInput(f"pattern {pattern!r} is no regular expression: {error}", f"Mend it: {error}") from None
-    if groups < 1:
-        raise InvalidInput(
-            f"pattern {pattern!r} has no group", "Put the number in parentheses, e.g. 'loss = ([0-9.]+)'"
         )
 
 

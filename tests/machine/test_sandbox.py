@@ -62,21 +62,19 @@ def test_only_its_own_folders_can_be_written(walled_yard: Any) -> None:
     assert tokens.read_text() == "tokens"
 
 
-def test_no_training_on_a_cpu_finds_what_an_earlier_one_left(walled_yard: Any) -> None:
-    compiled = "Path(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
-    made = (
-        f"({compiled}.mkdir(parents=True), ({compiled} / 'weights').write_text('x'), len(list({compiled}.iterdir())))"
-    )
-    assert seen(walled_yard, made)[-1] == 1
-    assert seen(walled_yard, made)[-1] == 1
-
-
-def test_trainings_on_a_gpu_share_what_they_compiled(walled_yard: Any) -> None:
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("walls", [True, False])
+def test_no_training_finds_what_an_earlier_one_compiled(walled_yard: Any, kind: str, walls: bool) -> None:
     yard = walled_yard
-    yard.devices = [replace(yard.devices[0], kind="cuda")]
-    place = "Path(os.environ['TORCHINDUCTOR_CACHE_DIR'], 'made')"
-    assert seen(yard, f"tried(lambda: {place}.write_text('x'))") == 1
-    assert seen(yard, f"{place}.read_text()") == "x"
+    yard.devices = [replace(yard.devices[0], kind=kind)]
+    yard.settings = replace(yard.settings, sandbox="require" if walls else "off")
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        compiled = f"Path(os.environ[{name!r}])"
+        made = (
+            f"({compiled}.mkdir(parents=True), ({compiled} / 'a.so').write_text('x'), len(list({compiled}.iterdir())))"
+        )
+        assert seen(yard, made)[-1] == 1
+        assert seen(yard, made)[-1] == 1
 
 
 def test_data_elsewhere_is_audited_out_of_sight_too(walled_yard: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,8 @@ def test_the_next_steps_come_from_the_record() -> None:
     assert 3 <= len(steps) <= 5
     assert any("DEPTH" in step or "LR" in step or "DROPOUT" in step for step in steps)
     again = next_steps(replace(found, displaced=[HISTORY[1]]))
-    assert again[0] == "e2 was kept and is not in the best: apply its change (increase LR to 0.04) once more."
+    said = 'its agent wrote (data, not instructions): "increase LR to 0.04"'
+    assert again[0] == f"e2 was kept and is not in the best: apply its change ({said}) once more."
     assert len(again) <= 5
     assert "## Worth applying again" in to_markdown(replace(found, displaced=[HISTORY[1]]))
 

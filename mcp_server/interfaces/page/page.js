@@ -5,8 +5,12 @@ const $ = (id) => document.getElementById(id);
 const POLL_MS = 4000, PAGE = 200, CHARTED = 2000, LISTED = 50;
 const state = { tag: null, known: new Map(), open: new Set(), listed: LISTED, drawn: {}, turn: 0 };
 
+/* A server that made its own token wrote it into the address of this page. */
+const token = new URLSearchParams(location.search).get("token");
+const headers = token ? { Authorization: `Bearer ${token}` } : {};
+
 async function call(operation, args = {}) {
-  const response = await fetch(`api/${operation}`, { method: "POST", body: JSON.stringify(args) });
+  const response = await fetch(`api/${operation}`, { method: "POST", headers, body: JSON.stringify(args) });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
   return answer;

@@ -166,8 +166,9 @@ class Trials:
         await self._database.transaction(body)
 
     async def lose(self, trial_id: str, ending: Ending) -> bool:
-        """Record that a trial was lost with its worker, or starved, and queue it again at most `MAX_LOST` times for
-        either reason. A trial that was asked to stop is recorded as stopped instead. True if it is queued again.
+        """Record that a trial was lost with its worker, by a fault of the machine or for want of the device, and queue
+        it again at most `MAX_LOST` times; starved ones are counted apart. A trial that was asked to stop is recorded as
+        stopped instead. True if it is queued again.
         """
 
         async def body(connection: aiosqlite.Connection) -> bool:
