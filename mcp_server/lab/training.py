@@ -19,6 +19,7 @@ from mcp_server.lab.views import reason_of
 from mcp_server.machine.store.trials import Changed
 from mcp_server.research.experiment import FINISHED, MAX_LOST, Experiment, Run, Trial, fresh_seed, label_of
 from mcp_server.research.metrics import as_data, clean, parse_progress, quoted
+from mcp_server.research.selection import bound_seed
 
 Watcher = Callable[[float, float | None, str], Awaitable[None]]
 """Called while an operation waits, with seconds done, seconds in all (if known), and a message."""
@@ -88,9 +89,16 @@ class Training:
 
     async def _queue(self, run: Run, experiment: Experiment, trials: list[Trial], seed: int | None) -> Trial | None:
         """Queue a trial where the experiment may be trained now; else its last trial, or that with this seed."""
-        last = trials[-1] if trials else None
+        last, bound = trials[-1] if trials else None, bound_seed(trials)
+        stopped = last is not None and (last.status in AGAIN or bound is not None)
         same = next((trial for trial in trials if trial.seed == seed and trial.status not in AGAIN), None)
-        stopped = last is not None and last.status in AGAIN
+        if bound is not None and seed in (None, bound):
+            same = None
+        elif bound is not None and not same:
+            raise WrongState(
+                f"The last training of {experiment.id}, with seed {bound}, came to no result, and runs again as it was",
+                "Leave seed out: which runs count is not chosen by what they showed",
+            )
         if experiment.status == "keep":
             if run.task.policy == "greedy" or same or (seed is None and not stopped):
                 return same or last
@@ -211,7 +219,9 @@ class Training:
         return as_data(log.last(log.total, 400_000))
 
     async def stop(self, experiment_id: str) -> Stopped:
-        """End an experiment's training. It is recorded as stopped, and the experiment may be trained again."""
+        """End an experiment's training. It is recorded as stopped, with what it had shown, and the experiment may be
+        trained again, with the same seed.
+        """
         experiment = await self._bench.store.experiments.get(experiment_id)
         trial = await self._bench.store.trials.latest(experiment_id)
         if trial is None or trial.status not in LIVE:

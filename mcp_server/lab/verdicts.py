@@ -20,6 +20,7 @@ from mcp_server.research.case import Case, Record, error_of, noise_of, without_w
 from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.evidence import IN_FLIGHT
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
+from mcp_server.research.selection import told
 from mcp_server.research.strategy import choose
 from mcp_server.research.verdict import Action, should_abort
 
@@ -170,13 +171,17 @@ class Verdicts:
         )
 
     async def _set_aside(self, run: Run, experiment: Experiment) -> list[str]:
-        """What was measured and does not count, with the reason, and what the noise of its repeats comes from."""
+        """What was measured and does not count, with the reason, what the noise of its repeats comes from, and how the
+        runs of a kept experiment were chosen, where that was after its verdict.
+        """
         trials = tuple(await self._bench.store.trials.of(experiment.id))
         starved = [trial for trial in trials if trial.starved]
         notes = [f"Does not count: {starved_text(len(starved), starved[-1])}"] if starved else []
         if experiment.status == "keep":
             aside = without_weight(Record(experiment, trials)).values()
             notes += [f"Not taken into the mean: {why}." for why in aside]
+            said = told(run.task, trials)
+            notes += [said] if said and said not in experiment.reason else []
         if sum(trial.status == "finished" for trial in trials) > 1:
             load = noise_by_load(run, await self._bench.store.efforts.repeats(run.tag))
             notes += [load] if f"repeats of {experiment.id} " in load else []

@@ -64,7 +64,8 @@ def check_out_harness(repository: Repository, commit: str, folder: Path, task: T
             if target is not None:
                 _link(target, link)
     for path in task.inputs:
-        _link(repository.root / path, folder / path)
+        if (folder / path).parent.resolve().is_relative_to(folder.resolve()):
+            _link(repository.root / path, folder / path)
 
 
 def _links(folder: Path) -> Iterator[Path]:

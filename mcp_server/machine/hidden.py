@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_server.research.experiment import HIDDEN_TEXT, Ending
-from mcp_server.research.task import Task
+from mcp_server.research.task import Task, split_command
 from mcp_server.settings import Settings
 
 USUAL_CACHE = "~/.cache/autoresearch"
@@ -116,20 +116,22 @@ def sources(settings: Settings, task: Task) -> list[Path]:
 def parts_apart(interpreter: Path) -> list[Path]:
     """The folders of every standard library on this machine that no training imports."""
     prefixes = [Path(sys.base_prefix), interpreter.resolve().parents[1]]
+    homes = dict.fromkeys([Path.home(), Path("/root"), *_glob(Path("/home"), "*")])
     globs = [
         *((prefix, f"{lib}/python*") for prefix in prefixes for lib in ("lib", "lib64")),
+        *((prefix.parent, "*/lib/python*") for prefix in prefixes),  # what was installed beside it
         *((Path("/"), pattern.lstrip("/")) for pattern in LIBRARIES),
-        *((Path.home(), pattern) for pattern in LIBRARIES_AT_HOME),
+        *((home, pattern) for home in homes for pattern in LIBRARIES_AT_HOME),
         *((Path(os.environ[name]), pattern) for name, pattern in ROOTS.items() if os.environ.get(name)),
     ]
     libraries = {path.resolve() for root, pattern in globs for path in _glob(root, pattern)}
     return sorted(
         folder
         for library in libraries
-        if (library / "os.py").is_file()
+        if os.access(library / "os.py", os.R_OK)
         for pattern in APART
         for folder in _glob(library, pattern)
-        if folder.is_dir() and folder.relative_to(library).parts[0] not in PACKAGES
+        if os.access(folder, os.X_OK) and folder.is_dir() and folder.relative_to(library).parts[0] not in PACKAGES
     )
 
 
@@ -140,15 +142,17 @@ def in_reach(settings: Settings, task: Task, root: Path, walls: bool) -> str:
         root: the top of the user's repository.
         walls: whether the trainings run behind walls.
     """
-    if HARNESS not in task.judge_command:
+    folder = chosen_folder(settings, task)
+    ours = task.judge_command and any(Path(word).name == HARNESS for word in split_command(task.judge_command))
+    if folder is None or not ours:
         return ""
-    return why_readable(chosen_folder(settings, task), root) if walls else "there were no walls around the training"
+    return why_readable(folder, root) if walls else "there were no walls around the training"
 
 
-def why_readable(folder: Path | None, root: Path) -> str:
+def why_readable(folder: Path, root: Path) -> str:
     """Why trainings behind walls can read the text that audits them with the data of a folder; empty if they cannot."""
-    data = prepared(folder) if folder else None
-    if data is None or data.places is None:
+    data = prepared(folder)
+    if data.places is None:
         return "the data were prepared by an older prepare.py, which did not note where the text came from"
     if not data.places:
         return (

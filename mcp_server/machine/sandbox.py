@@ -32,8 +32,8 @@ WALLS = (
     *(word for name in SYSTEM for word in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")),
 )
 NO_NETWORK = ("--unshare-net",)
-DEVICES = ("nvidia*", "dxg", "kfd", "dri", "infiniband")
-"""Device files below /dev that trainings on a GPU need."""
+DEVICES = ("nvidia*", "dxg", "kfd", "dri")
+"""Device files below /dev that trainings on a GPU need; none of a network."""
 
 TEMPORARY = "/tmp"  # noqa: S108 - inside, it is a folder of the trial's own
 SOCKETS = "/run"

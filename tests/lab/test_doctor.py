@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,8 @@ async def test_the_built_in_task_needs_data_and_torch(project: Project) -> None:
     assert "train.bin" in (await examined(settings))["data"].found
     (folder / "train.bin").write_bytes(b"abc")
     assert (await examined(settings))["data"].found == f"stdlib, 1,234 training tokens, in {folder}"
-    for known, why in ({}, "older prepare.py"), ({"hidden": []}, "comes without its tests"):
+    unknown: dict[str, Any] = {}
+    for known, why in (unknown, "older prepare.py"), ({"hidden": []}, "comes without its tests"):
         (folder / "manifest.json").write_text(json.dumps(manifest | known))
         data = (await examined(replace(settings, sandbox="auto")))["data"]
         told = data.status == "warn" and why in data.found and "python prepare.py" in data.remedy

@@ -311,6 +311,22 @@ def writable(top, left_out=()):
     assert seen(walled_yard, "import os", f"[place for place in {places} if os.access(place, os.W_OK)]") == ["/run"]
 
 
+def test_a_training_holds_no_file_that_others_get_too(walled_yard: Any) -> None:
+    """The lock that says that a device is busy is open in what stands around it, and not in the training."""
+    find = "import os\nheld = [name for name in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{name}')]"
+    assert sorted(seen(walled_yard, find, "held")) == ["0", "1", "2"]
+    yard = walled_yard
+    wait = "import os, time, pathlib\npathlib.Path(os.environ['AUTORESEARCH_OUT'], 'on').touch()\n"
+    wait += f"while not os.path.exists({str(yard.repo / 'go')!r}): time.sleep(0.01)\nprint('loss: 1')"
+    trial = yard.queue(wait)
+    worker = yard.start()
+    yard.until(lambda: (yard.folders.out(trial.id) / "on").exists())
+    assert yard.lock().is_busy()
+    (yard.repo / "go").touch()
+    assert worker.wait(60) == 0
+    assert not yard.lock().is_busy()
+
+
 def test_the_kernels_log_is_out_of_reach(walled_yard: Any) -> None:
     read = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)"
     expression = "[libc.klogctl(3, ctypes.create_string_buffer(4096), 4096), os.strerror(ctypes.get_errno())]"

@@ -315,3 +315,16 @@ def test_what_experiments_brought_and_untracked_code_is_not_there_to_be_imported
     assert text.splitlines()[0] == str(
         [".gitignore", "judge.py", "plain/data.txt", "score.py", "stash/data.txt", "train.py"]
     )
+
+
+def test_what_git_was_told_to_replace_is_scored_as_it_was_committed(place: Any) -> None:
+    base = place.commit(HONEST.format(weight=0.5, loss=1.5))
+    (place.repo / "judge.py").write_text(JUDGE.replace("sum(", "0 * sum("))
+    easier = place.commit(HONEST.format(weight=0.5, loss=1.5))
+    place.git("replace", *(place.git("rev-parse", f"{commit}:judge.py") for commit in (base, easier)))
+    place.git("replace", base, easier)
+    assert "0 * sum(" in place.git("show", f"{base}:judge.py")
+    trial = place.queue(commit=base, task=task(place))
+    place.work()
+    ended = place.trials(trial)[-1]
+    assert (ended.error, ended.metrics.get("loss")) == ("", 1.5)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,7 +173,7 @@ def library_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tests: int) -> p
     for name in (*names, "idlelib/__init__.py", "site-packages/test/far.py", "deep/er/test/module.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"# {name}\n" + "".join(f"x{i} = {name!r} * {i}\n" for i in range(40)))
-    monkeypatch.setattr(prepare.sysconfig, "get_path", lambda name: str(root))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(root))
     return replace(prepare.PROFILES["stdlib"], vocab_size=256, seq_len=32, eval_tokens=512)
 
 

@@ -1,5 +1,8 @@
 """Our own scorer and judge at work for a run: models that can be exported, and models that cannot."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mcp_server.machine.sandbox import probe
-from mcp_server.research.experiment import Trial
+from mcp_server.research.experiment import Trial, label_of
 from tests.machine.conftest import Yard
-from tests.training.small import ROOT
+from tests.training.small import ROOT, SMALL, write_corpus
 
 TRAIN = """\
 import prepare
@@ -74,6 +77,25 @@ def test_an_exported_model_is_scored_with_walls_and_without(yard: Yard) -> None:
     assert trial.metrics["val_bpb"] == pytest.approx(trial.metrics["val_bpb_printed"], rel=1e-5)
     assert "val_bpb_audit" in trial.metrics
     assert len(str(trial.metrics["fingerprint"])) == 64
+    if walled:
+        assert (label_of(trial.verification, trial.metrics), "hidden_text" in trial.metrics) == ("verified", False)
+    else:
+        assert trial.metrics["hidden_text"] == "readable: there were no walls around the training"
+
+
+def test_a_hidden_text_that_could_be_read_is_told_by_the_label(yard: Yard, tmp_path: Path) -> None:
+    """The corpus lies in the repository, an input of everybody's choice."""
+    if yard.settings.sandbox == "off":
+        pytest.skip("there is nothing to tell apart without walls")
+    write_corpus(yard.repo / "corpus")
+    yard.settings = replace(yard.settings, cache=tmp_path / "own")
+    variables = os.environ | {"AUTORESEARCH_CACHE": str(yard.settings.cache)}
+    command = [sys.executable, str(ROOT / "prepare.py"), "--path", str(yard.repo / "corpus"), *SMALL]
+    subprocess.run(command, env=variables, check=True, capture_output=True, timeout=120)
+    trial = trained(yard, PLAIN)
+    assert (trial.error, trial.verification) == ("", "verified")
+    assert label_of(trial.verification, trial.metrics) == "verified (hidden text readable)"
+    assert "lies in the repository or around it" in str(trial.metrics["hidden_text"])
 
 
 def test_one_that_cannot_be_exported_is_imported_behind_walls_alone(yard: Yard) -> None:
