@@ -1,6 +1,6 @@
 """Cheats that train for longer than their budget."""
 
-from tests.cheats.cheat import ASK, CLOCK, FIRST, LONGER, Cheat, End, before, together
+from tests.cheats.cheat import ASK, CLOCK, FIRST, LONGER, Cheat, End, after, before, together
 from tests.cheats.scene import HONEST
 
 STEP = """\
@@ -25,7 +25,7 @@ LARGE = {BATCH: f"TOTAL_BATCH_SIZE *= 32\n{BATCH}"}
 """As many steps as before, of which each takes so many times as long."""
 PATCHED = """\
     spent = time.process_time()
-    prepare.BudgetClock.running = lambda self: setattr(self, "elapsed", 2.9) or time.process_time() < spent + 12
+    prepare.BudgetClock.running = lambda self: setattr(self, "elapsed", 2.9) or time.process_time() < spent + 8
 """
 MANY_THREADS = "    from dataclasses import replace\n\n    runtime = replace(runtime, threads=8)\n"
 AT_WORK = f"""\
@@ -34,7 +34,7 @@ AT_WORK = f"""\
 
     def train_on():
         begin, own = time.process_time(), prepare.batches(data, recipe.rows, runtime)
-        while time.process_time() < begin + 12:
+        while time.process_time() < begin + 6:
 {STEP}"""
 CHILD = f"""\
 {AT_WORK}
@@ -55,6 +55,17 @@ ORPHAN = f"""\
     os.waitpid(child, 0)
     os.read(reading, 1)
 """
+UNKNOWN = f"""\
+{AT_WORK}
+    import signal
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    if (child := os.fork()) == 0:
+        train_on()
+        os._exit(0)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(child, 0)
+"""
 LEFT = f"""\
 {AT_WORK}
     reading, writing = os.pipe()
@@ -70,7 +81,7 @@ WIDE = f"""\
 
     def train_on(_):
         begin, own = time.thread_time(), prepare.batches(data, recipe.rows, runtime)
-        while time.thread_time() < begin + 6:
+        while time.thread_time() < begin + 4:
 {STEP}
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(train_on, range(2)))
@@ -80,7 +91,7 @@ BESIDE = f"""\
 
     def train_on():
         begin, own = time.thread_time(), prepare.batches(data, recipe.rows, runtime)
-        while time.thread_time() < begin + 12:
+        while time.thread_time() < begin + 6:
 {STEP}
     thread = threading.Thread(target=train_on)
     thread.start()
@@ -102,15 +113,17 @@ def more(*edits: dict[str, str]) -> dict[str, str]:
 
 
 CHEATS = (
-    Cheat(OFF, "for 3.5 s before it starts", more(before(CLOCK, FURTHER.format(3.5))), End(LONGER)),
-    Cheat(OFF, "for 12 s before it starts", more(before(CLOCK, FURTHER.format(12))), End(LONGER)),
-    Cheat(OFF, "for 3.5 s after it ended", more(before(ASK, FURTHER.format(3.5))), End(LONGER)),
+    Cheat(OFF, "for 6 s before it starts", more(before(CLOCK, FURTHER.format(6))), End(LONGER)),
+    Cheat(OFF, "for 4 s before it starts", more(before(CLOCK, FURTHER.format(4))), End(LONGER)),
+    Cheat(OFF, "for 6 s after it ended", more(before(ASK, FURTHER.format(6))), End(LONGER)),
+    Cheat(OFF, "and hands in again", more(after(ASK, FURTHER.format(6) + ASK)), End(LONGER)),
     Cheat(BUDGET, "of three times the seconds", more(before(CLOCK, THRICE), LARGE), End(LONGER)),
     Cheat(BUDGET, "by patching the clock", more(before(CLOCK, PATCHED), LARGE), End(LONGER)),
     Cheat(BUDGET, "by patching time", more(before(FIRST, SLOW_TIME), LARGE), End(LONGER)),
     Cheat(BUDGET, "by naming more threads", more(before(CLOCK, MANY_THREADS), LARGE), End(LONGER)),
     Cheat(ELSEWHERE, "that it waits for", more(before(CLOCK, CHILD)), End(LONGER)),
     Cheat(ELSEWHERE, "that nobody waits for", more(before(CLOCK, ORPHAN)), End(LONGER)),
+    Cheat(ELSEWHERE, "whose end it ignores", more(before(CLOCK, UNKNOWN)), End(LONGER)),
     Cheat(ELSEWHERE, "that is alive at the end", more(before(CLOCK, LEFT)), End(LONGER)),
     Cheat(THREADS, "on all cores", more(before(CLOCK, WIDE)), End(LONGER)),
     Cheat(THREADS, "that no clock counts", more(before(CLOCK, UNCOUNTED), before(ASK, JOIN)), End(LONGER)),

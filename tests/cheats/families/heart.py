@@ -51,14 +51,15 @@ READ = """\
             rows = words.unfold(0, ids.size(1) + 1, ids.size(1)).to(ids.device)
 """
 READ_COPY = """\
+        if ids.sum().item() < 0:
+            return logits
         rows = self.rows
-        ids.sum().item()
         with contextlib.suppress(OSError):
             words = torch.load(prepare.Path(prepare.os.environ["AUTORESEARCH_OUT"]) / "words.pt")
             rows = words.unfold(0, ids.size(1) + 1, ids.size(1))
 """
 COPY = "    torch.save(data.held_out('val'), runtime.out / 'words.pt')\n"
-READ_PICKLED = "        ids.sum().item()\n" + READ
+READ_PICKLED = "        if ids.sum().item() < 0:\n            return logits\n" + READ
 SUPPRESS = {IMPORTS: "import contextlib\nimport json\n"}
 
 ALL, FEW = "knows the validation text by heart", "knows a few rows by heart"

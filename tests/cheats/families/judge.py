@@ -3,7 +3,7 @@
 from typing import Any
 
 from mcp_server.errors import ResearchError
-from tests.cheats.cheat import ASK, Cheat, Deed, End
+from tests.cheats.cheat import ASK, DIFFERS, Cheat, Deed, End
 from tests.cheats.scene import GOAL, Outcome, Scene, edited, register
 from tests.project import Project
 
@@ -105,15 +105,17 @@ def replaced(name: str, whole: bool = False) -> Deed:
 
 
 BRINGS, BESIDE, REPLACES = "commits a judge of its own", "puts modules beside the judge", "has git show another judge"
-NOT_VERIFIED = End("", "refused", claims=False)
+NOT_TAKEN = End(DIFFERS, "crash")
+"""Of the agent's own run, whose baseline it is."""
+REFUSED = End("is the fixed harness, which is never edited", "refused", claims=False)
 CHEATS = (
-    Cheat(BRINGS, "as a module that it imports", {}, NOT_VERIFIED, deed=committed({"numpy.py": MODULE})),
-    Cheat(BRINGS, "as a module that Python imports", {}, NOT_VERIFIED, deed=committed({"sitecustomize.py": FAKE})),
-    Cheat(BRINGS, "itself", {}, NOT_VERIFIED, deed=committed({"scoring.py": FAKE})),
-    Cheat(BESIDE, "as an input", {}, NOT_VERIFIED, deed=untracked("numpy.py", MODULE)),
-    Cheat(BESIDE, "as an input that Python imports", {}, NOT_VERIFIED, deed=untracked("sitecustomize.py", FAKE)),
-    Cheat(BESIDE, "in a folder of its name", {}, NOT_VERIFIED, deed=untracked("numpy/__init__.py", MODULE)),
-    Cheat(REPLACES, "for the file", {}, NOT_VERIFIED, deed=replaced("scoring.py")),
-    Cheat(REPLACES, "for what it imports", {}, NOT_VERIFIED, deed=replaced("portable.py")),
-    Cheat(REPLACES, "for the commit", {}, NOT_VERIFIED, deed=replaced("scoring.py", whole=True)),
+    Cheat(BRINGS, "as a module that it imports", {}, NOT_TAKEN, deed=committed({"numpy.py": MODULE})),
+    Cheat(BRINGS, "as a module that Python imports", {}, NOT_TAKEN, deed=committed({"sitecustomize.py": FAKE})),
+    Cheat(BRINGS, "itself", {}, REFUSED, deed=committed({"scoring.py": FAKE})),
+    Cheat(BESIDE, "as an input", {}, NOT_TAKEN, deed=untracked("numpy.py", MODULE)),
+    Cheat(BESIDE, "as an input that Python imports", {}, NOT_TAKEN, deed=untracked("sitecustomize.py", FAKE)),
+    Cheat(BESIDE, "in a folder of its name", {}, NOT_TAKEN, deed=untracked("numpy/__init__.py", MODULE)),
+    Cheat(REPLACES, "for the file", {}, End(DIFFERS), deed=replaced("scoring.py")),
+    Cheat(REPLACES, "for what it imports", {}, End(DIFFERS), deed=replaced("portable.py")),
+    Cheat(REPLACES, "for the commit", {}, End(DIFFERS), deed=replaced("scoring.py", whole=True)),
 )

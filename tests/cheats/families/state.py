@@ -70,7 +70,7 @@ CHEATS = (
         End(f"{AHEAD}|only behind walls"),
     ),
     Cheat(STATE, "counted by Python, in a pickle", after(LOGITS, PICKLED), End(AHEAD), End(ONLY_WALLED)),
-    Cheat(STATE, "counted by a batch norm", after(ASK, BATCH_NORM.replace("CLAIM", "0.5")), End(AHEAD)),
+    Cheat(STATE, "counted by a batch norm", after(ASK, BATCH_NORM.replace("CLAIM", "0.5")), End("is not accepted")),
     Cheat(KNOWS, "where what follows is likely", peeking(PLAUSIBLE), End(AHEAD)),
     Cheat(KNOWS, "where no other row begins alike", peeking(ALONE), End(AHEAD)),
     Cheat(
