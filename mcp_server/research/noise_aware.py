@@ -42,7 +42,7 @@ class Rule:
 
 
 RULES: Mapping[Policy, Rule] = {
-    "noise_aware": Rule(keep=(1.0, 0.4), confirm=(0.3,)),
+    "noise_aware": Rule(keep=(2.0, 1.0), confirm=(0.3,)),
     "strict": Rule(keep=(2.0, 1.5, 0.5), confirm=(0.3, 0.0)),
 }
 THRESHOLDS = frozenset({SIMPLIFICATION, *(z for rule in RULES.values() for z in (*rule.keep, *rule.confirm))})
@@ -84,6 +84,10 @@ class Replicate:
     base: str
     base_mean: float
     base_runs: int
+
+    def gain(self, task: Task) -> float:
+        """By how much the run is better than its base, in units of the metric; its value must be finite."""
+        return clamp(task.improvement(_number(self), self.base_mean))
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,7 @@ def compare(task: Task, candidate: Candidate, incumbent: Incumbent, noise: Noise
     sigma = noise.sigma
     assert sigma is not None
     runs, last = candidate.runs, candidate.runs[-1]
-    d = mean([clamp(task.improvement(_number(run), run.base_mean)) for run in runs])
+    d = mean([run.gain(task) for run in runs])
     s = clamp(sigma * math.sqrt(1 / len(runs) + 1 / last.base_runs))
     z = _ratio(d, s)
     return Numbers(d, s, z, len(runs), last.base_runs, sigma, noise.dof, last.base, incumbent.name)
