@@ -111,7 +111,8 @@ def table(cell: Cell, rows: Mapping[Row, Result], seeds: int) -> Iterator[str]:
     """The rows of a setting as text."""
     yield f"\nsigma {cell.sigma:g}, budget {cell.budget:g}, {cell.workers} workers, {seeds} seeds"
     yield (
-        f"{'rule + guidance':22}{'true gain':>15}{'false keeps':>13}{'harm':>7}{'overstated':>12}{'keeps':>7}{'claims':>8}{'false':>7}{'taken back':>12}"
+        f"{'rule + guidance':22}{'true gain':>15}{'false keeps':>13}{'harm':>7}{'overstated':>12}{'keeps':>7}"
+        f"{'claims':>8}{'false':>7}{'taken back':>12}"
         f"  runs: {', '.join(PURPOSES)}"
     )
     for row, result in rows.items():

@@ -3,19 +3,22 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from mcp_server.errors import InvalidInput, ResearchError, WrongState
 from mcp_server.lab.bench import Bench, Desk
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.claiming import claiming
 from mcp_server.lab.decisions import decision, restatement
 from mcp_server.lab.gathering import PENDING, gather
 from mcp_server.lab.ledger import list_results
 from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
+from mcp_server.lab.views import told
 from mcp_server.machine.store.verdicts import REOPENED, Restatement
 from mcp_server.research.case import Case, Record, error_of, noise_of, without_weight
+from mcp_server.research.claims import Assessment
 from mcp_server.research.evidence import IN_FLIGHT
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.strategy import choose
@@ -136,6 +139,7 @@ class Verdicts:
         streak = await self._bench.store.history.consecutive_crashes(run.tag)
         standing = await self._reporting.after_verdict(run)
         following = await self._next(run, experiment, best, streak, updated, reopened)
+        assessment = (await claiming(self._bench, self._branch, run)).assessment
         return Completed(
             experiment_id=experiment.id,
             status=_decided(experiment),
@@ -159,6 +163,8 @@ class Verdicts:
             displaced=[other.id for other in displaced],
             notes=[*notes, *await self._set_aside(experiment), *([note] if note else []), *standing.notes],
             report=str(standing.summary) if standing.summary else None,
+            claim=_told_of(experiment, assessment),
+            best_claim=told(assessment),
         )
 
     async def _set_aside(self, experiment: Experiment) -> list[str]:
@@ -223,6 +229,13 @@ class Verdicts:
             if head == tip or await self._bench.run(desk.workspace.move_to, tip):
                 return True, ""
             return False, "The workspace was edited at this moment; the edits stay."
+
+
+def _told_of(experiment: Experiment, assessment: Assessment | None) -> dict[str, Any] | None:
+    """What may be told of a change against what it was made from; None of a baseline, and where nothing is known."""
+    if assessment is None or experiment.numbers is None or experiment.status == "crash":
+        return None
+    return asdict(assessment.steps.get(experiment.id) or assessment.of(experiment.numbers))
 
 
 def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> None:

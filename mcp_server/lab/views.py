@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mcp_server.lab.results import ExperimentView
+from mcp_server.research.claims import Assessment
 from mcp_server.research.experiment import Experiment
 
 Detail = Literal["concise", "full"]
@@ -50,6 +51,16 @@ def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
         runs=experiment.runs,
         numbers=asdict(experiment.numbers) if experiment.numbers else None,
     )
+
+
+def told(assessment: Assessment | None) -> dict[str, Any] | None:
+    """What may be told of the best against the baseline; None where there is nothing to tell."""
+    return asdict(assessment.total) if assessment and assessment.total else None
+
+
+def told_steps(assessment: Assessment | None) -> dict[str, dict[str, Any]]:
+    """By its id, what may be told of each kept change in the best against what it was built on."""
+    return {name: asdict(claim) for name, claim in assessment.steps.items()} if assessment else {}
 
 
 def plain(counts: Mapping[Any, int]) -> dict[str, int]:

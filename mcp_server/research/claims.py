@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mcp_server.research.chain import Chain, Level, believed
-from mcp_server.research.effects import CLAIM, Belief, learnt
+from mcp_server.research.effects import CLAIM, Belief, Effects, learnt
+from mcp_server.research.experiment import Numbers
 from mcp_server.research.noise import Noise
 from mcp_server.research.verdict import show
 
@@ -15,9 +16,11 @@ REPEATS_FOR_CLAIM = 5
 """Degrees of freedom of the noise from which something is claimed."""
 QUANTILE = 1.6448536269514722
 """Of the normal distribution at CLAIM."""
+UPPER = 1.2815515655446004
+"""Of the normal distribution at 0.9."""
 FALLS_BELOW = 0.4
 """A best that is less likely than this to be better than what it was made from is displaced."""
-RESERVE = 0.05
+RESERVE = 0.03
 """The share of a run's budget that is kept for its end."""
 LEAST = 1e-9
 """The least noise that is reckoned with, relative to the size of the metric: 0 cannot be divided by."""
@@ -60,11 +63,21 @@ class Assessment:
     Attributes:
         steps: by the id of each kept change, the claim of its gain over what it was built on.
         total: the claim of the last level's gain over the first; None while there is only one level.
+        effects, sigma, noise: what is believed of any change, and the standard deviation of one run that is used here.
     """
 
     chain: Chain
     steps: Mapping[str, Claim]
     total: Claim | None
+    effects: Effects
+    sigma: float
+    noise: Noise
+
+    def of(self, numbers: Numbers) -> Claim:
+        """The claim of a change that is not in the chain, by the numbers of its verdict."""
+        variance = self.sigma**2 * (1 / numbers.n + 1 / numbers.n_b)
+        belief = self.effects.given(numbers.d, variance)
+        return _claim(belief, numbers.n, numbers.n_b, self.sigma, self.noise)
 
     @property
     def fallen(self) -> bool:
@@ -116,24 +129,27 @@ def assess(levels: Sequence[Level], noise: Noise, comparisons: Iterable[tuple[fl
     effects = learnt(sigma, [(d, sigma**2 * (1 / n + 1 / n_b)) for d, n, n_b in comparisons if n and n_b])
     chain = believed(levels, sigma, effects)
     steps = {
-        level.name: _claim(belief, level, before, sigma, noise)
+        level.name: _claim(belief, level.runs, before.runs, sigma, noise)
         for level, before, belief in zip(levels[1:], levels, chain.steps, strict=False)
     }
-    total = _claim(chain.total, levels[-1], levels[0], sigma, noise) if steps else None
-    return Assessment(chain, steps, total)
+    total = _claim(chain.total, levels[-1].runs, levels[0].runs, sigma, noise) if steps else None
+    return Assessment(chain, steps, total, effects, sigma, noise)
 
 
 def cautious(noise: Noise) -> float | None:
     """The standard deviation of one run for a claim, in units of the metric; None where nothing is known of it.
 
-    The larger of what the repeats say alone and together with the prior, which may be far off; widened by the variance
-    of Student's t for the repeats there are, dof / (dof - 2), as it is itself estimated.
+    The larger of what the repeats say alone and together with the prior, which may be far off; of either the upper
+    bound that holds with probability 0.9 for the repeats there are. For of many changes those are claimed first whose
+    repeats came out close together by luck.
     """
     if noise.sigma is None:
         return None
     alone = noise.sum_of_squares / noise.dof if noise.dof else 0.0
     freedom = max(noise.dof, REPEATS_FOR_CLAIM)
-    return math.sqrt(max(alone, noise.sigma**2) * freedom / (freedom - 2))
+    # The quantile of chi-squared, relative to its mean (Wilson and Hilferty 1931).
+    low = (1 - 2 / (9 * freedom) - UPPER * math.sqrt(2 / (9 * freedom))) ** 3
+    return math.sqrt(max(alone, noise.sigma**2) / low)
 
 
 def smallest_gain(sigma: float, runs: int, base_runs: int) -> float:
@@ -141,11 +157,10 @@ def smallest_gain(sigma: float, runs: int, base_runs: int) -> float:
     return QUANTILE * sigma * math.sqrt(1 / runs + 1 / base_runs)
 
 
-def _claim(belief: Belief, level: Level, base: Level, sigma: float, noise: Noise) -> Claim:
-    enough = min(level.runs, base.runs) >= RUNS_FOR_CLAIM and noise.dof >= REPEATS_FOR_CLAIM
-    least = smallest_gain(sigma, level.runs, base.runs)
-    claimed = enough and belief.claimed
-    return Claim(claimed, belief.probability, belief.gain, belief.error, level.runs, base.runs, least)
+def _claim(belief: Belief, runs: int, base_runs: int, sigma: float, noise: Noise) -> Claim:
+    enough = min(runs, base_runs) >= RUNS_FOR_CLAIM and noise.dof >= REPEATS_FOR_CLAIM
+    least = smallest_gain(sigma, runs, base_runs)
+    return Claim(enough and belief.claimed, belief.probability, belief.gain, belief.error, runs, base_runs, least)
 
 
 def _fewer(one: Level, other: Level) -> Level:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 CLAIM = 0.95
 """From this probability on that something is better, a person is told that it is."""
 SHAPE: Sequence[tuple[float, float, float]] = (
-    (0.30, 0.0, 0.1),
-    (0.35, -1.0, 0.7),
+    (0.35, 0.0, 0.1),
+    (0.38, -1.0, 0.7),
     (0.12, -3.0, 2.0),
-    (0.18, 0.9, 0.6),
-    (0.05, 2.5, 1.5),
+    (0.12, 0.9, 0.6),
+    (0.03, 2.5, 1.5),
 )
-"""Weight, mean and standard deviation of each part of the effects, in units of their scale: nearly a third of all
-changes do next to nothing, half do harm, and less than a quarter help."""
+"""Weight, mean and standard deviation of each part of the effects, in units of their scale: a third of all changes
+do next to nothing, half do harm, and one in seven helps."""
 SCALES = tuple(2.0**power for power in range(-4, 7))
 """The scales that are thought possible before anything was measured, in sigmas of one run, all equally likely."""
 NEGLIGIBLE = 1e-3
@@ -100,8 +100,7 @@ def _mixed(weights: Sequence[float], means: Sequence[float], variances: Sequence
     total = sum(shares)
     gain = sum(share * mean for share, mean in zip(shares, means, strict=True)) / total
     square = sum(
-        share * (variance + (mean - gain) ** 2)
-        for share, mean, variance in zip(shares, means, variances, strict=True)
+        share * (variance + (mean - gain) ** 2) for share, mean, variance in zip(shares, means, variances, strict=True)
     )
     above = sum(
         share * above_zero(mean, variance) for share, mean, variance in zip(shares, means, variances, strict=True)

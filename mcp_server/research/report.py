@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from mcp_server.research.claims import Claim
 from mcp_server.research.evidence import Count, Evidence
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status, Verification
 from mcp_server.research.guidance import noise_text
@@ -120,6 +121,9 @@ def _scores(account: Account) -> Iterator[tuple[str, str]]:
     error = f" ± {show(account.error)}" if account.error is not None else ""
     yield "Best", f"**{show(best.value)}{error}** by {safe(best.id)} ({best.commit[:7]}): {safe(words(best))}"
     yield "Confirmed", _confirmed(account, best)
+    assessment = account.evidence.assessment
+    if assessment is not None and assessment.total is not None:
+        yield "Against the baseline", assessment.total.words()
     yield "Scored", VERIFIED[best.verification]
     if start is not None and start.value is not None:
         gain = task.improvement(best.value, start.value)
@@ -157,14 +161,28 @@ def _counts(account: Account) -> str:
 def _improvements(account: Account) -> str:
     if not account.improvements:
         return ""
-    head = f"| | change | {account.run.task.metric} | better by | runs | category | experiment |"
+    head = f"| | change | {account.run.task.metric} | better by | runs | told | category | experiment |"
+    assessment = account.evidence.assessment
+    claims = assessment.steps if assessment is not None else {}
     rows = [
-        f"| {place} | {safe(words(e))} | {_value(e)} | {show(e.delta or 0.0)} | {e.runs or ''} | {e.category} | "
-        f"{safe(e.id)} ({e.commit[:7]}) |"
+        f"| {place} | {safe(words(e))} | {_value(e)} | {_better_by(e, claims.get(e.id))} | {e.runs or ''} | "
+        f"{_told(claims.get(e.id))} | {e.category} | {safe(e.id)} ({e.commit[:7]}) |"
         for place, e in enumerate(account.improvements[:IMPROVEMENTS], 1)
     ]
     title = "Improvements, the largest first"
-    return "\n".join([f"## {title}", "", head, "|---:|---|---:|---:|---:|---|---|", *rows])
+    return "\n".join([f"## {title}", "", head, "|---:|---|---:|---:|---:|---|---|---|", *rows])
+
+
+def _better_by(e: Experiment, claim: Claim | None) -> str:
+    """The gain over what the change was built on: what is believed now, or that of its verdict."""
+    return show(e.delta or 0.0) if claim is None else f"{show(claim.gain)} ± {show(claim.error)}"
+
+
+def _told(claim: Claim | None) -> str:
+    """Whether a gain may be told as a fact."""
+    if claim is None:
+        return "provisional"
+    return f"{'claimed' if claim.claimed else 'provisional'}, p {claim.probability:.2f}"
 
 
 def _failures(account: Account) -> str:
