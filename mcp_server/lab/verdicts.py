@@ -122,11 +122,27 @@ class Verdicts:
 
         await list_results(self._bench, run)  # what is reopened loses its verdict, and is listed with the next one too
         restated = await self._bench.store.verdicts.restate(experiment.id, look)
+        restated = await self._displaced(run, restated)
         waiting = await self._bench.store.history.pending(run.tag, PENDING)
         against = [
             e.id for e in waiting if e.reason.startswith(REOPENED) and e.numbers and e.numbers.base == restated.id
         ]
         return restated, against
+
+    async def _displaced(self, run: Run, experiment: Experiment) -> Experiment:
+        """Take back a best that is likely no better than what it was built on, by all runs of both.
+
+        What was kept for having fewer lines need not be better.
+        """
+        best = await self._bench.store.experiments.best(run.tag)
+        assessment = (await claiming(self._bench, self._branch, run)).assessment
+        shorter = experiment.lines_added < experiment.lines_removed
+        if best is None or best.id != experiment.id or shorter or assessment is None or not assessment.fallen:
+            return experiment
+        claim = assessment.steps[experiment.id]
+        why = "for it is likely no better than what it was built on"
+        reason = f"Displaced after {claim.runs} runs, {why}: {claim.words()}."
+        return await self._bench.store.verdicts.displace(experiment.id, reason)
 
     async def _verdict(self, run: Run, experiment: Experiment, reopened: list[str]) -> Completed:
         """Show the verdict, after bringing the branch and the agent's workspace up to date with it."""

@@ -12,13 +12,13 @@ from mcp_server.research.verdict import show
 
 RUNS_FOR_CLAIM = 2
 """What was run once was selected for that run, and nothing is claimed of it."""
-REPEATS_FOR_CLAIM = 5
+REPEATS_FOR_CLAIM = 6
 """Degrees of freedom of the noise from which something is claimed."""
 QUANTILE = 1.6448536269514722
 """Of the normal distribution at CLAIM."""
 UPPER = 1.2815515655446004
 """Of the normal distribution at 0.9."""
-FALLS_BELOW = 0.4
+FALLS_BELOW = 0.3
 """A best that is less likely than this to be better than what it was made from is displaced."""
 RESERVE = 0.03
 """The share of a run's budget that is kept for its end."""

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 CLAIM = 0.95
 """From this probability on that something is better, a person is told that it is."""
 SHAPE: Sequence[tuple[float, float, float]] = (
-    (0.35, 0.0, 0.1),
+    (0.33, 0.0, 0.1),
     (0.38, -1.0, 0.7),
     (0.12, -3.0, 2.0),
     (0.12, 0.9, 0.6),
     (0.03, 2.5, 1.5),
+    (0.02, 0.0, 8.0),
 )
 """Weight, mean and standard deviation of each part of the effects, in units of their scale: a third of all changes
-do next to nothing, half do harm, and one in seven helps."""
+do next to nothing, half do harm, one in seven helps, and a few are far larger than the rest."""
 SCALES = tuple(2.0**power for power in range(-4, 7))
 """The scales that are thought possible before anything was measured, in sigmas of one run, all equally likely."""
 NEGLIGIBLE = 1e-3

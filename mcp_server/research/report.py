@@ -149,11 +149,16 @@ def _confirmed(account: Account, best: Experiment) -> str:
 
 
 def _counts(account: Account) -> str:
+    """The experiments by what became of them; the baseline is the start, and no change that was kept."""
     total = sum(account.counts.values())
-    finished = sum(account.counts.get(status, 0) for status in FINISHED)
+    start = int(account.since is None and account.evidence.baseline is not None and account.counts.get("keep", 0) > 0)
+    kept = account.counts.get("keep", 0) - start
+    counts = {status: kept if status == "keep" else number for status, number in account.counts.items()}
+    changes = sum(counts.get(status, 0) for status in FINISHED)
     most = account.run.task.max_experiments
-    parts = [f"{number} {NAMES.get(status, status)}" for status, number in sorted(account.counts.items())]
-    rate = f"; {account.counts.get('keep', 0) / finished:.0%} kept" if finished else ""
+    named = [f"{number} {NAMES.get(status, status)}" for status, number in sorted(counts.items()) if number]
+    parts = ["1 baseline", *named] if start else named
+    rate = f"; {kept / changes:.0%} of the changes kept" if changes else ""
     of_most = f" of {most}" if most is not None and account.since is None else ""
     return f"{total}{of_most}: {', '.join(parts)}{rate}" if total else f"none{of_most}"
 
@@ -209,7 +214,7 @@ def _conditions(account: Account) -> str:
     run, task = account.run, account.run.task
     name = run.platform.get("device_name", "")
     device = run.device_kind if name.casefold() in ("", run.device_kind) else f"{run.device_kind}, {name}"
-    last = account.evidence.recent[0].decided_at if account.evidence.recent else None
+    last = max((e.decided_at or 0.0 for e in account.evidence.recent), default=None)
     rows = [
         ("Began", _moment(run.created_at)),
         ("Last verdict", _moment(last) if last else "none yet"),
@@ -238,8 +243,10 @@ def _outcome(e: Experiment) -> str:
     if e.status == "crash":
         reason = safe(e.reason)
         return f"crashed: {reason[:120]}" if reason else "crashed"
-    kind = "near miss" if e.near_miss else "worse"
-    return f"{kind} by {show(abs(e.delta))}" if e.delta else kind
+    if not e.near_miss:
+        return f"worse by {show(abs(e.delta))}" if e.delta else "worse"
+    kind = f"near miss by {'noise' if e.numbers else 'threshold'}"
+    return f"{kind}, {'better' if e.delta > 0 else 'worse'} by {show(abs(e.delta))}" if e.delta else kind
 
 
 def _moment(seconds: float | None) -> str:
