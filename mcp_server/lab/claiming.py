@@ -7,9 +7,10 @@ from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.research.case import Record, levelled, noise_of, replicates
 from mcp_server.research.chain import Level
-from mcp_server.research.claims import Assessment, assess
+from mcp_server.research.claims import Assessment, assess, smaller
 from mcp_server.research.evidence import RECENT
 from mcp_server.research.experiment import Experiment, Run
+from mcp_server.research.hidden_text import hidden_value
 from mcp_server.research.noise import pool
 
 LIVE = ("queued", "training")
@@ -50,8 +51,12 @@ async def claiming(bench: Bench, branch: Branch, run: Run) -> Claiming:
         for e in await bench.store.history.finished(run.tag, RECENT)
         if e.numbers is not None
     ]
+    noise = noise_of(run, max(0.0, squares), max(0, dof))
+    found = assess(levels, noise, compared)
+    audited = [_level(run, record, values) for record in records if (values := levelled(run, record, hidden_value))]
+    known = len(audited) == len(levels)
     return Claiming(
-        assess(levels, noise_of(run, max(0.0, squares), max(0, dof)), compared),
+        smaller(found, assess(audited, noise, compared) if known else None) if found else None,
         {record.experiment.id: frozenset(trial.seed for trial in record.trials) for record in records},
         frozenset(r.experiment.id for r in records if any(trial.status in LIVE for trial in r.trials)),
         tuple(r.experiment.id for r in records if len(replicates(run, r)) > r.experiment.runs),

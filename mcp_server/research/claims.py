@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcp_server.research.chain import Chain, Level, believed
 from mcp_server.research.effects import CLAIM, Belief, Effects, learnt
@@ -134,6 +134,25 @@ def assess(levels: Sequence[Level], noise: Noise, comparisons: Iterable[tuple[fl
     }
     total = _claim(chain.total, levels[-1].runs, levels[0].runs, sigma, noise) if steps else None
     return Assessment(chain, steps, total, effects, sigma, noise)
+
+
+def smaller(validation: Assessment, hidden: Assessment | None) -> Assessment:
+    """Of every gain that on which less can be claimed: what was learnt by heart of one text gains nothing on the other.
+
+    Args:
+        validation, hidden: of the same chain on both texts; None where there is no hidden one.
+    """
+    if hidden is None:
+        return validation
+    steps = {name: _less(claim, hidden.steps[name]) for name, claim in validation.steps.items()}
+    total = None
+    if validation.total is not None and hidden.total is not None:
+        total = _less(validation.total, hidden.total)
+    return replace(validation, steps=steps, total=total)
+
+
+def _less(one: Claim, other: Claim) -> Claim:
+    return other if other.probability < one.probability else one
 
 
 def cautious(noise: Noise) -> float | None:

@@ -12,6 +12,7 @@ from mcp_server.research.claims import (
     RUNS_FOR_CLAIM,
     assess,
     cautious,
+    smaller,
     smallest_gain,
 )
 from mcp_server.research.effects import CLAIM, SHAPE, Effects, learnt
@@ -180,3 +181,14 @@ def test_the_smallest_gain_falls_with_the_runs() -> None:
     assert smallest_gain(1.0, 2, 2) == pytest.approx(1.645, abs=1e-3)
     assert smallest_gain(1.0, 8, 8) == pytest.approx(1.645 / 2, abs=1e-3)
     assert CLAIM == 0.95
+
+
+def test_what_was_learnt_by_heart_of_the_validation_text_is_not_claimed() -> None:
+    compared = [(5.0, 4, 4), (-1.0, 4, 4), (0.2, 4, 4)]
+    known, by_heart = ([Level("a", 0.0, 6), Level("b", gain, 6)] for gain in (5.0, 0.1))
+    validation, hidden = (assess(levels, KNOWN, compared) for levels in (known, by_heart))
+    assert validation is not None
+    assert validation.steps["b"].claimed
+    both = smaller(validation, hidden)
+    assert (both.total, both.steps["b"].claimed) == (hidden and hidden.total, False)
+    assert smaller(validation, None) == validation
