@@ -83,6 +83,7 @@ async def test_committed_by_the_user_it_verifies_whatever_is_editable(
     async with Lab.open(replace(settings, sandbox=sandbox)) as lab:
         run, first = await baseline(lab, "mar8")
         assert {"score.py", "judge.py", "measure.py"} <= set(run.config["readonly"])
+        assert "Read-only, since scorer or judge import it: measure.py." in " ".join(run.adjustments)
         assert (first.status, first.value, first.verification) == ("keep", 3, VERIFIED[sandbox])
 
 
@@ -162,6 +163,15 @@ async def test_a_link_beside_it_is_the_users_where_it_leads_to_what_is_committed
         run, second = await baseline(lab, "two")
         assert any("measure.py is a link to" in note and "not committed" in note for note in run.adjustments)
         assert second.verification == "reported"
+
+
+async def test_a_judge_that_imports_what_is_researched_verifies_nothing(project: Project, settings: Settings) -> None:
+    judging = {"judge.py": JUDGE.replace("import sys", "import sys\nif False: import train")}
+    project.commit("A task", files() | judging)
+    async with Lab.open(settings) as lab:
+        run = await lab.setup.setup_run(tag="mar8", task="task.yaml", preview=True)
+        assert "experiments may change train.py, which scores" in run.config["unjudged"]
+        assert "measure.py" not in run.config["readonly"]
 
 
 @pytest.mark.parametrize(
