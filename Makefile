@@ -1,5 +1,5 @@
 # `make demo` shows the whole loop at work; `make test` is the check that every change must pass.
-# `make cheats` shows what becomes of every cheat of the suite.
+# `make cheats` shows what becomes of every form of every cheat of the suite, and fails where one was kept.
 # All install what they need into .venv and need nothing but git, make and Python 3.11 or newer.
 PYTHON ?= python3
 BIN := .venv/bin

@@ -72,8 +72,6 @@ class HarnessError(Exception):
 
 
 # ---- Profiles: which text, and how much of it is evaluated -----------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Profile:
     """A source of text and its sizes; the command line may replace them."""
@@ -92,21 +90,16 @@ class Profile:
 
 
 HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/") + "/datasets"
+TINY: tuple[str, ...] = ("0-of-00004-2d5a1467fff1081b", "1-of-00004-5852b56a2bd28fd9", "2-of-00004-a26307300439e943")
+TINY += ("3-of-00004-d243063613e5a057", "0-of-00001-869c898b519ad725")
 PROFILES = {
     "stdlib": Profile("stdlib", "the sources of Python's standard library; no network", 2048, 256, 2**17),
     "path": Profile("path", "your own text or parquet files, named with --path; no network", 2048, 256, 2**17),
     "tinystories": Profile(
         *("tinystories", "short stories for small models; 1.0 GB to download", 4096, 512, 2**20),
         url=f"{HUB}/roneneldan/TinyStories/resolve/main/data",
-        train_shards=(
-            "train-00000-of-00004-2d5a1467fff1081b.parquet",
-            "train-00001-of-00004-5852b56a2bd28fd9.parquet",
-            "train-00002-of-00004-a26307300439e943.parquet",
-        ),
-        held_out=(
-            "validation-00000-of-00001-869c898b519ad725.parquet",
-            "train-00003-of-00004-d243063613e5a057.parquet",
-        ),
+        train_shards=tuple(f"train-0000{shard}.parquet" for shard in TINY[:3]),
+        held_out=(f"validation-0000{TINY[4]}.parquet", f"train-0000{TINY[3]}.parquet"),
         num_shards=3,
     ),
     "climbmix": Profile(
@@ -126,7 +119,6 @@ def default_profile() -> str:
 
 
 # ---- Files: locks, atomic writes, checksums, downloads ---------------------------------------------------------------
-
 DOWNLOAD_ATTEMPTS = 4
 
 
@@ -181,8 +173,7 @@ def fetch(url: str, part: Path, report: Report) -> None:
 def download(url: str, target: Path, report: Report = lambda done, total: None, pause: float = 1.0) -> str:
     """Fetches url to target unless it is there with the checksum it was received with; returns its SHA-256.
 
-    Attempts are `pause` seconds apart, doubling. Raises HarnessError after the last one.
-    """
+    Attempts are `pause` seconds apart, doubling. Raises HarnessError after the last one."""
     checksum, part = target.with_name(target.name + ".sha256"), target.with_name(target.name + ".part")
     with locked(target.with_name(target.name + ".lock")):
         if target.exists() and checksum.exists() and sha256_file(target) == checksum.read_text():
@@ -215,12 +206,9 @@ def download_shards(names: list[str], profile: Profile, folder: Path) -> list[st
     with Progress(*columns) as progress, ThreadPoolExecutor(4) as pool:
 
         def one(name: str) -> str:
-            task = progress.add_task(name, total=None)
-
-            def report(done: int, total: int) -> None:
-                progress.update(task, completed=done, total=total or None)
-
-            return download(f"{profile.url}/{name}", folder / name, report)
+            bar = progress.add_task(name, total=None)
+            url, show = f"{profile.url}/{name}", progress.update
+            return download(url, folder / name, lambda done, total: show(bar, completed=done, total=total or None))
 
         waiting = [pool.submit(one, name) for name in names]
         try:
@@ -230,9 +218,8 @@ def download_shards(names: list[str], profile: Profile, folder: Path) -> list[st
 
 
 # ---- Text: where documents come from, and which split each belongs to ------------------------------------------------
-
-# How the parts of paths begin that are left out.
-STDLIB_SKIPPED: tuple[str, ...] = ("test", "idlelib", "site-packages", "dist-packages", "_sysconfigdata")
+STDLIB_SKIPPED: tuple[str, ...] = ("site-packages", "dist-packages", "_sysconfigdata")  # beginnings of parts of paths
+STDLIB_APART = ("test", "tests", "idlelib", "turtledemo")  # no training imports these, and so walls can hide them
 PIECES = re.compile(r"(?s).{16384}[^\n]*\n?|.+")  # a text file of more than 2**20 characters is cut into these
 
 
@@ -247,10 +234,34 @@ class Source:
     column: str = "text"  # of a parquet file
 
 
-def split_of(name: str) -> str:
-    """Assigns a document by name alone: one in twenty to val, one in twenty to audit, whatever else there is."""
+def split_of(name: str, share: int = 20) -> str:
+    """Assigns a document by name alone: one in `share` to val, one in `share` to audit, whatever else there is."""
     digest = hashlib.sha1(name.encode(), usedforsecurity=False).digest()
-    return {0: "val", 1: "audit"}.get(int.from_bytes(digest) % 20, "train")
+    return {0: "val", 1: "audit"}.get(int.from_bytes(digest) % share, "train")
+
+
+def apart(name: str) -> str:
+    """The first folder on the way to a file of the library that no training imports; empty where there is none."""
+    parts = name.split("/")[:-1][:2]
+    return next(("/".join(parts[: i + 1]) for i, part in enumerate(parts) if part in STDLIB_APART), "")
+
+
+def divided(sources: list[Source], eval_tokens: int) -> list[Source]:
+    """Draws val and audit from what no training imports; where that is too little, from all the rest of the library."""
+    share = sum(source.path.stat().st_size for source in sources if apart(source.name)) // (4 * eval_tokens)
+    if share < 3:
+        return [source for source in sources if not apart(source.name)]
+    return [replace(s, split=split_of(s.name, min(20, share)) if apart(s.name) else "train") for s in sources]
+
+
+def hidden_places(profile: Profile, sources: list[Source]) -> list[str]:
+    """Where the hidden text can be read again, and what walls hide; empty where trainings import the very files."""
+    if profile.name == "stdlib":
+        folders = {Path(sysconfig.get_path("stdlib"), part) for source in sources if (part := apart(source.name))}
+        return sorted(str(folder.resolve()) for folder in folders)
+    root = (cache_folder() / "downloads" / profile.name if profile.url else profile.path or Path()).resolve()
+    files = {source.path.resolve() for source in sources}  # links may lead elsewhere
+    return [str(root), *sorted(str(file) for file in files if not file.is_relative_to(root))]
 
 
 def collect(profile: Profile) -> list[Source]:
@@ -270,11 +281,12 @@ def collect(profile: Profile) -> list[Source]:
         root, skipped = (profile.path if profile.path.is_dir() else profile.path.parent), (".",)
         files = list(root.rglob("*")) if profile.path.is_dir() else [profile.path]
     named = {file.relative_to(root): file for file in sorted(files) if file.is_file()}
-    return [
+    sources = [
         Source(name.as_posix(), file, sha256_file(file), column=profile.text_column)
         for name, file in named.items()
         if not any(part.startswith(skipped) for part in name.parts)
     ]
+    return divided(sources, profile.eval_tokens) if profile.name == "stdlib" else sources
 
 
 def documents(source: Source) -> Iterator[tuple[str, str]]:
@@ -307,13 +319,11 @@ def read_split(sources: list[Source], split: str, seen: set[bytes], room: int = 
             if text and (source.split or split_of(name)) == split and digest not in seen:
                 seen.add(digest)
                 yield text
-                room -= len(text)
-                if room <= 0:
+                if (room := room - len(text)) <= 0:
                     return
 
 
 # ---- Tokenizer: byte pairs; id 255, a byte that UTF-8 never uses, begins every document ------------------------------
-
 BOS = 255
 TOKENIZER_CHARS = 500_000_000  # of training text that the merges are learnt from
 # How GPT-4's tokenizer splits text, but with numbers cut into pairs of digits.
@@ -347,8 +357,7 @@ def encode(texts: Iterable[str], tokens: list[bytes]) -> Iterator[Tokens]:
 
 
 # ---- Preparing: token files and their manifest -----------------------------------------------------------------------
-
-FORMAT = 1  # of the prepared folder; raised when its content changes meaning
+FORMAT = 2  # of the prepared folder; raised when its content changes meaning
 
 
 def fingerprint(manifest: dict[str, Any]) -> str:
@@ -385,16 +394,11 @@ def build(profile: Profile, sources: list[Source], corpus: str, folder: Path) ->
     write_atomically(folder / "tokenizer.json", json.dumps({"pattern": SPLIT_PATTERN, "tokens": encoded}))
     counts = {split: write_split(folder / f"{split}.bin", held[split], tokens, profile) for split in held}
     counts["train"] = write_split(folder / "train.bin", read_split(sources, "train", seen), tokens, profile)
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "profile": profile.name,
-        "vocab_size": profile.vocab_size,
-        "seq_len": profile.seq_len,
-        "eval_tokens": counts["val"],
-        "tokens": counts,
-        "corpus": corpus,
-        "files": {p.name: {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in sorted(folder.iterdir())},
-    }
+    manifest: dict[str, Any] = {"format": FORMAT, "profile": profile.name, "corpus": corpus, "tokens": counts}
+    manifest |= {"vocab_size": profile.vocab_size, "seq_len": profile.seq_len, "eval_tokens": counts["val"]}
+    files = sorted(folder.iterdir())
+    manifest["files"] = {p.name: {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}
+    manifest["hidden"] = hidden_places(profile, sources)
     write_atomically(folder / "manifest.json", json.dumps(manifest | {"fingerprint": fingerprint(manifest)}) + "\n")
 
 
@@ -410,7 +414,7 @@ def prepare(profile: Profile) -> Path:
     if not 1 <= profile.num_shards <= max(1, len(profile.train_shards)):
         raise HarnessError(f"--num-shards {profile.num_shards} is out of range: from 1 to {len(profile.train_shards)}")
     sources = collect(profile)
-    corpus = hashlib.sha256(json.dumps([(s.name, s.split, s.sha256) for s in sources]).encode()).hexdigest()
+    corpus = hashlib.sha256(json.dumps([FORMAT, *((s.name, s.split, s.sha256) for s in sources)]).encode()).hexdigest()
     root = cache_folder() / "data"
     folder = root / f"{profile.name}-v{profile.vocab_size}-t{profile.seq_len}-e{profile.eval_tokens}-{corpus[:8]}"
     with locked(root / ".lock"):
@@ -428,8 +432,6 @@ def prepare(profile: Profile) -> Path:
 
 
 # ---- Data: what train.py loads, pinned by checksum -------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Data:
     """A prepared configuration. `train` is a memory-mapped array of token ids; the other splits are the judge's."""
@@ -490,8 +492,6 @@ def open_data() -> Data:
 
 
 # ---- Runtime: the device, its threads and precision, seeds -----------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Runtime:
     """What one training runs on."""
@@ -684,27 +684,29 @@ def logits_of(model: Module, inputs: Tensor, vocab_size: int) -> Tensor:
     return logits.float()  # type: ignore[no-any-return]
 
 
-def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val", every: int = 1) -> float:
+def token_bytes(data: Data, device: str) -> Tensor:
+    """(vocabulary,) the bytes of each token; none of the mark that begins a document, which is not counted."""
+    vocabulary = [base64.b64decode(token) for token in json.loads(data.pinned("tokenizer.json"))["tokens"]]
+    return torch.tensor([0 if i == BOS else len(token) for i, token in enumerate(vocabulary)], device=device)
+
+
+def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val") -> float:
     """Mean bits the model needs for a byte of the split: nats of all targets / ln 2 / bytes of all targets.
 
-    All rows (or one in `every`) are evaluated, and the targets never reach the model. The mark that begins a document
-    has no bytes and is not counted. Raises HarnessError when a logit is not finite.
+    The target behind a row's last token begins the next row, which the model may have seen: it is not counted. Raises
+    HarnessError when a logit is not finite.
     """
-    device, rows = runtime.device, eval_rows(data, runtime)
+    device, rows, sizes = runtime.device, eval_rows(data, runtime), token_bytes(data, runtime.device)
     tokens = data.held_out(split)
-    vocabulary = [base64.b64decode(token) for token in json.loads(data.pinned("tokenizer.json"))["tokens"]]
-    sizes = torch.tensor([0 if i == BOS else len(token) for i, token in enumerate(vocabulary)], device=device)
-    inputs, targets = (ids.view(-1, data.seq_len)[::every] for ids in (tokens[:-1], tokens[1:]))
+    inputs, targets = (ids.view(-1, data.seq_len) for ids in (tokens[:-1], tokens[1:]))
     nats = torch.zeros((), dtype=torch.float32 if device == "mps" else torch.float64, device=device)
-    count = torch.zeros((), dtype=torch.long, device=device)
-    finite = torch.ones((), dtype=torch.bool, device=device)
+    count, finite = torch.zeros_like(nats), torch.ones((), dtype=torch.bool, device=device)
     for x, y in zip(torch.split(inputs, rows), torch.split(targets, rows), strict=True):
         padded = F.pad(x, (0, 0, 0, rows - len(x)))  # one shape for all batches, so that nothing is compiled twice
-        logits = logits_of(model, padded.to(device), data.vocab_size)[: len(x)].flatten(0, 1)
-        answers = y.to(device).flatten()
-        size = sizes[answers]
-        nats += (F.cross_entropy(logits, answers, reduction="none") * (size > 0)).sum()
-        count += size.sum()
+        logits = logits_of(model, padded.to(device), data.vocab_size)[: len(x)]
+        answers = y[:, :-1].to(device).flatten()
+        nats += (F.cross_entropy(logits[:, :-1].flatten(0, 1), answers, reduction="none") * (sizes[answers] > 0)).sum()
+        count += sizes[answers].sum()
         finite &= logits.sum().isfinite()  # a sum is finite only if every term is
     if not finite:
         raise HarnessError("the model's logits are not finite: the run is worth nothing")
@@ -712,22 +714,20 @@ def bits_per_byte(model: Module, data: Data, runtime: Runtime, split: str = "val
 
 
 def check_causality(model: Module, data: Data, runtime: Runtime) -> None:
-    """Refuses a model whose logits depend on later tokens, or on other rows of the batch.
+    """Tells at once of logits that depend on later tokens, or on other rows of the batch.
 
-    Each row of a random batch of validation rows is changed from a secret place on: some rows wholly, some not at
-    all. The logits before that place must stand still.
+    Each row of a random batch of validation rows is changed from a secret place on, some wholly, some not at all. The
+    logits before that place must stand still. It tells of mistakes; what looking ahead gains, scoring.py takes off.
     """
     secret = np.random.default_rng(int.from_bytes(os.urandom(16)))
     rows, length = eval_rows(data, runtime), data.seq_len
     tokens = data.held_out("val")
     original = tokens[:-1].view(-1, length)[secret.integers((len(tokens) - 1) // length, size=rows)]
     cuts = torch.from_numpy(secret.integers(1, length, size=rows))
-    cuts[torch.from_numpy(secret.permutation(rows)[: rows // 2])] = length
-    cuts[torch.from_numpy(secret.permutation(rows)[: rows // 4])] = 0
+    cuts[: rows // 4], cuts[rows // 4 : rows // 2] = length, 0
     kept = torch.arange(length) < cuts[:, None]
-    noise = torch.from_numpy(secret.integers(data.vocab_size, size=(rows, length)))
-    before = logits_of(model, original.to(runtime.device), data.vocab_size)
-    after = logits_of(model, torch.where(kept, original, noise).to(runtime.device), data.vocab_size)
+    changed = torch.where(kept, original, torch.from_numpy(secret.integers(data.vocab_size, size=(rows, length))))
+    before, after = (logits_of(model, ids.to(runtime.device), data.vocab_size) for ids in (original, changed))
     moved = (after - before).abs() > CAUSAL_TOLERANCE * (1 + before.abs())
     if (moved.any(-1).cpu() & kept).any():
         raise HarnessError("the model looks ahead: its logits change when later tokens do, so its score means nothing")
@@ -745,8 +745,6 @@ def evaluate(model: Module, data: Data, runtime: Runtime, split: str = "val") ->
 
 
 # ---- Errors as one line, and the command line ------------------------------------------------------------------------
-
-
 def run(main: Callable[[], object]) -> None:
     """Calls main and turns an expected failure into one line on stderr and exit code 1."""
     try:

@@ -6,6 +6,17 @@
 The two are run by the server, each other's output their input, from the code that the run began with. After evaluating,
 prepare.py hands the model in: as a list of plain tensor operations (see portable.py), free of the agent's Python; where
 that cannot be done, as a pickle, loaded only behind walls.
+
+The judge asks three times, each time a fresh scorer that shares nothing with the others but the weights:
+
+1. each row once, with other text from a secret place on: what the model says at that place, it cannot have looked up;
+2. each row whole, validation and hidden text shuffled together: the score, as far as it can be trusted;
+3. each row once more, with other text behind a place where the second pass knew suspiciously much.
+
+score = mean of the second pass + mean of (first - second) over the places of the first. That is, the first pass is the
+score, and the second its control variate: an honest model's differences are rounding, so that nothing of the noise of
+few places is left; what looking ahead gains in the second, the differences take off. The first pass comes before any
+scorer was shown the answers.
 """
 
 from __future__ import annotations
@@ -17,15 +28,19 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 import prepare  # first: torch reads the environment that it sets
 
 # isort: split
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from portable import PICKLE, PROGRAM, PortableError, Program
@@ -101,80 +116,241 @@ def score() -> None:
 
 # ---- The judge: from logits to the score -----------------------------------------------------------------------------
 
-MOST_LOGITS = 2**35  # bytes that go from process to process in a pass; of more rows, evenly chosen ones are scored
-PROBES = 6  # batches of a pass that are asked for twice
+MOST_LOGITS = 2**36  # bytes that go from process to process in a pass; of more rows, evenly chosen ones are scored
+TOLERANCE = {"cpu": 2**-4, "mps": 2**-2, "cuda": 2**-2}  # nats by which rounding may move the loss of one token
+DRIFT = {"cpu": 2**-10, "mps": 2**-6, "cuda": 2**-6}  # and on average, of tokens before the places
+
+NO_DRIFT, CERTAIN = 2**-14, 6.0  # nats; standard deviations from which a trend over the turns is no chance
+
+Ids = npt.NDArray[np.int64]
+Nats = npt.NDArray[np.float32]
+Pass = dict[str, npt.NDArray[Any]]  # what a pass left: `places`, `losses`, and the `turns` in which rows were asked for
+Ask = Callable[[Ids], Tensor]  # (rows, seq_len) ids to (rows, seq_len, vocabulary) logits
 
 
-class Remote(nn.Module):
+class Remote:
     """The model in the scorer's process."""
 
     def __init__(self, data: prepare.Data, runtime: prepare.Runtime) -> None:
-        super().__init__()
         self.answers, self.requests = streams()
-        rows = prepare.eval_rows(data, runtime)
-        about = {"rows": rows, "seq_len": data.seq_len, "vocab_size": data.vocab_size}
+        self.rows, self.runtime = prepare.eval_rows(data, runtime), runtime
+        about = {"rows": self.rows, "seq_len": data.seq_len, "vocab_size": data.vocab_size}
         send(self.requests, memoryview(f"{json.dumps(about)}\n".encode()))
         self.loader = self.answers.readline(100).decode(errors="replace").strip()
-        self.logits = np.empty((rows, data.seq_len, data.vocab_size), dtype=np.float32)
+        self.logits = np.empty((self.rows, data.seq_len, data.vocab_size), dtype=np.float32)
         if self.loader not in ("exported", "imported"):
             raise prepare.HarnessError("the scorer ended before its first answer")
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(rows, tokens) ids to (rows, tokens, vocabulary) logits. Raises HarnessError where the scorer ended."""
+    def ask(self, tokens: Ids) -> Tensor:
+        """(rows, seq_len) ids to (rows, seq_len, vocabulary) logits. Raises HarnessError where the scorer ended."""
         with contextlib.suppress(BrokenPipeError):
-            send(self.requests, tokens.cpu().contiguous().numpy().data.cast("B"))
+            send(self.requests, np.ascontiguousarray(tokens).data.cast("B"))
         if not receive(self.answers, self.logits.data.cast("B")):
             raise prepare.HarnessError("the scorer ended before its last answer")
-        return torch.from_numpy(self.logits).to(tokens.device, copy=True)
+        return torch.from_numpy(self.logits).to(self.runtime.device, copy=True)
 
 
-class Probed(nn.Module):
-    """A model that is also asked, at secret times, for rows whose later tokens are those of other rows.
+def losses_of(ask: Ask, rows: int, inputs: Ids, targets: Ids, order: Ids) -> Nats:
+    """(all, seq_len) nats of every target, asked for in this order of the rows, each batch filled to its size.
 
-    What it says of the earlier tokens must not depend on that, nor on the other rows of the batch. Which of the two
-    is asked for first is secret too, so that neither can be answered from memory.
+    Raises HarnessError where the scorer ended, or a logit is not finite.
+    """
+    found = np.empty(inputs.shape, dtype=np.float32)
+    for some in np.array_split(order, range(rows, len(order), rows)):
+        logits = ask(inputs[np.resize(some, rows)])[: len(some)]
+        if not logits.sum().isfinite():  # a sum is finite only if every term is
+            raise prepare.HarnessError("the model's logits are not finite: the run is worth nothing")
+        answers = torch.from_numpy(targets[some]).to(logits.device)
+        losses = F.cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none")
+        found[some] = losses.view(answers.shape).cpu().numpy()
+    return found
+
+
+@dataclass(frozen=True)
+class Text:
+    """Rows of the validation text and, behind them, of the hidden text.
+
+    Attributes:
+        inputs, targets: (rows, seq_len) token ids.
+        sizes: (rows, seq_len) bytes of the targets that count; 0 of those that do not: marks that begin documents, and
+            the last of each row, which begins the next.
+        hidden: (rows,) whether it is hidden text.
+        every: one in so many rows of the text.
     """
 
-    def __init__(self, model: nn.Module, rows: Tensor, calls: int) -> None:
-        super().__init__()
-        self.model, self.rows, self.call = model, rows, 0
-        self.secret = np.random.default_rng(int.from_bytes(os.urandom(16)))
-        self.probed = set(self.secret.permutation(calls)[:PROBES].tolist())
+    inputs: Ids
+    targets: Ids
+    sizes: Ids
+    hidden: npt.NDArray[np.bool_]
+    every: int
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        self.call += 1
-        if self.call - 1 not in self.probed:
-            return self.model(tokens)  # type: ignore[no-any-return]
-        rows, length = tokens.shape
-        cuts = self.secret.integers(1, length, size=rows)
-        cuts[self.secret.permutation(rows)[: rows // 3]] = length
-        cuts[self.secret.permutation(rows)[: rows // 6]] = 0
-        kept = (torch.arange(length) < torch.from_numpy(cuts)[:, None]).to(tokens.device)
-        others = self.rows[self.secret.integers(len(self.rows), size=rows)].to(tokens.device)
-        changed = torch.where(kept, tokens, others)
-        after = self.model(changed) if (first := self.secret.random() < 0.5) else None
-        before: Tensor = self.model(tokens)
-        after = after if first else self.model(changed)
-        assert after is not None
-        moved = (after - before).abs() > prepare.CAUSAL_TOLERANCE * (1 + before.abs())
-        if (moved.any(-1) & kept).any():
-            raise prepare.HarnessError("the model looks ahead: its logits change when later tokens do")
-        return before
+    @classmethod
+    def of(cls, data: prepare.Data) -> Text:
+        """The rows that are scored: all, or evenly chosen ones where there are too many."""
+        splits = [data.held_out(split).numpy() for split in ("val", "audit")]
+        total = sum(len(tokens) - 1 for tokens in splits)
+        every = math.ceil(total * data.vocab_size * 4 / MOST_LOGITS)
+        inputs = [tokens[:-1].reshape(-1, data.seq_len)[::every] for tokens in splits]
+        targets = np.concatenate([tokens[1:].reshape(-1, data.seq_len)[::every] for tokens in splits])
+        sizes = prepare.token_bytes(data, "cpu").numpy()[targets]
+        sizes[:, -1] = 0
+        hidden = np.repeat([False, True], [len(rows) for rows in inputs])
+        return cls(np.concatenate(inputs), targets, sizes, hidden, every)
+
+    def cut(self, cuts: Ids, data: prepare.Data, secret: np.random.Generator) -> Ids:
+        """The inputs, behind the place of each row as some of the training text goes on.
+
+        Never validation or hidden text, which would show the answers of other rows. What follows says nothing of the
+        true token: it is drawn without regard to it.
+        """
+        length = self.inputs.shape[1]
+        begins = secret.integers(len(data.train) - length, size=len(cuts))
+        other = np.stack([data.train[begin : begin + length] for begin in begins]).astype(np.int64)
+        return np.where(np.arange(length) <= cuts[:, None], self.inputs, other)
+
+    def bits_per_byte(self, losses: Nats, differences: Nats, hidden: bool) -> float:
+        """The score of one of both texts: (rows, seq_len) losses, and (rows,) what is to be added at one place each.
+
+        A place is drawn evenly from those of its row, so that its difference stands for them all.
+        """
+        rows = self.hidden == hidden
+        counted = self.sizes[rows] > 0
+        nats = np.where(counted, losses[rows], 0).sum(dtype=np.float64)
+        nats += (self.inputs.shape[1] - 1) * differences[rows].sum(dtype=np.float64)
+        return float(nats / math.log(2) / self.sizes[rows].sum())
+
+
+def even_places(text: Text, secret: np.random.Generator) -> Ids:
+    """(rows,) one place for each row: every place with equal chance, and all of them equally often in each text."""
+    found = np.empty(len(text.hidden), dtype=np.int64)
+    places = text.inputs.shape[1] - 1
+    for hidden in (False, True):
+        rows = np.flatnonzero(text.hidden == hidden)
+        dealt = [secret.permutation(places) for _ in range(math.ceil(len(rows) / places))]
+        found[secret.permutation(rows)] = np.concatenate([np.empty(0, dtype=np.int64), *dealt])[: len(rows)]
+    return found
+
+
+LOOKED_AT = 2**22  # training tokens that pairs are counted in
+DISCOUNT = 8.0  # how often a pair is taken to have been seen as often as its second token lets one expect
+
+
+def pair_losses(text: Text, train: prepare.Tokens, vocab_size: int) -> Nats:
+    """(rows, seq_len) nats of the targets to one who knows the token before, from counts in the training text.
+
+    Smoothed by Dirichlet priors (MacKay and Peto, 1995): p(b | a) = (n(a, b) + m p(b)) / (n(a) + m).
+    """
+    seen = train[:LOOKED_AT].astype(np.int64)
+    single = np.bincount(seen, minlength=vocab_size)
+    pairs, counts = np.unique(seen[:-1] * vocab_size + seen[1:], return_counts=True)
+    wanted = text.inputs * vocab_size + text.targets
+    at = np.searchsorted(pairs, wanted).clip(max=len(pairs) - 1)
+    together = np.where(pairs[at] == wanted, counts[at], 0)
+    alone = (single[text.targets] + 1) / (len(seen) + vocab_size)
+    chance = (together + DISCOUNT * alone) / (single[text.inputs] + DISCOUNT)
+    return np.asarray(-np.log(chance), dtype=np.float32)
+
+
+def doubtful_places(text: Text, losses: Nats, expected: Nats, secret: np.random.Generator) -> Ids:
+    """(rows,) one place for each row, with a chance that grows as the square of what was known more than expected."""
+    weights = np.where(text.sizes > 0, np.maximum(expected - losses, 0) ** 2, 0) + 1e-9
+    weights[:, -1] = 0
+    with np.errstate(divide="ignore"):
+        found: Ids = (np.log(weights) + secret.gumbel(size=weights.shape)).argmax(1)
+    return found
+
+
+def at_places(values: npt.NDArray[Any], places: Ids) -> npt.NDArray[Any]:
+    """(rows,) the value of each row at its place."""
+    return np.take_along_axis(values, places[:, None], 1)[:, 0]
+
+
+def differences(text: Text, places: Ids, blind: Nats, seen: Nats) -> Nats:
+    """(rows,) by how many nats the target of each row's place costs more where what follows is hidden; 0 if it has no
+    bytes."""
+    return np.where(at_places(text.sizes, places) > 0, at_places(blind, places) - at_places(seen, places), 0)
+
+
+def compare(text: Text, cut: Pass, whole: Pass, device: str) -> None:
+    """Raises HarnessError where the losses of a pass differ from those of the second by more than rounding explains.
+
+    That of the target at each place does where the model looks ahead. Those before it do where the model makes
+    anything of the other rows, of what it was asked before, or of chance; or they differ by little, but by the more the
+    later it was asked.
+    """
+    places, blind, seen = cut["places"], cut["losses"], whole["losses"]
+    most, allowed = differences(text, places, blind, seen), TOLERANCE[device]
+    before = np.arange(blind.shape[1]) < places[:, None]
+    moves = np.where(before, blind - seen, 0)
+    moved = np.abs(moves).sum(dtype=np.float64) / max(1, before.sum())
+    later = trend(moves.sum(1) / before.sum(1).clip(min=1), cut["turns"] - whole["turns"])
+    largest = int(np.abs(most).argmax())
+    if moved > DRIFT[device] or (moved > NO_DRIFT and abs(later) > CERTAIN):
+        raise prepare.HarnessError(
+            f"the model keeps state, looks ahead or at other rows: of the same beginnings of rows, asked again "
+            f"among others, it said something else, by {moved:.2g} nats a token; rounding explains {DRIFT[device]:g}"
+        )
+    if abs(most[largest]) > allowed:
+        known, unknown = (float(losses[largest, places[largest]]) for losses in (seen, blind))
+        raise prepare.HarnessError(
+            f"the model looks ahead: at {(np.abs(most) > allowed).sum()} of {len(places)} places a token cost it "
+            f"another loss once other text followed, {unknown:.3f} for {known:.3f} nats; rounding explains {allowed:g}"
+        )
+
+
+def trend(values: npt.NDArray[Any], turns: Ids) -> float:
+    """How clearly values rise or fall with the turns, in standard deviations of chance; 0 where all are equal."""
+    if len(values) < 3 or not values.std() or not turns.std():
+        return 0.0
+    return float(np.corrcoef(values, turns)[0, 1] * math.sqrt(len(values)))
+
+
+def places_of(number: int, text: Text, data: prepare.Data, folder: Path, secret: np.random.Generator) -> Ids:
+    """(rows,) behind which place each row goes on as other text in a pass; behind the last, nothing does."""
+    if number == 1:
+        return even_places(text, secret)
+    if number == 2:
+        return np.full(len(text.hidden), text.inputs.shape[1] - 1)
+    expected = pair_losses(text, data.train, data.vocab_size)
+    return doubtful_places(text, np.load(folder / "2.npz")["losses"], expected, secret)
+
+
+def make_pass(number: int, data: prepare.Data, runtime: prepare.Runtime, folder: Path, ask: Ask) -> dict[str, object]:
+    """Makes a pass with a fresh scorer, and leaves in the folder what the next need: what is to be printed.
+
+    Raises HarnessError where the model looks ahead, keeps state, or gives no finite logits.
+    """
+    secret = np.random.default_rng(int.from_bytes(os.urandom(16)))
+    text = Text.of(data)
+    places = places_of(number, text, data, folder, secret)
+    inputs, order = text.cut(places, data, secret), secret.permutation(len(places))
+    losses = losses_of(ask, prepare.eval_rows(data, runtime), inputs, text.targets, order)
+    np.savez(folder / f"{number}.npz", places=places, losses=losses, turns=order.argsort())
+    if number > 1:
+        cut, whole = (dict(np.load(folder / f"{each}.npz")) for each in (2 * number - 3, 2))
+        compare(text, cut, whole, runtime.device)
+    return scores(text, folder) | {"partial": int(text.every > 1)} if number > 2 else {"again": 1}
+
+
+def scores(text: Text, folder: Path) -> dict[str, object]:
+    """The score of both texts: the mean of the second pass, and what the first differs by."""
+    blind, seen = (dict(np.load(folder / f"{number}.npz")) for number in (1, 2))
+    more = differences(text, blind["places"], blind["losses"], seen["losses"])
+    return {name: text.bits_per_byte(seen["losses"], more, name == "audit") for name in ("score", "audit")}
 
 
 def judge() -> None:
-    """Scores the split that AUTORESEARCH_SPLIT names, and prints `key: value` lines on stderr."""
-    split = os.environ.get("AUTORESEARCH_SPLIT", "val")
+    """Makes the pass that AUTORESEARCH_PASS names, and prints `key: value` lines on stderr; see the top of the file.
+
+    What one pass leaves for the next lies in AUTORESEARCH_PRIVATE, which scorers and trainings cannot see.
+    """
+    if not (folder := os.environ.get("AUTORESEARCH_PRIVATE")):
+        raise prepare.HarnessError("AUTORESEARCH_PRIVATE names no folder: a server of this version or later sets it")
     runtime, data = prepare.start(), prepare.open_data()
-    tokens = data.held_out(split)
-    rows = tokens[:-1].view(-1, data.seq_len)
-    every = math.ceil(rows.numel() * data.vocab_size * 4 / MOST_LOGITS)
-    rows = rows[::every]
     remote = Remote(data, runtime)
-    probed = Probed(remote, rows, math.ceil(len(rows) / prepare.eval_rows(data, runtime)))
-    with torch.no_grad():
-        value = prepare.bits_per_byte(probed, data, runtime, split, every)
-    facts = {"score": value, "fingerprint": data.fingerprint, "loader": remote.loader, "partial": int(every > 1)}
+    number = int(prepare.setting("AUTORESEARCH_PASS", 1, 1))
+    facts = make_pass(number, data, runtime, Path(folder), remote.ask)
+    facts |= {"fingerprint": data.fingerprint, "loader": remote.loader}
     print("---", *(f"{name}: {fact}" for name, fact in facts.items()), sep="\n", file=sys.stderr, flush=True)
 
 

@@ -1,12 +1,12 @@
-"""How often the rule of the audit data rejects an honest gain.
+"""How much of an honest gain is left when the smaller of those on validation and on hidden text counts.
 
     python benchmarks/audit_rule.py [--seconds 5] [--seeds 4]
 
 Trains variations of the bundled train.py on a CPU, each with several seeds, and has every model scored by scoring.py
-on the validation tokens and on the audit split. Any two of the models are then taken for a best and what would
-displace it, wherever the second is better on the validation tokens: all of these gains are honest, and some are mere
-luck. Printed is the share of them that the rule rejects, by their size in standard deviations of one run. It exits
-with 1 where more than one in a hundred of those above three standard deviations is rejected.
+on the validation text and on the hidden text. Any two of the models are then taken for a best and what would displace
+it, wherever the second is better on the validation text: all of these gains are honest, and some are mere luck.
+Printed is what is left of them, and the share of which nothing is, by their size in standard deviations of one run. It
+exits with 1 where nothing is left of more than one in a hundred of those above three standard deviations.
 """
 
 import argparse
@@ -21,9 +21,11 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mcp_server.research.rescoring import too_little
-
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.judged import facts_of, judged  # noqa: E402
+
 PYTHON = sys.executable
 VARIATIONS = (
     "",
@@ -38,10 +40,10 @@ VARIATIONS = (
 
 BOUNDS = (0.0, 1.0, 3.0, 10.0, math.inf)
 """Of the gains that are counted together, in standard deviations."""
-MOST_REJECTED = 0.01
+MOST_LOST = 0.01
 
 Scores = tuple[float, float]
-"""val_bpb on the validation tokens, and on the audit split."""
+"""val_bpb on the validation text, and on the hidden text."""
 
 
 def script_of(folder: Path, variation: str) -> Path:
@@ -57,39 +59,16 @@ def script_of(folder: Path, variation: str) -> Path:
     return script
 
 
-def score(script: Path, split: str, environment: Mapping[str, str]) -> float:
-    """The judge's score of what the training handed in, on one split."""
-    variables = {**environment, "AUTORESEARCH_SPLIT": split}
-    questions, answers = os.pipe(), os.pipe()
-    command = [PYTHON, "scoring.py"]
-    scorer = subprocess.Popen(
-        [*command, "score"], cwd=script.parent, env=variables, stdin=questions[0], stdout=answers[1]
-    )
-    judge = subprocess.Popen(
-        [*command, "judge"],
-        cwd=script.parent,
-        env=variables,
-        stdin=answers[0],
-        stdout=questions[1],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for end in (*questions, *answers):
-        os.close(end)
-    said = judge.communicate()[1]
-    scorer.wait()
-    found = re.search(r"^score: +(\S+)$", said, re.MULTILINE)
-    assert found, said
-    return float(found[1])
-
-
 def train(script: Path, seed: int, environment: Mapping[str, str]) -> Scores:
-    """Train a variation with a seed, and have the model scored on both splits."""
+    """Train a variation with a seed, and have the model scored on both texts."""
     with tempfile.TemporaryDirectory() as out:
         variables = {**environment, "AUTORESEARCH_OUT": out, "AUTORESEARCH_SEED": str(seed)}
         variables |= {"AUTORESEARCH_SCRIPT": str(script)}
         subprocess.run([PYTHON, script], cwd=script.parent, env=variables, stdout=subprocess.DEVNULL, check=True)
-        return score(script, "val", variables), score(script, "audit", variables)
+        said = judged(Path(out), variables, script.parent)[1]
+        facts = facts_of(said)
+        assert "score" in facts, said
+        return float(facts["score"]), float(facts["audit"])
 
 
 def sigma_of(results: Iterable[Sequence[Scores]]) -> float:
@@ -98,29 +77,29 @@ def sigma_of(results: Iterable[Sequence[Scores]]) -> float:
 
 
 def report(results: Sequence[Sequence[Scores]]) -> float:
-    """Print how the gains fare; returns the share that is rejected of those above three standard deviations."""
+    """Print how gains fare; returns the share of which nothing is left, of those above three standard deviations."""
     sigma = sigma_of(results)
     pairs = [
-        (before[0] - after[0], before[1] - after[1], before[0])
+        (before[0] - after[0], before[1] - after[1])
         for before, after in itertools.permutations(itertools.chain(*results), 2)
         if after[0] < before[0]
     ]
     print(f"\none run: sigma {sigma:.4f} val_bpb; {len(pairs)} gains, which are not independent of each other")
-    off = statistics.stdev(seen - gain for gain, seen, _ in pairs)
-    print(f"on the audit split a gain is another by {off:.4f} (one standard deviation)\n")
-    print("| gain, in sigma | gains | seen on the audit split | rejected |\n|---|---|---|---|")
+    off = statistics.stdev(seen - gain for gain, seen in pairs)
+    print(f"on the hidden text a gain is another by {off:.4f} (one standard deviation)\n")
+    print("| gain, in sigma | gains | seen on the hidden text | counts | nothing left of |\n|---|---|---|---|---|")
     large = [0, 0]
     for low, high in itertools.pairwise(BOUNDS):
         inside = [each for each in pairs if low <= each[0] / sigma < high]
         if not inside:
             continue
-        rejected = sum(too_little(gain, seen, sigma, max(1.0, size)) for gain, seen, size in inside)
-        share = sum(seen for _, seen, _ in inside) / sum(gain for gain, _, _ in inside)
-        print(
-            f"| {low:g} to {high:g} | {len(inside)} | {share:.0%} of it | {rejected} ({rejected / len(inside):.1%}) |"
-        )
+        lost = sum(seen <= 0 for _, seen in inside)
+        whole = sum(gain for gain, _ in inside)
+        share, left = sum(seen for _, seen in inside) / whole, sum(min(each) for each in inside) / whole
+        counts = f"{len(inside)} | {share:.0%} of it | {left:.0%} | {lost} ({lost / len(inside):.1%})"
+        print(f"| {low:g} to {high:g} | {counts} |")
         if low >= 3:
-            large = [large[0] + rejected, large[1] + len(inside)]
+            large = [large[0] + lost, large[1] + len(inside)]
     return large[0] / max(1, large[1])
 
 
@@ -140,8 +119,8 @@ def main() -> int:
             runs = [train(script, seed, environment) for seed in range(1, arguments.seeds + 1)]
             results.append(runs)
             shown = ", ".join(f"{val:.4f} / {audit:.4f}" for val, audit in runs)
-            print(f"{variation or 'as it is'}: {shown} (val / audit)", flush=True)
-    return 1 if report(results) > MOST_REJECTED else 0
+            print(f"{variation or 'as it is'}: {shown} (validation / hidden)", flush=True)
+    return 1 if report(results) > MOST_LOST else 0
 
 
 if __name__ == "__main__":

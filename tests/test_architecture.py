@@ -29,11 +29,13 @@ MAY_IMPORT = {
         "lab.doctor",
         "lab.lending",
         "lab.tracking",
+        "research.marking",
+        "research.tables",
         "demo",
     }
     | {"night"},
     "demo": {"demo", "night.follower", "interfaces", "errors", "settings", "lab.doctor", "machine.git"}
-    | {"machine.starter"},
+    | {"machine.starter", "research.marking"},
     "night": {"night", "interfaces", "operations", "errors", "settings", "lab", "machine", "research"},
 }
 """For each room, the rooms that it may import."""

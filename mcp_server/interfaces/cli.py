@@ -204,7 +204,7 @@ def act(operation: "Operation", given: dict[str, Any], settings: Settings, as_js
             f"autoresearch: detached; the training of {given['experiment_id']} goes on. "
             f"Repeat the command to watch it, or end it with `autoresearch stop {given['experiment_id']}`."
         )
-    answer = plain(wait_for(_call(operation, given, settings), goes_on))
+    answer = plain(wait_for(_call(operation, given, settings), goes_on), "program" if as_json else "person")
     if as_json:
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
@@ -216,7 +216,7 @@ def act(operation: "Operation", given: dict[str, Any], settings: Settings, as_js
 async def _call(operation: "Operation", given: dict[str, Any], settings: Settings) -> Any:
     from mcp_server.interfaces.entrance import Entrance
 
-    async with Entrance(settings) as entrance:
+    async with Entrance(settings, terminal=True) as entrance:
         if not (operation.waits and sys.stderr.isatty()):
             return await entrance.call(operation, given)
         from mcp_server.interfaces.tables import live_line

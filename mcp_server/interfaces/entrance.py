@@ -39,16 +39,23 @@ class Entrance:
         settings: where the repository is.
         trusted: whether callers may set the arguments in `TRUSTED_ONLY`.
         shared: whether several agents come in here, as over HTTP.
+        terminal: whether the user themselves call, on their own terminal.
         calls: a file that each call leaves the name of its operation in, for whoever watches the caller.
     """
 
     def __init__(
-        self, settings: Settings, trusted: bool = True, shared: bool = False, calls: Path | None = None
+        self,
+        settings: Settings,
+        trusted: bool = True,
+        shared: bool = False,
+        calls: Path | None = None,
+        terminal: bool = False,
     ) -> None:
         self._settings = settings
         self._trusted = trusted
         self._shared = shared
         self._calls = calls
+        self._terminal = terminal
         self._lab: Lab | None = None
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -65,7 +72,9 @@ class Entrance:
         """The open lab; raises ResearchError while there is none to open."""
         async with self._opening:
             if self._lab is None:
-                self._lab = await self._stack.enter_async_context(Lab.open(self._settings, self._shared))
+                self._lab = await self._stack.enter_async_context(
+                    Lab.open(self._settings, self._shared, confined=not self._terminal)
+                )
             return self._lab
 
     async def call(self, operation: Operation, given: Mapping[str, Any], progress: Progress | None = None) -> Any:

@@ -24,8 +24,10 @@ class Limits:
         header_seconds: how long a client may take to send the head of a request, from the moment that one is awaited.
         write_seconds: how long a client may leave an answer unread.
         idle_seconds: how long a connection is kept between two requests.
-        connections, connections_of_peer: open connections, of all clients and of one address.
-        in_flight, in_flight_of_peer: requests that are being answered, streams of events included.
+        connections, connections_of_peer: open connections, of all clients and of one caller (an address; on this
+            machine a user).
+        connections_of_strangers: open connections of callers who will be refused for being of another user.
+        in_flight, in_flight_of_peer: requests that have come whole and are being answered, streams of events included.
         sessions: MCP sessions that are remembered; a session unused for half an hour is forgotten.
         rate: requests of one address.
         rate_of_strangers: requests of one address that lack the token.
@@ -38,6 +40,7 @@ class Limits:
     idle_seconds: int = 5
     connections: int = 512
     connections_of_peer: int = 384
+    connections_of_strangers: int = 32
     in_flight: int = 384
     in_flight_of_peer: int = 256
     sessions: int = 1000

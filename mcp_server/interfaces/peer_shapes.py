@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mcp_server.interfaces import peer_answers as answers
+from mcp_server.research.tables import harmless
 
 NUMBERS = {
     "val_bpb": "val_bpb",
@@ -183,8 +184,8 @@ def tsv(experiments: Sequence[Any]) -> answers.Table:
     for e in experiments:
         found = numbers(e.metrics if e.status != "crash" else {})
         memory = found["peak_vram_mb"] / 1024
-        words = " ".join(e.description.split())
-        rows.append(f"{e.commit[:7]}\t{found['val_bpb']:.6f}\t{memory:.1f}\t{e.status}\t{words}")
+        words = harmless(" ".join(e.description.split()))
+        rows.append(f"{harmless(e.commit[:7])}\t{found['val_bpb']:.6f}\t{memory:.1f}\t{e.status}\t{words}")
     return {"tsv": "\n".join(rows), "count": len(rows) - 1}
 
 

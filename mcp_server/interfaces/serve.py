@@ -120,8 +120,20 @@ async def _serve_http(
         with _on_signals(stop):
             name = f"[{host}]" if ":" in host else host
             url = f"http://{name}:{listener.getsockname()[1]}"
-            print(f"autoresearch: dashboard {url}/, MCP {url}/mcp, REST {url}/api", file=sys.stderr, flush=True)  # noqa: T201
+            print(announcement(url, access), file=sys.stderr, flush=True)  # noqa: T201
             await server.serve(sockets=[listener])
+
+
+def announcement(url: str, access: "Access") -> str:
+    """What the user is told once the server listens at `url`; a token that it made itself stands in the address."""
+    if access.made is None:
+        return f"autoresearch: dashboard {url}/, MCP {url}/mcp, REST {url}/api"
+    return (
+        f"autoresearch: dashboard {url}/?token={access.token}, MCP {url}/mcp, REST {url}/api\n"
+        "autoresearch: this system does not tell whose a connection is, so MCP and REST need the header "
+        f"'Authorization: Bearer <token>'. The token is kept in {access.made}; docs/connect.md says where agents "
+        "take it from."
+    )
 
 
 def http_config(entrance: Entrance, access: "Access", limits: "Limits | None" = None) -> "uvicorn.Config":
@@ -136,7 +148,7 @@ def http_config(entrance: Entrance, access: "Access", limits: "Limits | None" = 
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a client's bad request is no news to the user
     return uvicorn.Config(
         build_app(entrance, access, limits),
-        http=connection_within(limits),
+        http=connection_within(limits, access),
         ws="none",
         log_config=None,
         access_log=False,

@@ -234,7 +234,7 @@ class ArtifactLoop:
         for _ in range(MOST_RUNS):
             experiment_id = waiting[-1]
             trained = await self._lab.training.train(experiment_id, wait_seconds=WAIT_SECONDS)
-            if trained.status in ("queued", "training", "stopped"):
+            if trained.status in ("queued", "training", "stopped", "error"):
                 continue
             completed = await self._lab.verdicts.complete(experiment_id)
             verdict = completed if experiment_id == experiment.id else verdict

@@ -34,6 +34,7 @@ class Bench:
 
     Attributes:
         shared: several agents call this process (HTTP), so that a workspace is handed out again only by its name.
+        confined: files that callers name go into the folder for exports: they are not the user on their own terminal.
         desks: the workspaces that this process holds, by tag and agent.
         listing: held by the call that writes results files.
     """
@@ -43,6 +44,7 @@ class Bench:
     folders: Folders
     store: Store
     shared: bool = False
+    confined: bool = False
     desks: dict[tuple[str, str], Desk] = field(default_factory=dict)
     listing: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -6,6 +6,7 @@ from mcp_server.machine.store.verdicts import Decision, Restatement
 from mcp_server.research.case import Case, candidate, decide, noise_of, replicates, scored, stand, weigh
 from mcp_server.research.experiment import Numbers, Run, Scalar
 from mcp_server.research.plateau import reconsidered
+from mcp_server.research.selection import told
 from mcp_server.research.verdict import finite, judge
 
 
@@ -27,7 +28,7 @@ def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Dec
     counting = case.subject.counting
     return Decision(
         status=verdict.decision,
-        reason=verdict.reason,
+        reason=f"{verdict.reason} {told(run.task, case.subject.trials)}".strip(),
         value=scored(run, case.subject, verdict),
         delta=verdict.delta,
         near_miss=verdict.near_miss,

@@ -29,6 +29,7 @@ from mcp_server.machine.filesystem import NETWORK, file_system
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.git.command import check_installed, git
+from mcp_server.machine.hidden import why_readable
 from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.platforms import is_wsl2
 from mcp_server.machine.sandbox import TODO as MEND
@@ -67,6 +68,11 @@ MOST_COUNTED = 200_000
 
 LONGEST_LOOK = 5.0
 """Seconds for which the record is looked through."""
+
+PREPARE = (
+    "Run `python prepare.py` again: with a Python that has its tests (those of uv, pyenv and conda have), or with a "
+    "--path outside of the repository"
+)
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -280,8 +286,12 @@ def _data(place: Place) -> Check:
     if not place.builtin:
         return Check("data", "ok", "not needed: the repository has a training script of its own")
     folder, manifest = prepared_data(place.settings)
-    tokens = manifest["tokens"]["train"]
-    return Check("data", "ok", f"{manifest['profile']}, {tokens:,} training tokens, in {folder}")
+    found = f"{manifest['profile']}, {manifest['tokens']['train']:,} training tokens, in {folder}"
+    root = place.repository.root if place.repository else place.settings.repo
+    why = why_readable(folder, root) if find_sandbox(place.settings.sandbox) else ""  # without walls, see there
+    if why:
+        return Check("data", "warn", f"{found}; trainings can read the text that audits them: {why}", PREPARE)
+    return Check("data", "ok", found)
 
 
 def _disk(name: str, folder: Path) -> Check:

@@ -21,6 +21,7 @@ from mcp_server.machine.git import Repository
 from mcp_server.machine.store import experiments as store
 from mcp_server.research.experiment import NO_CHANGE, Experiment, Run
 from mcp_server.research.foreign import Row, Table, read_table
+from mcp_server.research.marking import Words, cited
 from mcp_server.research.task import Direction, check_name
 
 LARGEST = 5_000_000
@@ -99,7 +100,8 @@ class Importing:
         if place.commit is None:
             lost = f"{kept.commit!r} is not in this repository" if kept.commit else "it has no commit"
             return "HEAD", [
-                f"The run starts from HEAD and not from the last that was kept ({kept.description[:80]!r}): {lost}. "
+                f"The run starts from HEAD and not from the last that was kept "
+                f"({cited(kept.description, 80, 'its table says')}): {lost}. "
                 "Give base_ref for another commit."
             ]
         return place.commit, [f"The run starts from {place.commit[:12]}, the last that was kept there."]
@@ -135,7 +137,7 @@ class Importing:
             metric=run.task.metric,
             imported=len(table.rows),
             counts=counts,
-            best_reported=None if best is None else {"value": best.value, "what": best.description},
+            best_reported=None if best is None else {"value": best.value, "what": Words(best.description)},
             base_commit=run.base_commit,
             notes=notes,
             next_action=f"{todo}register(tag={run.tag!r}, hypothesis='baseline', category='other') without any change, "

@@ -44,17 +44,18 @@ class Lab:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, shared: bool = False) -> AsyncIterator["Lab"]:
+    async def open(cls, settings: Settings, shared: bool = False, confined: bool = False) -> AsyncIterator["Lab"]:
         """Open the repository around `settings.repo` and its store; raises NotReady where there is none.
 
         Args:
             shared: several agents will call this lab, as over HTTP.
+            confined: files that callers name go into the folder for exports.
         """
         repository = await asyncio.to_thread(Repository.discover, settings.repo)
         folders = Folders.of(settings, repository.root)
         ensure_state_folder(folders.state)
         async with Store.open(folders.store) as store:
-            bench = Bench(settings, repository, folders, store, shared)
+            bench = Bench(settings, repository, folders, store, shared, confined)
             try:
                 lab = cls(bench)
                 async with kept_up(folders.store, lab.pool):

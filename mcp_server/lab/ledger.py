@@ -1,14 +1,16 @@
 """The results file in the user's repository: a line for every verdict, in their order."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from mcp_server.errors import NotReady, WrongState
 from mcp_server.lab.bench import Bench
-from mcp_server.machine.git import Hold
+from mcp_server.machine.beneath import open_beneath
+from mcp_server.machine.git import Hold, exclude
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.tables import to_tsv
 from mcp_server.research.task import Task
@@ -59,7 +61,9 @@ async def _add(bench: Bench, run: Run, batch: Sequence[Experiment]) -> None:
     last = batch[-1].decided
     assert last is not None
     lines = list(to_tsv(batch, run.task))[1:]
-    await bench.run(_append, bench.repository.root / run.task.results_file, run.task, lines)
+    await bench.run(_append, bench.repository.root, run.task, lines)
+    with suppress(OSError):  # it is the user's to be tidy where git's own folder cannot be written
+        await bench.run(exclude, bench.repository, run.task.results_file)
     await bench.store.runs.set_listed(run.tag, last)
 
 
@@ -80,16 +84,16 @@ async def _alone(bench: Bench, lock: Path) -> AsyncIterator[None]:
             yield
 
 
-def _append(path: Path, task: Task, lines: Sequence[str]) -> None:
+def _append(root: Path, task: Task, lines: Sequence[str]) -> None:
     """Append lines, except those that a server killed at this very place has written already."""
-    if reason := usable(path, task):
+    if reason := usable(root / task.results_file, task):
         raise NotReady(f"it {reason}", "Move it away")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    present = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    known = next(count for count in range(len(lines), -1, -1) if present[len(present) - count :] == lines[:count])
-    text = ("" if present else header(task)) + "".join(lines[known:])
-    with path.open("ab", buffering=0) as file:
-        end = file.tell()
+    opened = open_beneath(root, task.results_file, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    with os.fdopen(opened, "r+b", buffering=0) as file:
+        present = file.read().decode("utf-8").splitlines(keepends=True)
+        known = next(count for count in range(len(lines), -1, -1) if present[len(present) - count :] == lines[:count])
+        text = ("" if present else header(task)) + "".join(lines[known:])
+        end = file.seek(0, os.SEEK_END)
         try:
             rest = memoryview(text.encode())
             while rest:

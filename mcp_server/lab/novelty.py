@@ -9,6 +9,7 @@ from mcp_server.lab.candidates import Candidate
 from mcp_server.machine.git import Change, Repository
 from mcp_server.research.experiment import FINISHED, Experiment, KnobValue, Run
 from mcp_server.research.knobs import read_knobs
+from mcp_server.research.marking import cited
 from mcp_server.research.memory import Fingerprint, fingerprint
 from mcp_server.research.seeds import only_seed_changed
 
@@ -63,8 +64,14 @@ async def check_new(bench: Bench, run: Run, candidate: Candidate, found: Trace) 
     """
     for earlier in await bench.store.memory.identical(run.tag, found.change):
         ours = earlier.request == candidate.request and earlier.decided is None
-        if earlier.base_commit == candidate.base_commit and not ours:
+        if earlier.base_commit == candidate.base_commit and not ours and not await _unmeasured(bench, earlier):
             refuse_again(earlier)
+
+
+async def _unmeasured(bench: Bench, earlier: Experiment) -> bool:
+    """Whether an experiment was given up because the machine failed its training, which says nothing about the idea."""
+    last = await bench.store.trials.latest(earlier.id) if earlier.status == "crash" else None
+    return last is not None and last.status == "lost"
 
 
 def refuse_again(earlier: Experiment) -> None:
@@ -80,7 +87,7 @@ def refuse_again(earlier: Experiment) -> None:
 
 
 def _became_of(earlier: Experiment) -> str:
-    reason = f": {earlier.reason}" if earlier.reason else ""
+    reason = f": {cited(earlier.reason, 300, 'the record says')}" if earlier.reason else ""
     return f"{earlier.status}{reason}".rstrip(".")
 
 

@@ -12,6 +12,7 @@ from mcp_server.errors import InvalidInput, NotReady, Undecided
 from mcp_server.lab.commands import check_commands, named_files
 from mcp_server.lab.data import prepared_data
 from mcp_server.lab.interpreters import environment_notes, interpreter_of
+from mcp_server.lab.judging import with_judge
 from mcp_server.lab.ledger import usable
 from mcp_server.lab.sources import BUILTIN, Decisions, gather
 from mcp_server.machine.git import (
@@ -23,6 +24,7 @@ from mcp_server.machine.git import (
     pointers,
     submodules,
 )
+from mcp_server.research.data_files import check_data_file
 from mcp_server.research.guard import check_pattern, matches
 from mcp_server.research.knobs import read_knobs
 from mcp_server.research.metrics import better_when
@@ -104,17 +106,23 @@ def _plan(
         _check_memory(repository, commit, task, found)
         task = _with_elsewhere(repository, commit, task, notes)
         check_commands(repository.root, frozenset(repository.files(commit)), task)
+        task = with_judge(repository, commit, task, notes)
         notes.extend(environment_notes(repository.root, repository.files(commit), task))
         task = _with_plan(repository, commit, task, found)
     return Plan(task, tuple(notes), tuple(found.rows(task)))
 
 
-def check_places(values: dict[str, Any]) -> None:
-    """Raise InvalidInput unless every path and glob stays within the repository."""
+def check_places(values: dict[str, Any], results_file: str = "") -> None:
+    """Raise InvalidInput unless every path and glob stays within the repository.
+
+    Args:
+        results_file: one that a run has already, and keeps whatever it is called.
+    """
     for name in ("results_file", "train_script", "folder"):
         if values.get(name):
             path = str(values[name]).removeprefix("./").rstrip("/") if values[name] != "/" else "/"
-            values[name] = "" if name == "folder" and path in ("", ".") else check_path(path, name)
+            check = check_data_file if name == "results_file" and path != results_file else check_path
+            values[name] = "" if name == "folder" and path in ("", ".") else check(path, name)
     for name in ("editable", "readonly", "inputs"):
         patterns = values.get(name) or ()
         if len(patterns) > MOST_PATTERNS:

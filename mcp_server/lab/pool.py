@@ -7,6 +7,7 @@ from mcp_server.lab.bench import Bench
 from mcp_server.lab.results import DeviceView
 from mcp_server.machine.devices import Device
 from mcp_server.machine.executors import executor_of
+from mcp_server.machine.stopping import end_by_force
 from mcp_server.research.experiment import Trial
 
 
@@ -48,6 +49,12 @@ class Pool:
             if not waiting and not training:
                 return 0
             return await self._bench.run(self._executor.wake, device_type, waiting, set(training)) or 0
+
+    async def end_by_force(self, trial: Trial) -> None:
+        """End a trial in training on this machine that its worker does not end."""
+        bench = self._bench
+        if bench.settings.executor == "local" and trial.device:
+            await end_by_force(bench.settings, bench.store, bench.repository, trial)
 
     async def heal(self) -> int:
         """Start workers where trainings were left alone, or wait though a device is free; how many."""

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
@@ -11,7 +10,8 @@ from mcp_server.errors import InvalidInput, NotReady, UnknownId
 from mcp_server.lab.accounting import displaced
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
-from mcp_server.lab.exporting import write_export
+from mcp_server.lab.claiming import claiming
+from mcp_server.lab.exporting import export_target, write_export
 from mcp_server.lab.gathering import gather
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.results import (
@@ -25,15 +25,16 @@ from mcp_server.lab.results import (
     Suggested,
     Summary,
 )
-from mcp_server.lab.views import plain, view, when
+from mcp_server.lab.views import plain, told, told_steps, view, when
 from mcp_server.machine.starter import starter_files
 from mcp_server.research import suggestions
 from mcp_server.research.case import error_of, noise_of
+from mcp_server.research.cleaning import clean
 from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
-from mcp_server.research.guard import check_path
-from mcp_server.research.guidance import noise_text
+from mcp_server.research.guidance import claim_text, noise_text
+from mcp_server.research.marking import Document, Words, fenced
 from mcp_server.research.strategy import choose
 from mcp_server.research.suggestions import Suggestion
 from mcp_server.research.task import Category
@@ -75,7 +76,9 @@ class Reading:
             trend=fields["trend"] | {"values": list(suggestion.trend.values)},
             suggestions=list(suggestion.suggestions),
             pending_confirmations=list(suggestion.pending_confirmations),
-            lessons=[f"{lesson.experiment_id} ({lesson.status}): {lesson.lesson}" for lesson in suggestion.lessons],
+            lessons=[
+                Words(f"{lesson.experiment_id} ({lesson.status}): {lesson.lesson}") for lesson in suggestion.lessons
+            ],
             proposals=[{"tool": c.tool, "arguments": dict(c.arguments), "text": c.text} for c in suggestion.calls],
             next_action=_first_step(run, evidence, suggestion),
         )
@@ -149,7 +152,7 @@ class Reading:
             keep_rate=round(counts.get("keep", 0) / finished, 4) if finished else None,
             last_five=[view(experiment) for experiment in await history.decided(run.tag, LAST)],
             progression=[
-                {"experiment_id": keep.id, "value": keep.value, "delta": keep.delta, "change": keep.hypothesis}
+                {"experiment_id": keep.id, "value": keep.value, "delta": keep.delta, "change": Words(keep.hypothesis)}
                 for keep in reversed(keeps)
             ],
             categories={name: asdict(count) for name, count in (await history.categories(run.tag)).items()},
@@ -159,6 +162,9 @@ class Reading:
             accepted_loss=await history.accepted_loss(run.tag),
             next_action=f"Call suggest(tag={run.tag!r})",
             starved=starved_text(*await store.efforts.starved(run.tag)),
+            claim=told(evidence.assessment),
+            claims=told_steps(evidence.assessment),
+            told=claim_text(evidence),
         )
 
     async def best(self, tag: Tag = None) -> Best:
@@ -168,7 +174,8 @@ class Reading:
         commit = best.commit if best and not best.commit_known else await self._branch.tip(run)
         todo = f"Call register(tag={run.tag!r}, ...) with a change to it" if best else "Register and train the baseline"
         error = error_of(run, best, noise_of(run, *await self._bench.store.history.noise(run.tag)))
-        return Best(view(best, "full") if best else None, commit, run.branch, todo, error)
+        assessment = (await claiming(self._bench, self._branch, run)).assessment
+        return Best(view(best, "full") if best else None, commit, run.branch, todo, error, told(assessment))
 
     async def diff(self, experiment_a: str, experiment_b: str) -> Diff:
         """Compare two experiments by id, e.g. mar8-3: metric deltas (b minus a) and the unified diff of their code."""
@@ -180,7 +187,9 @@ class Reading:
             todo = f"The commit of {elsewhere} is not in this repository: fetch it to compare the code with git"
             return Diff(a.id, b.id, deltas, "", todo)
         text = await self._bench.run(self._bench.repository.diff, a.commit, b.commit)
-        return Diff(a.id, b.id, deltas, text, f"Call register(parent_id={b.id!r}, ...) to build on the second")
+        return Diff(
+            a.id, b.id, deltas, Document(text), f"Call register(parent_id={b.id!r}, ...) to build on the second"
+        )
 
     async def list_runs(self) -> RunList:
         """List all runs of this repository, newest first, e.g. to find a tag to continue."""
@@ -206,18 +215,19 @@ class Reading:
         self,
         tag: Tag = None,
         format: Literal["tsv", "jsonl", "markdown", "csv", "latex"] = "tsv",  # noqa: A002 - the name that users know
-        path: Annotated[str | None, "File to write, relative to the repository; default: return the text"] = None,
+        path: Annotated[str | None, "New file in .autoresearch/exports, e.g. a.csv; default: return the text"] = None,
     ) -> Exported:
         """Export a run as results.tsv, JSON lines, a Markdown report, or a table for a paper (csv, latex)."""
         run = await self._bench.store.runs.named(tag)
-        target = None if path is None else _export_path(self._bench.repository.root, path)
+        target = None if path is None else export_target(self._bench, path)
+        written = None if target is None else str(self._bench.repository.root / target)
         text, count = await write_export(self._bench, self._branch, run, format, target)
         return Exported(
             format=format,
             experiments=count,
-            text=text,
-            path=str(target) if target else None,
-            next_action="Show it to the user" if text else f"Tell the user where it is: {target}",
+            text=None if text is None else Document(text),
+            path=written,
+            next_action="Show it to the user" if text else f"Tell the user where it is: {written}",
         )
 
     async def tags(self, prefix: str) -> list[str]:
@@ -245,11 +255,12 @@ class Reading:
         return source
 
     async def experiment_diff(self, experiment_id: str) -> str:
-        """The unified diff of an experiment against what it was based on."""
+        """The unified diff of an experiment against what it was based on, fenced as the data that it is."""
         experiment = await self._bench.store.experiments.get(experiment_id)
         if not experiment.commit_known:
             raise UnknownId(f"The commit {experiment.commit!r} is not in this repository", "Fetch it from its agent")
-        return await self._bench.run(self._bench.repository.diff, experiment.base_commit, experiment.commit)
+        text = await self._bench.run(self._bench.repository.diff, experiment.base_commit, experiment.commit)
+        return fenced(clean(text, len(text) + 1), "diff")
 
     async def _script(self, run: Run, commit: str) -> str | None:
         if not run.task.train_script:
@@ -290,13 +301,3 @@ def _number(cursor: str | None) -> int | None:
     if not cursor.isdecimal() or len(cursor) > 18:
         raise InvalidInput(f"cursor {cursor!r} is not one of ours", "Give next_cursor as the page before answered it")
     return int(cursor)
-
-
-def _export_path(root: Path, path: str) -> Path:
-    """Where to write an export: inside the repository, and never over a file that git has."""
-    target = root / check_path(path)
-    if not target.resolve().is_relative_to(root.resolve()):
-        raise InvalidInput(f"path {path!r} leads out of the repository", "Give a path relative to its top")
-    if target.exists() or target.is_symlink():
-        raise InvalidInput(f"{path!r} exists", "Give the name of a new file")
-    return target

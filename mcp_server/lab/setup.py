@@ -22,9 +22,10 @@ from mcp_server.lab.sources import Decisions
 from mcp_server.lab.views import plain, view
 from mcp_server.machine.devices import Device
 from mcp_server.machine.platforms import facts_of
+from mcp_server.research.data_files import in_exports
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.platform import adjust
-from mcp_server.research.task import Category, Direction, Policy, check_name
+from mcp_server.research.task import Category, Direction, Policy, Task, check_name
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 OPEN_SHOWN = 20
@@ -57,7 +58,7 @@ class Setup:
         near_miss_threshold: Annotated[float | None, "Worse by less than this, in the metric: a near miss"] = None,
         max_experiments: Annotated[int | None, "Stop after so many experiments"] = None,
         target: Annotated[float | None, "Stop when the metric reaches this"] = None,
-        results_file: Annotated[str | None, "Table of results in the repository; default results.tsv"] = None,
+        results_file: Annotated[str | None, "Name of the table of results; default results.tsv"] = None,
         task: Annotated[str | None, "Name or path of a task"] = None,
         plan: Annotated[str | None, "Path of an experiment plan (YAML or JSON): vary, hold, metric, ..."] = None,
         base_ref: Annotated[str | None, "Commit to start from; default HEAD"] = None,
@@ -74,6 +75,7 @@ class Setup:
         name = check_name("tag", today() if tag is None else tag)
         if agent is not None:
             check_name("agent name", agent)
+        await self._place_results(name, chosen)
         if resume:
             return await self._resume(name, chosen, base_ref, agent, preview)
         if not preview and (taken := await self._bench.store.runs.find(name)):
@@ -91,6 +93,17 @@ class Setup:
         if preview:
             return await self._answer(run, None, None, notes, _CONFIRM.format(tag=name), rows)
         return await self._open(run, agent or "agent-1", notes, rows)
+
+    async def _place_results(self, tag: str, chosen: dict[str, Any]) -> None:
+        """Put a results file that a caller named into the folder for exports, unless the user named it themselves.
+
+        The usual names at the top of the repository stay, and so does what the run has.
+        """
+        given = chosen.get("results_file")
+        known = await self._bench.store.runs.find(tag)
+        usual = {Task.results_file, f"results-{tag}.tsv", known.task.results_file if known else None}
+        if given is not None and given not in usual and self._bench.confined:
+            chosen["results_file"] = in_exports(given, "results_file")
 
     async def _open(self, run: Run, agent: str, notes: list[str], rows: Sequence[dict[str, str]]) -> SetUp:
         """Make what a run needs: its branch, its record, a first agent, and a workspace where the server has git."""

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, AllowInfNan, BaseModel, BeforeValidator, Co
 
 from mcp_server.errors import InvalidInput
 from mcp_server.lab.marked import LineOf, marked_toml, marked_yaml
-from mcp_server.research.task import Category, Direction, Policy, check_metric, check_pattern, split_command
+from mcp_server.research.patterns import check_syntax
+from mcp_server.research.task import Category, Direction, Policy, check_metric, split_command
 
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 """The name of a variable of the environment."""
@@ -151,7 +152,7 @@ class Scorer(_Part):
 
     metric: Metric | None = None
     direction: Direction | None = None
-    pattern: Annotated[str, _checked(check_pattern)] | None = None
+    pattern: Annotated[str, _checked(check_syntax)] | None = None
     command: Command | None = None
     rescore: Command | None = None
     judge: Command | None = None

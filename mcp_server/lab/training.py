@@ -15,10 +15,12 @@ from mcp_server.lab.logs import read_end, read_whole
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.rebasing import on_best
 from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
+from mcp_server.lab.views import reason_of
 from mcp_server.machine.store.trials import Changed
 from mcp_server.research.effort import effort_text
-from mcp_server.research.experiment import FINISHED, MAX_LOST, Experiment, Run, Trial, fresh_seed
+from mcp_server.research.experiment import FINISHED, MAX_LOST, Experiment, Run, Trial, fresh_seed, label_of
 from mcp_server.research.metrics import as_data, clean, parse_progress, quoted
+from mcp_server.research.selection import bound_seed
 
 Watcher = Callable[[float, float | None, str], Awaitable[None]]
 """Called while an operation waits, with seconds done, seconds in all (if known), and a message."""
@@ -88,9 +90,16 @@ class Training:
 
     async def _queue(self, run: Run, experiment: Experiment, trials: list[Trial], seed: int | None) -> Trial | None:
         """Queue a trial where the experiment may be trained now; else its last trial, or that with this seed."""
-        last = trials[-1] if trials else None
+        last, bound = trials[-1] if trials else None, bound_seed(trials)
+        stopped = last is not None and (last.status in AGAIN or bound is not None)
         same = next((trial for trial in trials if trial.seed == seed and trial.status not in AGAIN), None)
-        stopped = last is not None and last.status in AGAIN
+        if bound is not None and seed in (None, bound):
+            same = None
+        elif bound is not None and not same:
+            raise WrongState(
+                f"The last training of {experiment.id}, with seed {bound}, came to no result, and runs again as it was",
+                "Leave seed out: which runs count is not chosen by what they showed",
+            )
         if experiment.status == "keep":
             if run.task.policy == "greedy" or same or (seed is None and not stopped):
                 return same or last
@@ -161,7 +170,7 @@ class Training:
             next_action=_next(experiment, trial, status),
             error=trial.error or None,
             seed=trial.seed,
-            verification=trial.verification,
+            verification=label_of(trial.verification, trial.metrics),
             sandboxed=trial.sandboxed,
             effort=effort_text(trial),
             starved=await self._starved(trial),
@@ -212,21 +221,18 @@ class Training:
         return as_data(log.last(log.total, 400_000))
 
     async def stop(self, experiment_id: str) -> Stopped:
-        """End an experiment's training. It is recorded as stopped, and the experiment may be trained again."""
+        """End an experiment's training. It is recorded as stopped, with what it had shown, and the experiment may be
+        trained again, with the same seed.
+        """
         experiment = await self._bench.store.experiments.get(experiment_id)
         trial = await self._bench.store.trials.latest(experiment_id)
         if trial is None or trial.status not in LIVE:
             todo = f"It is {experiment.status} and no training of it is under way: go on"
             return Stopped(experiment_id, trial.id if trial else None, "not_training", todo)
-        trial = await self._bench.store.trials.stop(trial.id)
-        deadline = time.monotonic() + STOP_SECONDS
-        woken = time.monotonic()
-        while trial.status in LIVE and time.monotonic() < deadline:
-            if time.monotonic() - woken >= WAKE_SECONDS:
-                woken = time.monotonic()
-                await self._pool.wake(trial.device_type)  # heals it if its worker is gone
-            await asyncio.sleep(0.1)
-            trial = await self._bench.store.trials.latest(experiment_id) or trial
+        trial = await self._await_end(await self._bench.store.trials.stop(trial.id))
+        if trial.status == "training":
+            await self._pool.end_by_force(trial)
+            trial = await self._await_end(trial)
         if trial.status in LIVE:
             return Stopped(
                 experiment_id, trial.id, "stopping", f"Call train({experiment_id!r}) in a while to see it end"
@@ -239,6 +245,18 @@ class Training:
                 f"It ended by itself: call train({experiment_id!r}) for its result",
             )
         return Stopped(experiment_id, trial.id, "stopped", f"Call train({experiment_id!r}) to train it again")
+
+    async def _await_end(self, trial: Trial) -> Trial:
+        """Wait a while for the end of a trial that was asked to stop; as it then is."""
+        deadline = time.monotonic() + STOP_SECONDS
+        woken = float("-inf")
+        while trial.status in LIVE and time.monotonic() < deadline:
+            if time.monotonic() - woken >= WAKE_SECONDS:
+                woken = time.monotonic()
+                await self._pool.wake(trial.device_type)  # heals it if its worker is gone or stopped
+            await asyncio.sleep(0.1)
+            trial = await self._bench.store.trials.latest(trial.experiment_id) or trial
+        return trial
 
     async def _trial(self, experiment_id: str) -> Trial:
         experiment = await self._bench.store.experiments.get(experiment_id)
@@ -257,23 +275,27 @@ def _elapsed(trial: Trial) -> float | None:
     return round(max(0.0, (trial.ended_at or time.time()) - trial.started_at), 3)
 
 
-def _status(experiment: Experiment, trial: Trial) -> Literal["queued", "training", "trained", "crash", "stopped"]:
+def _status(
+    experiment: Experiment, trial: Trial
+) -> Literal["queued", "training", "trained", "crash", "stopped", "error"]:
     if experiment.status == "crash":
         return "crash"
     if trial.status == "queued" or trial.status == "training":
         return trial.status
-    return "stopped" if trial.status in AGAIN else "trained"
+    if trial.status == "lost":
+        return "error"
+    return "stopped" if trial.status == "stopped" else "trained"
 
 
 def _next(experiment: Experiment, trial: Trial, status: str) -> str:
     name = repr(experiment.id)
     if status in LIVE:
         return f"Call train({name}) again to go on watching; meanwhile edit the next idea in the workspace"
-    if status == "stopped":
-        if trial.starved:
-            todo = "Tell the user who uses the device, have that end or give the training another"
-            return f"The machine has too little left for it, {MAX_LOST + 1} times over. {todo}; then call train({name})"
-        why = "was lost with its worker" if trial.status == "lost" else "was stopped"
+    if trial.starved:
+        todo = "Tell the user who uses the device, have that end or give the training another"
+        return f"The machine has too little left for it, {MAX_LOST + 1} times over. {todo}; then call train({name})"
+    if status in ("stopped", "error"):
+        why = "was stopped" if status == "stopped" else "failed by no fault of its own: see to what `error` names"
         given_up = f", or crash({name}) to give it up" if experiment.status == "trained" else ", or leave it as it is"
         return f"The training {why}: call train({name}) to run it again{given_up}"
     if experiment.status == "keep" and trial.came_from == "keep":
@@ -290,4 +312,4 @@ def _next(experiment: Experiment, trial: Trial, status: str) -> str:
 
 def _untrained(experiment: Experiment) -> Trained:
     todo = "It was given up before any training: register the next idea"
-    return Trained(None, "crash", None, None, None, None, None, {}, "", todo, experiment.reason or None)
+    return Trained(None, "crash", None, None, None, None, None, {}, "", todo, reason_of(experiment) or None)

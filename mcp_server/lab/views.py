@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mcp_server.lab.results import ExperimentView
-from mcp_server.research.experiment import Experiment
+from mcp_server.research.claims import Assessment
+from mcp_server.research.experiment import Experiment, Run
+from mcp_server.research.marking import Words
 
 Detail = Literal["concise", "full"]
 
@@ -22,12 +24,12 @@ def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
         "experiment_id": experiment.id,
         "status": experiment.status,
         "category": experiment.category,
-        "hypothesis": experiment.hypothesis,
+        "hypothesis": Words(experiment.hypothesis),
         "value": experiment.value,
         "delta": experiment.delta,
         "near_miss": experiment.near_miss,
         "commit": experiment.commit[:7],
-        "verification": experiment.verification,
+        "verification": experiment.label,
         "sandboxed": experiment.sandboxed,
     }
     if detail == "concise":
@@ -36,20 +38,45 @@ def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
         **concise | {"commit": experiment.commit},
         parent_id=experiment.parent_id,
         agent=experiment.agent,
-        description=experiment.description,
-        diff_summary=experiment.diff_summary,
+        description=Words(experiment.description),
+        diff_summary=Words(experiment.diff_summary),
         lines_added=experiment.lines_added,
         lines_removed=experiment.lines_removed,
-        changes={name: list(pair) for name, pair in experiment.changes.items()},
+        changes={name: [_value(each) for each in pair] for name, pair in experiment.changes.items()},
         metrics=dict(experiment.metrics),
         origin=experiment.origin,
-        reason=experiment.reason,
-        lesson=experiment.lesson,
+        reason=reason_of(experiment),
+        lesson=Words(experiment.lesson),
         registered_at=when(experiment.registered_at),
         decided_at=when(experiment.decided_at),
         runs=experiment.runs,
         numbers=asdict(experiment.numbers) if experiment.numbers else None,
     )
+
+
+def unjudged(run: Run) -> list[str]:
+    """Why results of a run are not verified although its task said how, for the notes of a verdict."""
+    return [f"Reported and not verified: {run.task.unjudged}."] if run.task.unjudged else []
+
+
+def reason_of(experiment: Experiment) -> str:
+    """Why an experiment got its verdict. An agent may have said why it crashed."""
+    return Words(experiment.reason) if experiment.status == "crash" else experiment.reason
+
+
+def _value(value: Any) -> Any:
+    """The value of a knob; text in a script is what an agent put there."""
+    return Words(value) if isinstance(value, str) else value
+
+
+def told(assessment: Assessment | None) -> dict[str, Any] | None:
+    """What may be told of the best against the baseline; None where there is nothing to tell."""
+    return asdict(assessment.total) if assessment and assessment.total else None
+
+
+def told_steps(assessment: Assessment | None) -> dict[str, dict[str, Any]]:
+    """By its id, what may be told of each kept change in the best against what it was built on."""
+    return {name: asdict(claim) for name, claim in assessment.steps.items()} if assessment else {}
 
 
 def plain(counts: Mapping[Any, int]) -> dict[str, int]:

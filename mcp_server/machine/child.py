@@ -12,7 +12,7 @@ from typing import Literal
 
 from mcp_server.machine import processes
 from mcp_server.machine.effort import Meter
-from mcp_server.machine.environment import MARK, launched
+from mcp_server.machine.environment import LAUNCHED, MARK, launched
 from mcp_server.machine.logfile import BoundedLog
 
 EndedBy = Literal["itself", "deadline", "stop", "shutdown"]
@@ -33,12 +33,14 @@ class Exit:
         code: its exit code; minus the number of the signal that ended it; None if it could not be killed.
         seconds: wall time that it ran.
         starved: whether the system killed something for want of memory meanwhile, as far as it tells.
+        launched: whether the command itself began; else what was to start it ended, see `launch`.
     """
 
     by: EndedBy
     code: int | None
     seconds: float
     starved: bool = False
+    launched: bool = True
 
 
 async def run(
@@ -67,8 +69,7 @@ async def run(
     """
     started = time.monotonic()
     mark, kills = environment[MARK], _kills_for_memory()
-    source, sink = os.pipe()
-    os.set_blocking(source, False)
+    (source, sink), (heard, tell) = _pipe(), _pipe()
     loop = asyncio.get_running_loop()
     try:
         try:
@@ -76,15 +77,15 @@ async def run(
                 process = await asyncio.create_subprocess_exec(
                     *launched(*_attached(meter), str(os.getpid()), *words),
                     cwd=folder,
-                    env=environment,
+                    env={**environment, LAUNCHED: str(tell)},
                     stdin=pipes[0] if pipes else source_of_input,
                     stdout=pipes[1] if pipes else sink,
                     stderr=sink,
-                    pass_fds=inherited,
+                    pass_fds=[*inherited, tell],
                     start_new_session=True,
                 )
         finally:
-            for descriptor in (sink, *(pipes or ())):
+            for descriptor in (sink, tell, *(pipes or ())):
                 os.close(descriptor)
         if meter:
             meter.begin()
@@ -96,10 +97,30 @@ async def run(
         await asyncio.wait({ended}, timeout=processes.PATIENCE)
         loop.remove_reader(source)
         _drain(source, log)
-        return Exit(by, ended.result() if ended.done() else None, seconds, _kills_for_memory() > kills)
+        return Exit(by, _code(ended), seconds, _kills_for_memory() > kills, _was_told(heard))
     finally:
         loop.remove_reader(source)
         os.close(source)
+        os.close(heard)
+
+
+def _pipe() -> tuple[int, int]:
+    """Both ends of a pipe, the first of which never waits."""
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+    return out, into
+
+
+def _code(ended: "asyncio.Future[int]") -> int | None:
+    return ended.result() if ended.done() else None
+
+
+def _was_told(heard: int) -> bool:
+    """Whether the launcher said that the command began."""
+    try:
+        return bool(os.read(heard, 1))
+    except BlockingIOError:
+        return False
 
 
 def _attached(meter: Meter | None) -> list[str]:

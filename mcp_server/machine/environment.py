@@ -45,6 +45,8 @@ KEPT_BEGINNINGS = ("LC_", "CUDA_", "CUDNN_", "NCCL_", "NVIDIA_")
 
 MARK = "AUTORESEARCH_DEVICE_KEY"
 """The variable by which the processes of a training are known."""
+LAUNCHED = "AUTORESEARCH_LAUNCHED"
+"""The variable that tells a launcher where to say that the command began; the command does not see it."""
 
 _SECRET = re.compile(
     r"token|key|secret|credential|passw|pwd|auth(?!or)|cookie|session|signature|license|(?:^|_)(?:pass|pat|pin|dsn)(?:_|$)",
@@ -147,3 +149,8 @@ def command_words(task: Task, command: str) -> list[str]:
 def launched(*words: str) -> list[str]:
     """The words that run `launch.py` with the given arguments."""
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")), *words]
+
+
+def confined(*words: str) -> list[str]:
+    """The words that run a command as the first one behind walls, with `confine.py`, which filters its calls."""
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("confine.py")), "1", *words]

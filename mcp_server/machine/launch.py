@@ -4,16 +4,25 @@
     launch.py counted FILE PARENT COMMAND...    the same, in the control group whose `cgroup.procs` this is
     launch.py detached COMMAND...           the program is nobody's child, in a session of its own
 
-A `preexec_fn` could do both, but may deadlock in a process that has threads.
+In both cases it gets a session keyring of its own, so that it finds no key that another left. A `preexec_fn` could do
+all that, but may deadlock in a process that has threads.
+
+The last launcher before a command (this one, or one behind the walls that this one becomes) writes a byte to the
+descriptor that AUTORESEARCH_LAUNCHED names, and closes it: whoever started it knows then that the command began.
 """
 
 import os
 import signal
 import sys
 
+KEYCTL = {"x86_64": 250, "aarch64": 219}
+"""The number of the system call, by machine."""
+LAUNCHED, WALLS = "AUTORESEARCH_LAUNCHED", "bwrap"
+
 
 def main(how: str, *words: str) -> None:
     """Do what the module says with the arguments of the command line."""
+    _join_new_keyring()
     if how == "detached":
         if os.fork():
             os._exit(0)
@@ -24,6 +33,8 @@ def main(how: str, *words: str) -> None:
             _join(file)
         parent, *words = words  # type: ignore[assignment]
         _die_with(int(parent))
+    if os.path.basename(words[0]) != WALLS:  # noqa: PTH119 - pathlib takes long to import
+        _tell()
     try:
         os.execvp(words[0], words)  # noqa: S606 - it is what this file is for
     except OSError as error:
@@ -43,6 +54,21 @@ def _join(file: str) -> None:
         pass
     finally:
         os.close(group)
+
+
+def _tell() -> None:
+    descriptor = os.environ.pop(LAUNCHED, "")
+    if descriptor:
+        os.write(int(descriptor), b"!")
+        os.close(int(descriptor))
+
+
+def _join_new_keyring() -> None:
+    if sys.platform == "linux" and os.uname().machine in KEYCTL:
+        import ctypes
+
+        join_session_keyring = 1  # without a name: a new one
+        ctypes.CDLL(None).syscall(KEYCTL[os.uname().machine], join_session_keyring, None)
 
 
 def _die_with(parent: int) -> None:

@@ -4,13 +4,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mcp_server.machine import child
+from mcp_server.machine import child, demanding
 from mcp_server.machine.effort import Meter
 from mcp_server.machine.environment import command_words
+from mcp_server.machine.faults import check_not_killed, check_started, tried
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.sandbox import exit_code
 from mcp_server.research.experiment import Scalar
 from mcp_server.research.metrics import find_metric, parse_metrics, quoted, spot_metric
+from mcp_server.research.patterns import is_linear, last_group
 from mcp_server.research.task import Task
 
 LONGEST_QUOTE = 1000
@@ -55,7 +57,11 @@ class Bay:
     async def run(
         self, words: Sequence[str], log: BoundedLog, deadline: float, meter: Meter | None = None
     ) -> child.Exit:
-        """Run a command here with its output in `log`, for at most `deadline` seconds; see `child.run`."""
+        """Run a command here with its output in `log`, for at most `deadline` seconds; see `child.run`.
+
+        Raises:
+            MachineFault: it never began, or what is around it was killed.
+        """
         walls = self.behind
         end = await child.run(
             walls(words) if walls else words,
@@ -67,6 +73,7 @@ class Bay:
             self.inherited,
             meter=meter,
         )
+        check_started(end, "the command", walls is not None, log.text())
         return replace(end, code=exit_code(end.code)) if walls else end
 
 
@@ -75,6 +82,9 @@ async def measure(task: Task, bay: Bay, scratch: Path) -> Measured:
 
     Args:
         scratch: a folder for the output of each command by itself.
+
+    Raises:
+        MachineFault: one of them was killed, as often as it was tried.
     """
     for number, check in enumerate(task.checks, 1):
         end, text = await _run(task, check, bay, scratch / f"check-{number}.txt")
@@ -99,7 +109,8 @@ def read_metrics(task: Task, text: str) -> dict[str, Scalar]:
         return metrics
     for name in (task.metric, *task.secondary):
         pattern = task.metric_pattern if name == task.metric else ""
-        found = find_metric(pattern, text) if pattern else spot_metric(name, text)
+        search = last_group if is_linear(pattern) else demanding.last_group
+        found = find_metric(pattern, text, search) if pattern else spot_metric(name, text)
         if isinstance(metrics.get(name), str) or pattern:  # a word is no score, such as a setting of the same name
             metrics.pop(name, None)
         metrics |= {} if found is None else {name: found}
@@ -107,13 +118,18 @@ def read_metrics(task: Task, text: str) -> dict[str, Scalar]:
 
 
 async def _run(task: Task, command: str, bay: Bay, output: Path) -> tuple[child.Exit, str]:
-    """Run a command; what it printed goes to a file of its own, and from there to the trial's log."""
+    """Run a command, again where it was killed; what it printed goes to a file, and from there to the trial's log."""
+    return await tried(lambda: _run_once(task, command, bay, output), lambda why: bay.log.write(f"{why}\n".encode()))
+
+
+async def _run_once(task: Task, command: str, bay: Bay, output: Path) -> tuple[child.Exit, str]:
     log = BoundedLog(output)
     try:
         end = await bay.run(command_words(task, command), log, task.time_budget_seconds + task.startup_seconds)
         text = log.text()
     finally:
         log.close()
+    check_not_killed(end, f"The command {command!r}")
     bay.log.write(f"\n$ {command}\n{text}".encode())
     return end, text
 

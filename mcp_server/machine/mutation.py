@@ -11,7 +11,7 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.sandbox import View, exit_code, find_sandbox, walled
-from mcp_server.machine.views import programs
+from mcp_server.machine.views import hidden_text, programs, shown_data
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
 
@@ -56,16 +56,17 @@ class Mutator:
         return (replace(end, code=exit_code(end.code)) if sandbox else end), text
 
     def _view(self) -> View:
-        """What it sees: not the record, which it could learn verdicts from before they are given."""
+        """What it sees: not the record, which it could learn verdicts from before they are given, nor what audits."""
         temporary = self.output.parent / "tmp"
         temporary.mkdir(exist_ok=True)
         state = Folders.of(self.settings, self.repository.root).state
+        inputs = [(self.repository.root / path).resolve() for path in self.task.inputs]
         named = (Path(path).expanduser() for path in self.task.mutator_writable)
         return View(
             temporary=temporary,
-            readable=[self.output.parent.parent, *programs(self.task)],
+            readable=[self.output.parent.parent, *shown_data(self.settings, self.task), *programs(self.task)],
             writable=[self.workspace, *(path for path in named if path.is_dir())],
-            hidden=[state, self.settings.locks],
+            hidden=[state, self.settings.locks, *hidden_text(self.settings, self.task, inputs)],
             network=self.task.mutator_network,
         )
 

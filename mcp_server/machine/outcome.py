@@ -9,17 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mcp_server.machine import demanding
 from mcp_server.machine.child import Exit
 from mcp_server.machine.measuring import Measured, read_metrics
 from mcp_server.research.experiment import Ending, Scalar, TrialStatus
-from mcp_server.research.metrics import clean, quoted
+from mcp_server.research.metrics import clean, parse_progress, quoted
+from mcp_server.research.patterns import is_linear
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite
 
 LONGEST_ERROR = 2500
 SHOWN = 5
 """Paths that an error names."""
-LONGEST_QUOTE = 1000
+LONGEST_QUOTE, LONGEST_PROGRESS = 1000, 200
 LOOKED_AT = 64 * 1024
 """Characters at the end of a log in which the reason of a failure is looked for."""
 
@@ -103,9 +105,9 @@ def _status(
 ) -> tuple[TrialStatus, str]:
     """The status and, for all but a good end, why."""
     if end.by == "stop":
-        return "stopped", f"Stopped on request after {end.seconds:.0f} s."
+        return "stopped", f"Stopped on request after {end.seconds:.0f} s{shown(text)}."
     if end.by == "shutdown":
-        return "lost", f"Its worker was told to end after {end.seconds:.0f} s."
+        return "lost", f"Its worker was told to end after {end.seconds:.0f} s{shown(text)}."
     if end.by == "deadline" and not task.end_at_budget:
         return "timed_out", (
             f"Ended after {task.deadline_seconds:g} s: a training may take twice its budget of "
@@ -118,12 +120,19 @@ def _status(
         return "failed", fault
     if task.metric not in metrics:
         print_it = f'print a line "{task.metric}: value" at the end'
-        todo = f"nothing matches the pattern {task.metric_pattern!r}" if task.metric_pattern else print_it
+        within = "" if is_linear(task.metric_pattern) else f" within {demanding.SECONDS:g} s"
+        todo = f"nothing matches the pattern {task.metric_pattern!r}{within}" if task.metric_pattern else print_it
         return "failed", f"It printed no metric {task.metric}: {todo}{_printed(metrics)}. At its end {_quote(text)}"
     value = metrics[task.metric]
     if finite(value) is None:
         return "failed", f"Its {task.metric} is {value!r}, which is not a finite number: the training diverged."
     return "finished", ""
+
+
+def shown(text: str) -> str:
+    """How far a training had come that did not end by itself, by its log; empty where that does not say."""
+    seen = parse_progress(text[-LOOKED_AT:])
+    return f", when it had shown {quoted(seen.text, LONGEST_PROGRESS)}" if seen else ""
 
 
 def _printed(metrics: dict[str, Scalar]) -> str:

@@ -15,6 +15,8 @@ from mcp_server.machine import result
 from mcp_server.machine.child import EndedBy
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
+from mcp_server.machine.measuring import read_metrics
+from mcp_server.machine.outcome import shown
 from mcp_server.machine.rescoring import LEFT
 from mcp_server.machine.retry import smaller
 from mcp_server.machine.rig import HANDED_IN, Order
@@ -129,11 +131,23 @@ async def heal(
             the training's own word, which is never enough for a keep.
     """
     folder = folders.trial(trial.id)
-    ending = result.read(folder, trial) or Ending("lost", time.time(), error=why)
+    ending = result.read(folder, trial) or await _left_behind(store, folders, trial, why)
     if not walled:
         ending = replace(ending, verification="reported")
     discard(folder / "checkout")
     await record(store, trial, ending, repository)
+
+
+async def _left_behind(store: Store, folders: Folders, trial: Trial, why: str) -> Ending:
+    """The ending of a trial without a result, with what its log shows: whoever ended it may have looked at that."""
+    try:
+        text = folders.log(trial.id).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Ending("lost", time.time(), error=why)
+    experiment = await patiently(lambda: store.experiments.get(trial.experiment_id))
+    run = await patiently(lambda: store.runs.get(experiment.tag))
+    said = shown(text)
+    return Ending("lost", time.time(), metrics=read_metrics(run.task, text), error=f"{why.rstrip('.')}{said}.")
 
 
 async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -1,19 +1,25 @@
 """Scoring what a training left anew, out of its reach: by the task's scorer and judge, each other's output their input.
 
 Both run from a checkout of the commit that the run began with. The scorer has what the training left, and neither the
-targets nor the record; the judge has the data, and asks.
+targets nor the record; the judge has the data, and asks. A judge that prints `again: 1` is given another pass, with a
+fresh scorer that finds nothing of the pass before; what the judge keeps for the next lies in a folder of its own.
 """
 
 import asyncio
 import os
+import shutil
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child
-from mcp_server.machine.environment import command_words, launched, training_environment
-from mcp_server.machine.git import check_out, restore
+from mcp_server.machine.environment import command_words, confined
+from mcp_server.machine.faults import check_not_killed, check_started, check_trusted, is_machines, tried
+from mcp_server.machine.git import restore
+from mcp_server.machine.harness import check_out_harness, harness_environment
+from mcp_server.machine.hidden import in_reach, noted
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.outcome import last_words
 from mcp_server.machine.rig import Order, Rig
@@ -21,15 +27,21 @@ from mcp_server.machine.sandbox import exit_code, find_sandbox, walled
 from mcp_server.machine.views import judge_view, scorer_view
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Scalar, TrialStatus
+from mcp_server.research.hidden_text import AUDIT
 from mcp_server.research.metrics import parse_metrics, quoted
-from mcp_server.research.rescoring import AUDIT, PRINTED, Rescored, fault, to_be_rescored
+from mcp_server.research.rescoring import PRINTED, Rescored, fault, to_be_rescored
 from mcp_server.research.verdict import finite, show
 
 NOTHING_HELD = 3
 """The exit code of a judge that has no such data as it is asked to score."""
 LONGEST_QUOTE = 400
-FOLDER = "scoring"
-LEFT = (FOLDER, "tmp-scorer", "tmp-judge")
+MOST_PASSES = 8
+"""So often a judge may ask again."""
+AFTER_TOKENS = "before its last answer"
+"""What our judge says of a scorer that failed after it was shown text. Its own words then may hold that text, and are
+nobody's to read."""
+FOLDER, PRIVATE = "scoring", "judged"
+LEFT = (FOLDER, PRIVATE, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
@@ -57,14 +69,17 @@ class Room:
         """The working directory of both."""
         return self.checkout / self.order.task.folder
 
-    def environment(self, role: str, split: str) -> dict[str, str]:
-        """All that one of them sees; its mark is its own below that of the device."""
-        order, rig = self.order, self.rig
-        mark = f"{rig.lock.mark}/{role}"
-        seen = training_environment(
-            rig.settings, order.task, order.trial, rig.device, mark, self.checkout, order.folder / "out"
-        )
-        return seen | {
+    @property
+    def private(self) -> Path:
+        """The folder that the judge alone sees, for as long as a trial is scored."""
+        return self.order.folder / PRIVATE
+
+    def environment(self, role: str, split: str, number: int) -> dict[str, str]:
+        """All that one of them sees in a pass; its mark is its own below that of the device."""
+        order = self.order
+        own = {"AUTORESEARCH_PASS": str(number), "AUTORESEARCH_PRIVATE": str(self.private)} if role == "judge" else {}
+        return harness_environment(self.rig, order, self.checkout, role, bool(self.sandbox)) | {
+            **own,
             "AUTORESEARCH_SPLIT": split,
             "AUTORESEARCH_SANDBOXED": "1" if self.sandbox else "0",
             "AUTORESEARCH_SCRIPT": str(order.folder / "checkout" / order.task.train_script),
@@ -95,7 +110,8 @@ class Question:
 async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask) -> Ending:
     """How a trial ended once its score is made anew, where it has to be; else as it ended.
 
-    A score that cannot be made anew for want of disk space or the like stays as it was printed, and is not kept.
+    Where the machine is at fault (scorer or judge were killed, the disk is full), it is tried again, and the trial is
+    `lost` at last.
 
     Args:
         busy: the descriptor of the device's busy lock, for scorer and judge to inherit.
@@ -107,17 +123,23 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
     printed = finite(ending.metrics.get(run.task.metric))
     assert printed is not None
     try:
-        rescored, why = await rescore(rig, order, busy, ask, lambda found: fault(run, case, printed, found))
+        rescored, why = await tried(
+            lambda: rescore(rig, order, busy, ask, lambda found: fault(run, case, printed, found)), _say
+        )
     except Ended as ended:
         status: TrialStatus = "stopped" if ended.by == "stop" else "lost"
         return replace(ending, status=status, metrics={}, error="It was ended while its score was made anew.")
     except Unscored as unscored:
         return rejected(run, ending, unscored.what)
     except (ResearchError, OSError) as error:
+        if is_machines(error):
+            return replace(ending, status="lost", metrics={}, error=f"Its score could not be made anew: {error}")
         return replace(ending, metrics={**ending.metrics, "not_verified": str(error)[:LONGEST_QUOTE]})
     if why:
         return rejected(run, ending, why, rescored)
-    return earned(run, ending, rescored, find_sandbox(rig.settings.sandbox) is not None)
+    walls = ending.sandboxed and find_sandbox(rig.settings.sandbox) is not None
+    why = in_reach(rig.settings, order.task, rig.repository.root, walls) if rescored.audit is not None else ""
+    return noted(earned(run, ending, rescored, walls), why)
 
 
 async def rescore(
@@ -134,26 +156,27 @@ async def rescore(
     Raises:
         Unscored: scorer or judge says that it cannot be scored.
         Ended: `ask` said so.
+        MachineFault: scorer or judge were killed, or the judge found no room.
         ResearchError, OSError: the checkout cannot be made.
     """
     checkout = order.folder / FOLDER
-    check_out(rig.repository, order.base_commit, checkout, order.task.inputs)
+    shutil.rmtree(checkout, ignore_errors=True)  # of a try before
+    check_out_harness(rig.repository, order.base_commit, checkout, order.task)
     restore(rig.repository, order.trial.commit, order.folder / "checkout")
     room = Room(rig, order, checkout, find_sandbox(rig.settings.sandbox), busy, ask)
-    values = await _pass(room, "val")
+    values = await _passes(room, "val")
     if values is None:
         raise Unscored("the judge has no validation data", "Mend scorer.judge")
     found = Rescored(
-        value=_score(values),
-        audit=None,
+        value=_score(values, "score"),
+        audit=_score(values, "audit") if "audit" in values else None,
         fingerprint=str(values.get("fingerprint", "")),
         loader=str(values.get("loader", "")),
         partial=bool(values.get("partial", 0)),
     )
     why = doubt(found)
-    if not why and (audit := await _pass(room, "audit")) is not None:
-        found = replace(found, audit=_score(audit))
-        why = doubt(found)
+    if not why and found.audit is None and (audit := await _passes(room, "audit")) is not None:
+        found = replace(found, audit=_score(audit, "score"))
     return found, why
 
 
@@ -176,7 +199,7 @@ def rejected(run: Run, ending: Ending, why: str, rescored: Rescored | None = Non
         again = rescored.metrics(run, printed)
         metrics |= {f"{name}_rescored": again.pop(name), **again}
         numbers += f", scored anew {_shown(rescored.value)}"
-        numbers += "" if rescored.audit is None else f", on the audit data {_shown(rescored.audit)}"
+        numbers += "" if rescored.audit is None else f", on the hidden text {_shown(rescored.audit)}"
     return replace(ending, metrics=metrics, error=f"rejected ({numbers}): {why}.")
 
 
@@ -191,49 +214,85 @@ def _shown(value: Scalar | None) -> str:
     return str(value) if number is None else show(number)
 
 
-async def _pass(room: Room, split: str) -> dict[str, Scalar] | None:
-    """One pass over a split, in processes of its own: what the judge printed; None where it has no such data."""
+def _quote(log: str) -> str:
+    return quoted(last_words(log), LONGEST_QUOTE)
+
+
+async def _passes(room: Room, split: str) -> dict[str, Scalar] | None:
+    """As many passes over a split as the judge asks for: what it printed last; None where it has no such data."""
+    shutil.rmtree(room.private, ignore_errors=True)
+    room.private.mkdir(mode=0o700)
+    for number in range(1, MOST_PASSES + 1):
+        values = await _pass(room, split, number)
+        if values is None or not finite(values.get("again")):
+            return values
+    raise Unscored(f"the judge of the {split} data asked for more than {MOST_PASSES} passes", "Mend scorer.judge")
+
+
+async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None:
+    """One pass, in processes of its own: what the judge printed; None where it has no such data."""
+    shutil.rmtree(room.order.folder / "tmp-scorer", ignore_errors=True)  # where the scorer before could leave word
     questions, answers = os.pipe(), os.pipe()
     task = room.order.task
     results = await asyncio.gather(
-        _run(room, "scorer", task.rescore_command, split, (questions[0], answers[1])),
-        _run(room, "judge", task.judge_command, split, (answers[0], questions[1])),
+        _run(room, "scorer", task.rescore_command, (split, number), (questions[0], answers[1])),
+        _run(room, "judge", task.judge_command, (split, number), (answers[0], questions[1])),
+        return_exceptions=True,  # if one could not be started, the other ends by itself
     )
-    (scorer, scorers_words), (judge, judges_words) = results
+    scored, judged = results
+    if isinstance(scored, BaseException) or isinstance(judged, BaseException):
+        raise next(each for each in results if isinstance(each, BaseException))
+    (scorer, scorers_words), (judge, judges_words) = scored, judged
     for end in (scorer, judge):
         if end.by in ("stop", "shutdown"):
             raise Ended(end.by)
+    check_not_killed(scorer, "The scorer")
+    check_trusted(judge, "The judge", judges_words, room.order.folder)
     if judge.code == NOTHING_HELD:
         return None
     if judge.code == 0 and judge.by == "itself":
         return parse_metrics(judges_words)
-    told = f"the judge of the {split} data failed: {quoted(last_words(judges_words), LONGEST_QUOTE)}"
+    told = f"the judge of the {split} data failed: {_quote(judges_words)}"
     if "deadline" in (judge.by, scorer.by):
         told = f"scoring it anew took more than {task.deadline_seconds:g} s; {told}"
     if scorer.code not in (0, None) and "BrokenPipe" not in scorers_words:
-        told += f"; the scorer failed: {quoted(last_words(scorers_words), LONGEST_QUOTE)}"
+        shown = AFTER_TOKENS in judges_words
+        words = "it was shown text, so that its words are not repeated" if shown else _quote(scorers_words)
+        told += f"; the scorer failed: {words}"
     raise Unscored(told, "Let the harness evaluate the model that was trained")
 
 
-async def _run(room: Room, role: str, command: str, split: str, pipes: tuple[int, int]) -> tuple[child.Exit, str]:
-    """Run one of the two, with its errors in a log of its own."""
-    order, environment = room.order, room.environment(role, split)
+async def _run(
+    room: Room, role: str, command: str, which: tuple[str, int], pipes: tuple[int, int]
+) -> tuple[child.Exit, str]:
+    """Run one of the two in a pass over a split, with its errors in a log of its own."""
+    order, environment = room.order, room.environment(role, *which)
     words = command_words(order.task, command)
     if room.sandbox:
-        view = (scorer_view if role == "scorer" else judge_view)(room.rig, order, room.checkout)
-        words = walled(room.sandbox, view, room.place, launched("attached", "1", *words))
-    log = BoundedLog(order.folder / f"{role}-{split}.txt")
+        if role == "scorer":
+            view = scorer_view(room.rig, order, room.checkout)
+        else:
+            view = judge_view(room.rig, order, room.checkout)
+            view = replace(view, writable=[*view.writable, room.private])
+        words = walled(room.sandbox, view, room.place, confined(*words))
+    split, number = which
+    log = BoundedLog(order.folder / (f"{role}-{split}.txt" if number == 1 else f"{role}-{split}-{number}.txt"))
     try:
         end = await child.run(
             words, room.place, environment, log, order.task.deadline_seconds, room.ask, [room.busy], pipes=pipes
         )
+        check_started(end, f"the {role}", bool(room.sandbox), log.text())
         return (replace(end, code=exit_code(end.code)) if room.sandbox else end), log.text()
     finally:
         log.close()
 
 
-def _score(said: Mapping[str, Scalar]) -> float:
-    value = finite(said.get("score"))
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - to the worker's log
+
+
+def _score(said: Mapping[str, Scalar], name: str) -> float:
+    value = finite(said.get(name))
     if value is None:
-        raise Unscored(f"the judge gives the score {said.get('score')!r}", "Mend the model")
+        raise Unscored(f"the judge gives the {name} {said.get(name)!r}", "Mend the model")
     return value

@@ -9,10 +9,14 @@ from pathlib import Path
 from shutil import which
 
 from mcp_server.errors import InvalidInput, NotReady
+from mcp_server.machine.environment import confined
 
 PROGRAM = "bwrap"
 WANTED = ("auto", "off", "require")
 TODO = "Install bubblewrap and let users make namespaces, or set AUTORESEARCH_SANDBOX=auto to train without walls"
+
+SYSTEM = ("sys", "irq", "bus", "fs", "acpi", "scsi", "driver", "tty", "sysrq-trigger", "mtrr")
+"""What lies below /proc and belongs to all processes. Root writes there without any privilege, as the owner."""
 
 WALLS = (
     # A process space of its own, which dies with its worker; no privileges.
@@ -25,10 +29,11 @@ WALLS = (
         "ALL",
     ),
     *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
+    *(word for name in SYSTEM for word in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")),
 )
 NO_NETWORK = ("--unshare-net",)
-DEVICES = ("nvidia*", "dxg", "kfd", "dri", "infiniband")
-"""Device files below /dev that trainings on a GPU need."""
+DEVICES = ("nvidia*", "dxg", "kfd", "dri")
+"""Device files below /dev that trainings on a GPU need; none of a network."""
 
 TEMPORARY = "/tmp"  # noqa: S108 - inside, it is a folder of the trial's own
 SOCKETS = "/run"
@@ -76,16 +81,15 @@ def find_sandbox(wanted: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def probe() -> tuple[str, str]:
-    """The path of bubblewrap, and why it does not work here; empty where it does. Takes 20 ms, once a process."""
+    """The path of bubblewrap, and why it does not work here; empty where it does. Takes 60 ms, once a process."""
     if sys.platform != "linux":
         return "", f"bubblewrap is for Linux, and this is {sys.platform}"
     program = which(PROGRAM)
     if program is None:
         return "", "bubblewrap (bwrap) is not installed"
     try:
-        tried = subprocess.run(
-            [program, *WALLS, *NO_NETWORK, "true"], capture_output=True, text=True, timeout=10, check=False
-        )
+        words = [program, *WALLS, *NO_NETWORK, *confined("true")]
+        tried = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return program, str(error)
     if tried.returncode:
@@ -106,26 +110,48 @@ def _mounts(view: View) -> Iterator[str]:
         yield from ("--dev-bind", str(node), str(node))
     yield from ("--tmpfs", SOCKETS)
     yield from ("--bind", str(view.temporary), TEMPORARY, "--setenv", "TMPDIR", TEMPORARY)
-    covered = (Path(SOCKETS), Path(TEMPORARY))
     sockets = (*SEEN_OF_SOCKETS, NAMES) if view.network else SEEN_OF_SOCKETS
-    yield from _readable([*map(Path, sockets), *view.readable], covered)
-    folders = [path for path in view.hidden if path.is_dir()]
-    for folder in folders:
-        yield from ("--tmpfs", str(folder))
-    for file in (path for path in view.hidden if path.is_file()):
-        yield from ("--ro-bind", "/dev/null", str(file))
-    yield from _readable(view.readable, folders)
-    for folder in view.writable:
-        yield from ("--bind", str(folder), str(folder))
+    yield from _layers(view, [*map(Path, sockets), *view.readable])
+
+
+def _layers(view: View, readable: Sequence[Path]) -> Iterator[str]:
+    """What is hidden, seen and written, the outermost first: so the rule of the innermost folder around a file holds.
+
+    Of one path the last kind holds. A place that is named by a link is the one that the link leads to, since nothing
+    can be mounted on a link.
+    """
+    hidden = list(dict.fromkeys(path.resolve() for path in view.hidden))
+    shown, written = list(map(_placed, readable)), list(map(_placed, view.writable))
+    covers = [Path(SOCKETS), Path(TEMPORARY), *(path for path in hidden if path.is_dir())]
+    left = [path for path in hidden if not _is_gone(path, covers, [*shown, *written])]
+    folders = [path for path in left if path.is_dir()]
+    layers = [
+        *((folder, ("--tmpfs", str(folder))) for folder in folders),
+        *((file, ("--ro-bind", "/dev/null", str(file))) for file in left if file.is_file()),
+        *((path, ("--ro-bind-try", str(path), str(path))) for path in shown if _below(path, covers)),
+        *((path, ("--bind", str(path), str(path))) for path in written),
+    ]
+    for _, words in sorted(layers, key=lambda layer: len(layer[0].parts)):
+        yield from words
     for folder in folders:  # what lies below stays as it is mounted
         yield from ("--remount-ro", str(folder))
 
 
-def _readable(paths: Sequence[Path], covered: Sequence[Path]) -> Iterator[str]:
-    """Mount again those paths that lie below something covered."""
-    for path in paths:
-        if any(path.is_relative_to(folder) for folder in covered):
-            yield from ("--ro-bind-try", str(path), str(path))
+def _placed(path: Path) -> Path:
+    """A path whose folders are no links; it may be one itself."""
+    return path.parent.resolve() / path.name
+
+
+def _is_gone(path: Path, covers: Sequence[Path], shown: Sequence[Path]) -> bool:
+    """Whether a path lies in something hidden and nothing brings it back: even its name is not seen then."""
+    if any(each.is_relative_to(path) for each in shown):
+        return False
+    around = [folder for folder in (*covers, *shown) if folder != path and path.is_relative_to(folder)]
+    return bool(around) and max(around, key=lambda folder: len(folder.parts)) not in shown
+
+
+def _below(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def exit_code(code: int | None) -> int | None:

@@ -11,17 +11,22 @@ from pathlib import Path
 from mcp_server.errors import ResearchError, WrongState
 from mcp_server.machine import child, outcome, result
 from mcp_server.machine.effort import Effort, Meter
-from mcp_server.machine.environment import launched, training_environment, training_words
+from mcp_server.machine.environment import confined, training_environment, training_words
+from mcp_server.machine.faults import cause_of_failure, is_machines
 from mcp_server.machine.git import check_out, missing_hint, restore, state_of
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.measuring import Bay, Measured, measure
 from mcp_server.machine.outcome import Changed
 from mcp_server.machine.rig import HANDED_IN, Order, Rig
 from mcp_server.machine.sandbox import TEMPORARY, find_sandbox, walled
-from mcp_server.machine.views import COMPILED, training_view
+from mcp_server.machine.views import training_view
 from mcp_server.machine.watch import check_inputs, check_left, installed, note_left, state_of_files
 from mcp_server.research.experiment import Ending
 from mcp_server.research.guard import matches
+
+COMPILED = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+"""Variables that name caches of compiled kernels, and folders of each training's own for them: all that lies in such a
+cache is run as code, so that whoever reads what another wrote does what that one wants."""
 
 IMPORTED = (".py", ".pyc", ".so", ".pth")
 """How the names of files end that Python imports or reads as it starts."""
@@ -30,7 +35,8 @@ Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
 
 async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
-    """Train what is ordered and say how it ended; what cannot even be started has ended as `failed`.
+    """Train what is ordered and say how it ended; what cannot even be started has ended as `failed`, or as `lost`
+    where the machine was at fault.
 
     Args:
         busy: the descriptor of the device's busy lock, for the training to inherit.
@@ -45,7 +51,7 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         result.reserve(folder)
         log = BoundedLog(folder / "log.txt")
     except OSError as error:
-        return _not_started(f"its folder {str(folder)!r} cannot be written: {error.strerror}")
+        return _not_started(error, f"its folder {str(folder)!r} cannot be written: {error.strerror}")
     try:
         _check_base(rig, order)
         check_out(rig.repository, order.trial.commit, checkout, task.inputs)
@@ -70,6 +76,8 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         end_of_log = text[-outcome.LOOKED_AT :]
         hint = missing_hint(rig.repository.root, checkout, end_of_log, task.train_script) if end.code else None
         ending = outcome.ending(task, end, text, time.time(), checkout, changed, hint, measured)
+        if why := cause_of_failure(end, text, ending.out_of_memory, folder, rig.device):
+            ending = replace(ending, status="lost", error=f"The machine failed it: {why}.", out_of_memory=False)
         return replace(
             ending,
             sandboxed=bool(sandbox),
@@ -83,7 +91,7 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         )
     except (ResearchError, OSError, ValueError) as error:  # ValueError: what no program can be given
         log.write(f"{error}\n".encode("utf-8", "replace"))
-        return _not_started(str(error))
+        return _not_started(error, str(error))
     finally:
         log.close()
 
@@ -118,21 +126,19 @@ def _bay(rig: Rig, order: Order, sandbox: str | None, bay: Bay) -> Bay:
     """The same place behind walls, where there are any."""
     if sandbox is None:
         return bay
-    environment = dict(bay.environment)
-    if rig.device.kind == "cpu":  # see views.COMPILED
-        named = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-        environment |= {name: f"{TEMPORARY}/{folder}" for name, folder in zip(named, COMPILED, strict=True)}
+    environment = {**bay.environment, **{name: f"{TEMPORARY}/{folder}" for name, folder in COMPILED.items()}}
     view = training_view(rig, order)
 
     def behind(words: Sequence[str]) -> list[str]:
-        return walled(sandbox, view, bay.folder, launched("attached", "1", *words))
+        return walled(sandbox, view, bay.folder, confined(*words))
 
     return replace(bay, environment=environment, behind=behind)
 
 
 def _environment(rig: Rig, order: Order) -> dict[str, str]:
     checkout, out = order.folder / "checkout", order.folder / "out"
-    return training_environment(rig.settings, order.task, order.trial, rig.device, rig.lock.mark, checkout, out)
+    seen = training_environment(rig.settings, order.task, order.trial, rig.device, rig.lock.mark, checkout, out)
+    return seen | {name: str(order.folder / "tmp" / folder) for name, folder in COMPILED.items()}
 
 
 async def _measure(rig: Rig, order: Order, end: child.Exit, bay: Bay) -> Measured | None:
@@ -168,5 +174,5 @@ def discard(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _not_started(why: str) -> Ending:
-    return Ending("failed", time.time(), error=f"It could not be trained: {why}")
+def _not_started(error: Exception, why: str) -> Ending:
+    return Ending("lost" if is_machines(error) else "failed", time.time(), error=f"It could not be trained: {why}")

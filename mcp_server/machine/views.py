@@ -2,16 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mcp_server.machine.hidden import caches, chosen_folder, sources
 from mcp_server.machine.rig import Order, Rig
 from mcp_server.machine.sandbox import View
 from mcp_server.research.task import Task
+from mcp_server.settings import Settings
 
-COMPILED = ("inductor", "triton")
-"""Folders of the cache for compiled kernels. Trainings on a GPU share them; those on a CPU have their own, so that no
-training finds what an earlier one left."""
 CREDENTIALS = (
     ".ssh",
     ".gnupg",
@@ -51,25 +50,40 @@ MEASURED = "measured"
 
 
 def training_view(rig: Rig, order: Order) -> View:
-    """A training sees neither the record and what other trials left, nor the data that audits it, nor credentials."""
+    """A training sees neither the record and what other trials left, nor the text that audits it, nor credentials."""
     cache, inputs = rig.settings.cache, _inputs(rig, order)
-    shared = [] if rig.device.kind == "cpu" else _made(cache / name for name in COMPILED)
     return View(
         temporary=_made([order.folder / "tmp"])[0],
-        readable=[rig.repository.root, cache, *_chosen(cache), *programs(order.task), *inputs],
-        writable=[order.folder / "checkout", order.folder / "out", *shared],
-        hidden=[*_record(rig), *audit_files(cache), *(path for path in _private(rig) if path not in inputs)],
+        readable=[
+            rig.repository.root,
+            cache,
+            *shown_data(rig.settings, order.task),
+            *programs(order.task),
+            *inputs,
+        ],
+        writable=[order.folder / "checkout", order.folder / "out"],
+        hidden=[
+            *_record(rig),
+            *hidden_text(rig.settings, order.task, inputs),
+            *(path for path in _private(rig) if path not in inputs),
+        ],
     )
 
 
 def scorer_view(rig: Rig, order: Order, checkout: Path) -> View:
     """The scorer sees what the training left and no data at all, and writes nothing that stays."""
-    cache = rig.settings.cache
+    cache, task = rig.settings.cache, order.task
     left = [order.folder / "checkout", order.folder / "out"]
+    data = [*(place / "data" for place in caches(rig.settings)), *_chosen(rig.settings, task)]
     return View(
         temporary=_made([order.folder / "tmp-scorer"])[0],
-        readable=[rig.repository.root, cache, *programs(order.task), checkout, *left],
-        hidden=[*_record(rig), cache / "data", *_chosen(cache), *_private(rig)],
+        readable=[rig.repository.root, cache, *programs(task), checkout, *left],
+        hidden=[
+            *_record(rig),
+            *data,
+            *_apart_from(_inputs(rig, order), sources(rig.settings, task)),
+            *_private(rig),
+        ],
     )
 
 
@@ -78,25 +92,44 @@ def judge_view(rig: Rig, order: Order, checkout: Path) -> View:
     cache = rig.settings.cache
     return View(
         temporary=_made([order.folder / "tmp-judge"])[0],
-        readable=[rig.repository.root, cache, *_chosen(cache), *programs(order.task), checkout],
+        readable=[rig.repository.root, cache, *_chosen(rig.settings, order.task), *programs(order.task), checkout],
         writable=_made([cache / MEASURED]),
         hidden=_record(rig),
     )
 
 
-def audit_files(cache: Path) -> list[Path]:
-    """The data that no training may see."""
-    return [*(cache / "data").glob("*/audit.bin"), *(folder / "audit.bin" for folder in _chosen(cache))]
+def hidden_text(settings: Settings, task: Task, inputs: Sequence[Path] = ()) -> list[Path]:
+    """What holds the text that no training may see: all prepared data, audit files, and what they were drawn from.
+
+    Of prepared data `shown_data` is seen again: so what is prepared while a training runs stays out of its sight.
+
+    Args:
+        inputs: what the user declared as inputs is seen, whatever else it is.
+    """
+    data = [place / part for place in caches(settings) for part in ("data", "downloads")]
+    audit = [folder / "audit.bin" for folder in shown_data(settings, task)]
+    return _apart_from(inputs, [*data, *audit, *sources(settings, task)])
 
 
-def _chosen(cache: Path) -> list[Path]:
-    """The prepared data that AUTORESEARCH_DATA names, wherever it lies."""
-    chosen = os.environ.get("AUTORESEARCH_DATA")
-    return [cache / "data" / chosen] if chosen else []
+def _apart_from(inputs: Sequence[Path], hidden: Sequence[Path]) -> list[Path]:
+    """What is hidden, without what lies in an input."""
+    return [path for path in hidden if not any(path.resolve().is_relative_to(each) for each in inputs)]
+
+
+def shown_data(settings: Settings, task: Task) -> list[Path]:
+    """The prepared data that trainings see, but for `audit.bin` in each."""
+    found = [path for path in sorted(settings.cache.glob("data/*")) if not path.name.startswith(".")]
+    return [*found, *_chosen(settings, task)]
+
+
+def _chosen(settings: Settings, task: Task) -> list[Path]:
+    """The prepared data that a training loads, wherever it lies."""
+    chosen = chosen_folder(settings, task)
+    return [chosen] if chosen else []
 
 
 def _record(rig: Rig) -> list[Path]:
-    return [rig.state, rig.settings.locks, rig.settings.cache / "downloads"]
+    return [rig.state, rig.settings.locks, *(cache / "downloads" for cache in caches(rig.settings))]
 
 
 def _private(rig: Rig) -> list[Path]:

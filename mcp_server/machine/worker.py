@@ -37,6 +37,8 @@ from mcp_server.research.integrity import meddled
 from mcp_server.settings import Settings
 
 LOG_LIMIT = 1024 * 1024
+PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds after a trial that the machine failed; four times as long after each further one."""
 LAUNCHES = 3
 """How often a launch is tried that a signal ends: whoever sent it did not mean the next one."""
 
@@ -101,6 +103,7 @@ class Worker:
         self._folders = folders
         self._store = store
         self._coming = coming
+        self._pause = PAUSE
         self.ending = False
         """Set to end the present training and claim no other."""
 
@@ -131,9 +134,10 @@ class Worker:
     async def _hold(self) -> None:
         """Do all that only the holder of the lock may do."""
         self._note()
-        if not await clear(self._rig.lock):
-            return
+        cleared = await clear(self._rig.lock)
         await self._heal()
+        if not cleared:
+            return
         while not self.ending and not await self._others():
             busy = self._rig.lock.mark_busy()
             if busy is None:
@@ -185,6 +189,14 @@ class Worker:
         keep(order.folder, trial, ending)
         await record(self._store, trial, ending, self._rig.repository)
         await prune(self._store, self._folders, trial)
+        await self._recover(ending.status == "lost")
+
+    async def _recover(self, failed: bool) -> None:
+        """Let some time pass after the machine failed a trial, which is queued again."""
+        deadline = time.monotonic() + self._pause
+        self._pause = min(LONGEST_PAUSE, 4 * self._pause) if failed else PAUSE
+        while failed and not self.ending and time.monotonic() < deadline:  # noqa: ASYNC110 - a signal sets it
+            await asyncio.sleep(0.1)
 
     def _note(self, trial: Trial | None = None) -> None:
         repo = str(self._rig.repository.root)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mcp_server.research.experiment import Experiment, Run, Scalar, Trial, fresh_seed
+from mcp_server.research.hidden_text import hidden_value, limited
 from mcp_server.research.noise import Noise, mean, pool, prior
 from mcp_server.research.noise_aware import (
     Candidate,
@@ -86,7 +87,8 @@ def stand(run: Run, record: Record) -> Incumbent:
     replicates = _replicates(run, record)
     if replicates is None:
         return standing(record.experiment.id, record.experiment.value or 0.0)
-    return standing(record.experiment.id, *replicates)
+    hidden = _replicates(run, record, hidden_value)
+    return replace(standing(record.experiment.id, *replicates), hidden=mean(counted(*hidden)) if hidden else None)
 
 
 def replicates(run: Run, record: Record) -> tuple[float, ...]:
@@ -95,13 +97,28 @@ def replicates(run: Run, record: Record) -> tuple[float, ...]:
     return counted(*found) if found else ()
 
 
-def _replicates(run: Run, record: Record) -> tuple[float | None, list[float], list[float]] | None:
-    """The arguments of `noise_aware.counted`; None where no run has a finite value."""
+def levelled(run: Run, record: Record) -> tuple[float, ...]:
+    """All finite runs of an experiment's present code, the one that it was selected by included; without those that
+    say nothing of it."""
+    set_aside = without_weight(record)
+    return tuple(
+        value
+        for trial in record.counting
+        if trial.commit == record.experiment.commit
+        and trial.id not in set_aside
+        and (value := value_of(run, trial)) is not None
+    )
+
+
+def _replicates(
+    run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of
+) -> tuple[float | None, list[float], list[float]] | None:
+    """The arguments of `noise_aware.counted`, as they are read of the runs; None where no run has a finite value."""
     set_aside = without_weight(record)
     runs = [
         (trial, value)
         for trial in record.counting
-        if trial.id not in set_aside and (value := value_of(run, trial)) is not None
+        if trial.id not in set_aside and value_of(run, trial) is not None and (value := read(run, trial)) is not None
     ]
     if not runs:
         return None
@@ -171,7 +188,7 @@ def _decide(run: Run, case: Case) -> Verdict:
         return Verdict("discard", None, False, False, reason, "git_reset")
     values = [trial.metrics.get(run.task.metric) for trial in subject.counting]
     if run.task.policy == "greedy":
-        return judge(run.task, values[-1] if values else None, incumbent.experiment.value if incumbent else None)
+        return _by_the_last(run, subject, incumbent)
     noise = noise_of(run, case.squares, case.dof)
     seed = fresh_seed({trial.seed for trial in subject.trials})
     if incumbent is None and subject.is_baseline:
@@ -179,7 +196,35 @@ def _decide(run: Run, case: Case) -> Verdict:
         noise = noise_of(run, case.squares + own.sum_of_squares, case.dof + own.dof)
         return judge_baseline(run.task, subject.experiment.id, values or [None], noise, seed)
     best = stand(run, incumbent) if incumbent else None
-    return judge_candidate(run.task, candidate(run, case), best, noise, seed=seed)
+    compared = candidate(run, case)
+    verdict = judge_candidate(run.task, compared, best, noise, seed=seed)
+    return verdict if verdict.numbers is None else _with_hidden(run, compared, verdict)
+
+
+def _with_hidden(run: Run, candidate: Candidate, verdict: Verdict) -> Verdict:
+    """A verdict whose reason says where the gain on hidden text is the one that counts."""
+    gains = [(each.validation_gain(run.task), each.hidden_gain(run.task)) for each in candidate.runs]
+    hidden = [gain for _, gain in gains if gain is not None]
+    return limited(verdict, mean([gain for gain, _ in gains]), mean(hidden)) if len(hidden) == len(gains) else verdict
+
+
+def _by_the_last(run: Run, subject: Record, incumbent: Record | None) -> Verdict:
+    """The verdict of the policy that takes the last run of the subject as it is."""
+    last = subject.counting[-1] if subject.counting else None
+    best = incumbent.experiment.value if incumbent else None
+    value = last.metrics.get(run.task.metric) if last else None
+    number = finite(value)
+    if incumbent is None or last is None or number is None or best is None:
+        return judge(run.task, value, best)
+    hidden, bases = hidden_value(run, last), _present(run, incumbent, hidden_value)
+    gain = run.task.improvement(hidden, mean(bases)) if hidden is not None and bases else None
+    return limited(judge(run.task, value, best, gain), run.task.improvement(number, best), gain)
+
+
+def _present(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> list[float]:
+    """What is read of the runs of a record's present code, as far as they have it."""
+    found = [read(run, trial) for trial in record.counting if trial.commit == record.experiment.commit]
+    return [value for value in found if value is not None]
 
 
 def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
@@ -187,8 +232,7 @@ def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
     if verdict.decision == "keep" and run.task.policy != "greedy":
         counting: Sequence[float] = replicates(run, record)
     else:
-        present = [value_of(run, trial) for trial in record.counting if trial.commit == record.experiment.commit]
-        counting = [value for value in present if value is not None]
+        counting = _present(run, record)
     return mean(counting) if counting else None
 
 
@@ -210,7 +254,8 @@ def _replicate(run: Run, case: Case, trial: Trial) -> Replicate:
     if base is None:
         return Replicate(metric, "", 0.0, 1)
     incumbent = stand(run, base)
-    return Replicate(metric, incumbent.name, incumbent.mean, incumbent.runs)
+    hidden = hidden_value(run, trial)
+    return Replicate(metric, incumbent.name, incumbent.mean, incumbent.runs, hidden, incumbent.hidden)
 
 
 def _rejected(case: Case) -> str:

@@ -26,7 +26,7 @@ TRANSITIONS: Mapping[Status, tuple[Status, ...]] = {
         "queued",
     ),  # queued: the last trial was stopped or lost
     "needs_confirmation": ("queued", "keep", "discard", "crash"),
-    "keep": (),
+    "keep": ("discard",),  # a best that its own later runs do not bear out is displaced
     "discard": ("needs_confirmation",),  # a near miss, looked at again after the best was measured again
     "crash": (),
 }
@@ -41,6 +41,18 @@ Verification = Literal["verified", "verified (unsandboxed)", "reported"]
 """How far a value can be trusted: scored anew out of the training's reach, the same without walls around it, or as the
 training (or the caller of an external run) said."""
 VERIFICATIONS: tuple[Verification, ...] = get_args(Verification)
+
+HIDDEN_TEXT = "hidden_text"
+"""The metric that says why the text that audits a score could be read by the training; absent where it could not."""
+Label = Literal["verified", "verified (hidden text readable)", "verified (unsandboxed)", "reported"]
+"""A verification as people are told it."""
+
+
+def label_of(verification: Verification, metrics: Mapping[str, "Scalar"]) -> Label:
+    """How far a value can be trusted, with what its metrics say of the text that audits it."""
+    readable = verification == "verified" and HIDDEN_TEXT in metrics
+    return "verified (hidden text readable)" if readable else verification
+
 
 CountedBy = Literal["", "cgroup", "sampled"]
 """How CPU time was counted: by the kernel for a control group, or by looking at all processes again and again."""
@@ -170,6 +182,11 @@ class Experiment:
     promising_after: int | None = None
     verification: Verification = "reported"
     sandboxed: bool = False
+
+    @property
+    def label(self) -> Label:
+        """Its verification as people are told it."""
+        return label_of(self.verification, self.metrics)
 
     @property
     def commit_known(self) -> bool:

@@ -13,7 +13,7 @@ SYMLINK, SUBMODULE, FOLDER = "120000", "160000", "040000"
 """Git's modes of the tree entries that are not plain files."""
 
 _ABSENT = "000000"
-_HARNESS = ("prepare.py", "portable.py", "scoring.py")
+HARNESS = ("prepare.py", "portable.py", "scoring.py")
 _GITS_OWN = (".gitattributes", ".gitmodules")
 """By these git writes other files than were committed."""
 _STAR = "[^/]*"
@@ -190,7 +190,7 @@ def _change_fault(task: Task, change: Change) -> str:
         return "is an input of this run"
     if is_dependency_file(change.path):
         return "declares dependencies, which stay as they are during a run"
-    if task.builtin and change.path.rpartition("/")[2].casefold() in _HARNESS:
+    if task.builtin and change.path.rpartition("/")[2].casefold() in HARNESS:
         return "is the fixed harness, which is never edited"
     if matches(task.readonly, change.path):
         return f"is read-only in this run (readonly: {', '.join(task.readonly)})"

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mcp_server.errors import InvalidInput
+from mcp_server.research.claims import smallest_gain
+from mcp_server.research.effects import CLAIM
 from mcp_server.research.experiment import FIRST_SEED, Numbers, Scalar
 from mcp_server.research.noise import Noise, clamp, mean
 from mcp_server.research.task import Policy, Task
@@ -42,7 +44,7 @@ class Rule:
 
 
 RULES: Mapping[Policy, Rule] = {
-    "noise_aware": Rule(keep=(1.0, 0.4), confirm=(0.3,)),
+    "noise_aware": Rule(keep=(2.0, 1.2, 0.7), confirm=(0.3, 0.5)),
     "strict": Rule(keep=(2.0, 1.5, 0.5), confirm=(0.3, 0.0)),
 }
 THRESHOLDS = frozenset({SIMPLIFICATION, *(z for rule in RULES.values() for z in (*rule.keep, *rule.confirm))})
@@ -58,12 +60,14 @@ class Incumbent:
         runs: how many these are.
         confirmed: whether that is more than the one run which was selected for its value; if not, the mean is likely
             optimistic.
+        hidden: the mean of the same runs on the hidden text; None where there is none.
     """
 
     name: str
     mean: float
     runs: int
     confirmed: bool
+    hidden: float | None = None
 
     def error(self, noise: Noise) -> float | None:
         """Standard error of the mean, sigma / sqrt(n_b); None while the noise is unknown."""
@@ -78,12 +82,31 @@ class Replicate:
         value: the trial's metric as it was printed; what is no finite number makes the candidate a crash.
         base: id of the kept experiment that the code of this run was made from.
         base_mean, base_runs: Incumbent.mean and Incumbent.runs of that experiment as they are now.
+        hidden, base_hidden: its value on the hidden text, and Incumbent.hidden of that experiment; None where there is
+            none.
     """
 
     value: Scalar | None
     base: str
     base_mean: float
     base_runs: int
+    hidden: float | None = None
+    base_hidden: float | None = None
+
+    def gain(self, task: Task) -> float:
+        """How much better it is than its base, in units of the metric: the smaller of the gains on both texts."""
+        hidden = self.hidden_gain(task)
+        return self.validation_gain(task) if hidden is None else min(self.validation_gain(task), hidden)
+
+    def validation_gain(self, task: Task) -> float:
+        """How much better it is on the validation text; its value must be finite."""
+        return clamp(task.improvement(_number(self), self.base_mean))
+
+    def hidden_gain(self, task: Task) -> float | None:
+        """How much better it is on the hidden text; None where either value is not known."""
+        if self.hidden is None or self.base_hidden is None:
+            return None
+        return clamp(task.improvement(self.hidden, self.base_hidden))
 
 
 @dataclass(frozen=True)
@@ -142,8 +165,20 @@ def judge_baseline(task: Task, name: str, values: Sequence[Scalar | None], noise
     if len(numbers) < noise.baselines:
         reason = f"{done}, mean {task.metric} {show(level)}: the noise is not known well enough to compare with it."
         return Verdict("needs_confirmation", None, False, False, reason, "confirm", next_action=_again(name, seed))
-    reason = f"{done}: {task.metric} {show(level)} is what all that follows is compared with."
+    reason = f"{done}: {task.metric} {show(level)} is what all that follows is compared with.{_showable(task, noise)}"
     return Verdict("keep", None, False, True, reason, "keep_commit")
+
+
+def _showable(task: Task, noise: Noise) -> str:
+    """The smallest gain that the repeats of a change could show, as a sentence; empty while the noise is unknown."""
+    if noise.sigma is None:
+        return ""
+    base = noise.baselines
+    sizes = [f"{show(smallest_gain(noise.sigma, n, base))} with {n} runs" for n in (2, 8)]
+    return (
+        f" One run has a standard deviation of {show(noise.sigma)}, so that the smallest gain in {task.metric} that "
+        f"can be told with probability {CLAIM:g} is {' and '.join(sizes)}."
+    )
 
 
 def judge_candidate(
@@ -193,13 +228,13 @@ def judge_candidate(
 def compare(task: Task, candidate: Candidate, incumbent: Incumbent, noise: Noise) -> Numbers:
     """The numbers of a candidate against its own base, all of whose runs are finite; sigma must be known.
 
-    d is the mean over the runs of what each is better than the mean of its own base; s = sigma sqrt(1/n + 1/n_b),
+    d is the mean over the runs of the gain of each on the mean of its own base; s = sigma sqrt(1/n + 1/n_b),
     where n_b is that of the last run's base; z = d / s.
     """
     sigma = noise.sigma
     assert sigma is not None
     runs, last = candidate.runs, candidate.runs[-1]
-    d = mean([clamp(task.improvement(_number(run), run.base_mean)) for run in runs])
+    d = mean([run.gain(task) for run in runs])
     s = clamp(sigma * math.sqrt(1 / len(runs) + 1 / last.base_runs))
     z = _ratio(d, s)
     return Numbers(d, s, z, len(runs), last.base_runs, sigma, noise.dof, last.base, incumbent.name)
@@ -214,10 +249,10 @@ def rule_of(policy: Policy) -> Rule:
 
 def _against_present(task: Task, candidate: Candidate, incumbent: Incumbent, noise: Noise) -> float:
     """The z of the code as it is now, made from an older base, against the present best."""
-    values = [_number(run) for run in candidate.runs if run.base == candidate.base]
+    runs = [run for run in candidate.runs if run.base == candidate.base]
     assert noise.sigma is not None
-    d = clamp(task.improvement(mean(values), incumbent.mean))
-    return _ratio(d, noise.sigma * math.sqrt(1 / len(values) + 1 / incumbent.runs))
+    d = mean([replace(run, base_mean=incumbent.mean, base_hidden=incumbent.hidden).gain(task) for run in runs])
+    return _ratio(d, noise.sigma * math.sqrt(1 / len(runs) + 1 / incumbent.runs))
 
 
 def _number(run: Replicate) -> float:

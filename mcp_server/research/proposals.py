@@ -12,6 +12,7 @@ from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import Experiment, KnobValue
 from mcp_server.research.ideas import Place, places
 from mcp_server.research.knobs import written
+from mcp_server.research.marking import cited
 from mcp_server.research.moves import Heading, Move, halfway, heading, moves
 from mcp_server.research.script import Outline, Setting, words_of
 from mcp_server.research.strategy import near_miss_pairs
@@ -72,11 +73,17 @@ class Scene:
 
 def told(scene: Scene, e: Experiment) -> str:
     """An experiment in a few words: its id, what it changed, and how that came out."""
-    changes = [f"{name} {written(old)} -> {written(new)}" for name, (old, new) in e.changes.items()]
+    changes = [f"{name} {shown(written(old))} -> {shown(written(new))}" for name, (old, new) in e.changes.items()]
     words = ", ".join(changes[:3]) + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")
     if not words:
-        words = repr(_clip(e.hypothesis, 70)) if e.hypothesis else "no change"
+        words = cited(e.hypothesis, 70) if e.hypothesis else "no change"
     return f"{e.id} ({words}: {_outcome(e)})"
+
+
+def shown(text: str, most: int = 60) -> str:
+    """A text of the script as it stands there; one of several words is cited, for it could give orders."""
+    several = re.search(r"[^\W\d_]\W*\s\W*[^\W\d_]", text)
+    return cited(text, most, "as it stands there") if several else _clip(text, most)
 
 
 def open_moves(scene: Scene, setting: Setting) -> list[Move]:
@@ -104,9 +111,10 @@ def worse_values(scene: Scene, setting: Setting) -> Iterator[tuple[KnobValue, Ex
 def of_setting(scene: Scene, setting: Setting, value: KnobValue, advice: str = "") -> Proposal:
     """Propose a value for a setting."""
     knob = setting.knob
-    unit = f": {_clip(knob.comment, 100)}" if knob.comment else ""
+    unit = f": {shown(knob.comment, 100)}" if knob.comment else ""
+    try_this = shown(written(value, knob.text))
     text = (
-        f"{knob.name} = {_clip(knob.text, 60)} (line {knob.line}{unit}). Try {written(value, knob.text)}{advice}. "
+        f"{knob.name} = {shown(knob.text)} (line {knob.line}{unit}). Try {try_this}{advice}. "
         f"{_rests_on(scene, setting)}"
     )
     return knob_proposal(knob.name, setting.category, text, {knob.name: value} if setting.settable else {})
@@ -161,7 +169,9 @@ def _between(scene: Scene, setting: Setting, way: Heading | None) -> Iterator[Pr
         if not isinstance(middle, int | float) or repr(middle) in scene.seen(setting):
             continue
         if abs(middle - present) >= NEXT_TO_NOTHING * abs(present):
-            yield of_setting(scene, setting, middle, f", between it and {written(value)} of {e.id}, which was worse")
+            yield of_setting(
+                scene, setting, middle, f", between it and {shown(written(value))} of {e.id}, which was worse"
+            )
 
 
 def halved(scene: Scene) -> Iterator[Proposal]:
@@ -220,7 +230,7 @@ def ablated(scene: Scene) -> Iterator[Proposal]:
         present = {name: old for name, (old, new) in e.changes.items() if repr(scene.values.get(name)) == repr(new)}
         if (e.changes and not present) or _was_ablated(scene, e, present):
             continue
-        how = ", ".join(f"set {name} back to {written(old)}" for name, old in present.items())
+        how = ", ".join(f"set {name} back to {shown(written(old))}" for name, old in present.items())
         what = how or f"take its change out again ({_clip(e.diff_summary, 60) or 'see its diff'})"
         text = f"ablation: does {told(scene, e)} still pay? On the present best, {what}; all else stays."
         knobs = present if present.keys() == e.changes.keys() and _only_knobs(e) else {}
@@ -264,7 +274,7 @@ def careful(scene: Scene) -> Iterator[Proposal]:
     """After many crashes: what crashed last, less memory if that was it, then near steps of the safest settings."""
     crashes = [e for e in scene.evidence.recent if e.status == "crash"]
     for e in crashes[:1]:
-        why = f" It ended so: {_clip(e.reason, 200)!r}." if e.reason else ""
+        why = f" {cited(e.reason, 200, 'The record says')}." if e.reason else ""
         todo = "Mend it if the mistake is small, else leave it"
         text = f"{e.category}: {told(scene, e)} was the last to crash.{why} {todo}."
         yield Proposal(e.id, e.category, text)

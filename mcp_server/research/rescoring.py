@@ -1,21 +1,20 @@
 """Which results are scored anew before they count, and whether what then comes out bears the training's word out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from mcp_server.research.case import Case, Record, decide, noise_of, stand, value_of
+from mcp_server.research.case import Case, Record, decide, noise_of, stand
 from mcp_server.research.experiment import Ending, Run, Scalar, Trial
-from mcp_server.research.noise import mean
+from mcp_server.research.hidden_text import AUDIT
 from mcp_server.research.verdict import finite, show
 
-PRINTED, AUDIT = "printed", "audit"
-"""What stands behind the metric's name for the value that the training printed, and for that on the audit data."""
+PRINTED = "printed"
+"""What stands behind the metric's name for the value that the training printed."""
 
 LEAST = 1e-3
 """What two scores of one model may differ by, as a share of the score where that is more than 1."""
 PARTIAL = 0.02
 """The same where only some of the data were scored anew."""
-SHARE = 0.5
-"""How much of a gain must be seen on the audit data too."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Rescored:
 
     Attributes:
         value: the score on the data that the training is scored on.
-        audit: the score on data that no training sees; None where there are none.
+        audit: the score on the hidden text, which no training sees; None where there is none.
         fingerprint: of data and judge; empty where the judge has none.
         loader: how the model was loaded; empty where the judge does not say.
         partial: whether only some of the data were scored.
@@ -82,7 +81,7 @@ def to_be_rescored(run: Run, case: Case, trial: Trial, ending: Ending) -> bool:
 
 
 def fault(run: Run, case: Case, printed: float, rescored: Rescored) -> str:
-    """Why a score does not count after all; empty where it does."""
+    """Why a score does not count after all; empty where it does. One that claims no gain counts as it is: as worse."""
     task, value = run.task, rescored.value
     sigma = noise_of(run, case.squares, case.dof).sigma or 0.0
     size = max(1.0, abs(value))
@@ -92,48 +91,29 @@ def fault(run: Run, case: Case, printed: float, rescored: Rescored) -> str:
             f"{rescored.fingerprint[:12]}, then {once[:12]}): delete the data and prepare them again, if it was not you"
         )
     allowed = max(3 * sigma, (PARTIAL if rescored.partial else LEAST) * size)
-    if abs(printed - value) > allowed:
+    if abs(printed - value) > allowed and _gain_claimed(run, case, (printed, value)):
         return (
             f"the training printed {task.metric} {show(printed)}, and the model that it handed in scores {show(value)}"
         )
-    if rescored.audit is None:
-        return ""
-    for record in filter(None, (case.incumbent, case.baseline)):
-        before = mean_of(run, record, task.metric), mean_of(run, record, f"{task.metric}_{AUDIT}")
-        if before[0] is None or before[1] is None or record.experiment.id == case.subject.experiment.id:
-            continue
-        gain, seen = task.improvement(value, before[0]), task.improvement(rescored.audit, before[1])
-        if too_little(gain, seen, sigma, size):
-            return (
-                f"{task.metric} {show(value)} is better than that of {record.experiment.id} by {show(gain)}, and "
-                f"{show(rescored.audit)} on the audit data, which no training sees, by {show(seen)} only"
-            )
     return ""
 
 
-def too_little(gain: float, seen: float, sigma: float, size: float) -> bool:
-    """Whether too little of a gain is seen on the audit data for it to be more than learnt by heart.
+def _gain_claimed(run: Run, case: Case, values: Iterable[float]) -> bool:
+    """Whether any of these values of the metric is better than the best or than what the subject was made from.
 
-    Args:
-        gain, seen: over one earlier experiment, in units of the metric: on the data that scores, and on the audit data.
-        sigma: the standard deviation of one run; 0 where it is not known.
-        size: of the score, at least 1.
+    What is measured for itself, as baselines and the best are, claims to be what it is.
     """
-    return seen < SHARE * gain - max(sigma, LEAST * size)
+    subject = case.subject.experiment
+    if subject.unchanged or case.incumbent is None or case.incumbent.experiment.id == subject.id:
+        return True
+    records = [case.incumbent, *case.bases.values()]
+    levels = [
+        level for each in records for level in (stand(run, each).mean, each.experiment.value) if level is not None
+    ]
+    return any(run.task.improvement(value, level) > 0 for value in values for level in levels)
 
 
 def _fingerprint(record: Record) -> str:
     """That of the data and the judge with which an experiment was scored anew; empty where there is none."""
     anew = [trial for trial in record.finished if trial.verification != "reported"]
     return str(anew[-1].metrics.get("fingerprint", "")) if anew else ""
-
-
-def mean_of(run: Run, record: Record, name: str) -> float | None:
-    """The mean of a metric over the runs of a record that were scored anew; None where there is none."""
-    values = [
-        finite(trial.metrics.get(name))
-        for trial in record.finished
-        if trial.verification != "reported" and value_of(run, trial) is not None
-    ]
-    numbers = [value for value in values if value is not None]
-    return mean(numbers) if numbers else None

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from mcp_server.errors import InvalidInput
 from mcp_server.research.evidence import Count, Evidence
 from mcp_server.research.experiment import Experiment, Run, Status
+from mcp_server.research.marking import cited
 from mcp_server.research.task import CATEGORIES, Category, Task
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
@@ -95,7 +96,7 @@ def choose(run: Run, evidence: Evidence) -> Strategy:
         return classic(evidence.finished, window, len(evidence.near_misses))
     mode = check_mode(run.manual_mode)
     temperature = {"explore": 0.8, "exploit": 0.5, "combine": 0.5, "ablation": 0.3}[mode]
-    reason = run.manual_reason or "set by hand"
+    reason = cited(run.manual_reason, whose="who set it said") if run.manual_reason else "set by hand"
     ratio = _explore_ratio(mode) if run.manual_ratio is None else run.manual_ratio
     if run.manual_temperature is not None:
         temperature = run.manual_temperature

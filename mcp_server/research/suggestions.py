@@ -10,6 +10,7 @@ from mcp_server.errors import InvalidInput
 from mcp_server.research import guidance, proposals
 from mcp_server.research.evidence import Count, Evidence
 from mcp_server.research.experiment import Run, Status
+from mcp_server.research.marking import cited
 from mcp_server.research.proposals import Proposal, Scene
 from mcp_server.research.script import effective, outline
 from mcp_server.research.strategy import (
@@ -132,6 +133,7 @@ def _chosen(
         chosen += _baseline(run, evidence)
     if run.task.policy != "greedy":
         chosen += guidance.owed(run, evidence)
+        chosen += guidance.closing(run, evidence)
     scene = Scene(run.task, evidence)
     try:
         scene = Scene(run.task, evidence, effective(outline(evidence.source or ""), run.device_kind, run.task.command))
@@ -191,7 +193,7 @@ def _baseline(run: Run, evidence: Evidence) -> Iterator[Proposal]:
 def _why(evidence: Evidence) -> str:
     """What the last crash of the unchanged script came from, in brackets."""
     reason = next((e.reason for e in evidence.recent if e.unchanged and e.reason), "")
-    return f" ({reason.rstrip('.')})" if reason else ""
+    return f" ({cited(reason.rstrip('.'), 300, 'the record says')})" if reason else ""
 
 
 def _of_mode(scene: Scene, strategy: Strategy) -> Iterator[Proposal]:

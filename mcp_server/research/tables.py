@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,11 @@ CSV_COLUMNS = (
     *("what", "peak_memory_gb", "origin", "verification"),
 )
 LONGEST_WORDS = 100
+
+_NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
+_FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_LATER_FORMULA = re.compile(r"([,;\t]\s*)(?=[=@\uff1d\uff0b\uff0d\uff20]|[+-][^\d\s.])")
+"""Where a program that parts columns by another character than we would begin a cell with a formula."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,8 @@ def results_line(experiment: Experiment, task: Task) -> str:
     crashed = experiment.status == "crash"
     value = 0.0 if crashed or experiment.value is None else experiment.value
     memory = None if crashed else finite(experiment.metrics.get("peak_vram_mb"))
-    what = " ".join((experiment.description or experiment.hypothesis).split())
-    return f"{experiment.commit[:7]}\t{value:.6f}\t{(memory or 0.0) / 1024:.1f}\t{experiment.status}\t{what}"
+    what = harmless(" ".join((experiment.description or experiment.hypothesis).split()))
+    return f"{harmless(experiment.commit[:7])}\t{value:.6f}\t{(memory or 0.0) / 1024:.1f}\t{experiment.status}\t{what}"
 
 
 def to_tsv(experiments: Iterable[Experiment], task: Task) -> Iterator[str]:
@@ -55,6 +61,18 @@ def to_tsv(experiments: Iterable[Experiment], task: Task) -> Iterator[str]:
     for experiment in experiments:
         if experiment.status in FINISHED:
             yield results_line(experiment, task) + "\n"
+
+
+def harmless(cell: str) -> str:
+    """The text of a cell so that no spreadsheet takes it, or what follows a comma or semicolon in it, for a formula.
+
+    What begins as one gets an apostrophe before it, which spreadsheets take for the mark of a text; numbers stay as
+    they are. The characters are those of OWASP's page on CSV injection, and their wide forms.
+    """
+    if _NUMBER.fullmatch(cell):
+        return cell
+    cell = _LATER_FORMULA.sub(r"\1'", cell)
+    return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def to_jsonl(experiments: Iterable[Experiment]) -> Iterator[str]:
@@ -112,7 +130,7 @@ def csv_layout(task: Task, sigma: float | None) -> Layout:
         error = standard_error(e, sigma)
         gigabytes = None if memory is None else round(memory / 1024, 3)
         first = (e.id, e.commit[:7], e.status, task.metric, value, error, e.runs, e.delta)
-        return _csv_line((*first, e.category, what, gigabytes, e.origin, e.verification))
+        return _csv_line((*first, e.category, what, gigabytes, e.origin, e.label))
 
     return Layout(_csv_line(CSV_COLUMNS), row)
 
@@ -136,7 +154,7 @@ def latex_layout(run: Run, sigma: float | None, best: str | None) -> Layout:
         value = rf"\textbf{{{value}}}" if e.id == best else value
         value += "" if error is None else rf" $\pm$ {show(error)}"
         delta = "--" if e.delta is None else f"${e.delta:+.6g}$"
-        return rf"    {e.number} & {_tex(words(e))} & {value} & {delta} & {e.runs or '--'} & {e.status} \\" + "\n"
+        return rf"    {e.number} & {_tex(words(e))} & {value} & {delta} & {e.runs or '--'} & {outcome(e)} \\" + "\n"
 
     head = [
         r"% \usepackage{booktabs}",
@@ -157,6 +175,11 @@ def standard_error(experiment: Experiment, sigma: float | None) -> float | None:
     """The standard error of an experiment's value, in units of the metric; None where it cannot be known."""
     known = sigma is not None and experiment.runs and experiment.value is not None and experiment.origin == "measured"
     return sigma / math.sqrt(experiment.runs) if known and sigma is not None else None
+
+
+def outcome(experiment: Experiment) -> str:
+    """The verdict for a person: what the run started from is its baseline, and was not kept for being better."""
+    return "baseline" if experiment.status == "keep" and experiment.unchanged else experiment.status
 
 
 def words(experiment: Experiment) -> str:
@@ -180,7 +203,8 @@ def _strict(value: Any) -> Any:
 
 def _csv_line(values: Iterable[Any]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(["" if value is None else value for value in values])
+    cells = ("" if value is None else harmless(value) if isinstance(value, str) else value for value in values)
+    csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()
 
 

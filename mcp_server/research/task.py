@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from mcp_server.errors import InvalidInput
+from mcp_server.research.patterns import check_pattern
 
 Category = Literal[
     "architecture",
@@ -87,6 +88,8 @@ class Task:
         batch_knob, accumulation_knob, checkpointing_knob: constants of the script that decide how much memory it takes.
         vary: constants of the script and the values to try, as a plan has them; `grid`: in all their combinations.
         hold: constants that no experiment may change, and their values.
+        left_out: files of the commit that the run begins with which experiments brought: no scorer or judge sees them.
+        unjudged: why scores are not made anew although the task said how; else empty.
     """
 
     metric: str
@@ -130,6 +133,8 @@ class Task:
     vary: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     hold: tuple[tuple[str, Any], ...] = ()
     grid: bool = False
+    left_out: tuple[str, ...] = ()
+    unjudged: str = ""
 
     @property
     def deadline_seconds(self) -> float:
@@ -187,7 +192,8 @@ def check_task(task: Task) -> Task:
 
 OURS = (
     *("AUTORESEARCH_TIME_BUDGET", "AUTORESEARCH_SEED", "AUTORESEARCH_DEVICE", "AUTORESEARCH_OUT", "AUTORESEARCH_CACHE"),
-    *("AUTORESEARCH_THREADS", "AUTORESEARCH_DEVICE_KEY", "CUDA_VISIBLE_DEVICES"),
+    *("AUTORESEARCH_THREADS", "AUTORESEARCH_DEVICE_KEY", "CUDA_VISIBLE_DEVICES", "AUTORESEARCH_DATA"),
+    *("AUTORESEARCH_SPLIT", "AUTORESEARCH_SANDBOXED", "AUTORESEARCH_SCRIPT"),
 )
 """Variables that every training gets from the server, so that no task can set them."""
 
@@ -231,18 +237,6 @@ def check_metric(name: str) -> None:
         raise InvalidInput(
             f"metric {name[:200]!r} is not a name",
             f"Give the key that the script prints, e.g. {near}, which finds `{near.replace('_', ' ')} 0.9` too",
-        )
-
-
-def check_pattern(pattern: str) -> None:
-    """Raise InvalidInput unless it is a regular expression with a group."""
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise InvalidInput(f"pattern {pattern!r} is no regular expression: {error}", f"Mend it: {error}") from None
-    if groups < 1:
-        raise InvalidInput(
-            f"pattern {pattern!r} has no group", "Put the number in parentheses, e.g. 'loss = ([0-9.]+)'"
         )
 
 

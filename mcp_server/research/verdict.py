@@ -54,8 +54,12 @@ class Verdict:
         return "near_miss" if self.near_miss else self.decision
 
 
-def judge(task: Task, value: Scalar | None, best: float | None) -> Verdict:
+def judge(task: Task, value: Scalar | None, best: float | None, hidden_gain: float | None = None) -> Verdict:
     """Judge an experiment's `value` of the task's metric against the `best` so far (None: there is none yet).
+
+    Args:
+        hidden_gain: by how much it is better than that best on the hidden text, where both are known; then the smaller
+            of both gains counts.
 
     Raises:
         InvalidInput: the task's policy is not one of this version's.
@@ -66,7 +70,7 @@ def judge(task: Task, value: Scalar | None, best: float | None) -> Verdict:
     policy = _POLICIES.get(task.policy)
     if policy is None:
         raise InvalidInput(f"policy {task.policy!r} is not available", f"Use one of {', '.join(_POLICIES)}")
-    return policy(task, number, best)
+    return policy(task, number, best, hidden_gain)
 
 
 def finite(value: object) -> float | None:
@@ -90,13 +94,14 @@ def show(number: float) -> str:
     return f"{number:.6f}" if number == 0 or 1e-3 <= abs(number) < 1e6 else f"{number:.6g}"
 
 
-def _greedy(task: Task, value: float, best: float | None) -> Verdict:
+def _greedy(task: Task, value: float, best: float | None, hidden_gain: float | None) -> Verdict:
     """Keep whatever came out strictly better than the best: the classic rule."""
     if best is None:
         reason = f"{task.metric} {show(value)} is the first result of this run, the baseline of all that follows."
         return Verdict("keep", None, False, True, reason, "keep_commit")
     # The difference of two huge numbers overflows; a verdict must stay a number that JSON can carry.
-    delta = max(-sys.float_info.max, min(sys.float_info.max, task.improvement(value, best)))
+    gain = task.improvement(value, best)
+    delta = max(-sys.float_info.max, min(sys.float_info.max, gain if hidden_gain is None else min(gain, hidden_gain)))
     numbers = f"{task.metric} {show(value)} against the best, {show(best)}"
     if delta > 0:
         return Verdict("keep", delta, False, True, f"Better by {show(delta)}: {numbers}.", "keep_commit")
@@ -117,4 +122,4 @@ def crashed(task: Task, value: Scalar | None) -> Verdict:
     return Verdict("crash", None, False, False, reason, "git_reset")
 
 
-_POLICIES: Mapping[Policy, Callable[[Task, float, float | None], Verdict]] = {"greedy": _greedy}
+_POLICIES: Mapping[Policy, Callable[[Task, float, float | None, float | None], Verdict]] = {"greedy": _greedy}

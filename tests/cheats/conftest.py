@@ -9,6 +9,8 @@ from mcp_server.machine.sandbox import probe
 from tests.cheats.scene import Scene
 
 CHOSEN = os.environ.get("AUTORESEARCH_SANDBOX", "auto")
+CHOSEN_OFF = CHOSEN == "off" and not probe()[1]
+"""Walls are off although there could be some: then others try the cheats behind them."""
 WAY = ("off" if probe()[1] else "require") if CHOSEN == "auto" else CHOSEN
 
 

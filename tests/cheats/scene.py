@@ -6,6 +6,7 @@ after the baseline.
 
 import asyncio
 import hashlib
+import json
 import os
 import random
 import re
@@ -15,8 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +36,28 @@ BASELINE = f"{TAG}-1"
 GOAL: dict[str, Any] = {"tag": TAG, "time_budget_seconds": 3.0, "policy": "greedy", "inputs": ["data"]}
 """Greedy, since under it the least gain is a keep at once: no second training stands between a cheat and its aim."""
 
-SIZES = ("--vocab-size", "256", "--seq-len", "32", "--eval-tokens", "16384")
-FILES = {"train": 50, "val": 3, "audit": 3}
-SMALL = {
-    "DEPTH = 2": "STEPS = 40\nDEPTH = 1",
-    "WIDTH = 96": "WIDTH = 32",
-    "TOTAL_BATCH_SIZE = 2048": "TOTAL_BATCH_SIZE = 512",
+SIZES = ("--vocab-size", "256", "--seq-len", "32", "--eval-tokens", "65536")
+FILES = {"train": 50, "val": 6, "audit": 6}
+STEPS = {
+    "DEPTH = 2": "STEPS = 40\nDEPTH = 2",
     "clock.running():": "clock.running() and step < STEPS:",
     "step, clock.progress)": "step, step / STEPS)",
 }
 """What is edited of the training script before the run begins. A fixed number of steps, which take a part of the budget
 only, come out the same however busy the machine is."""
+SMALL = {
+    **STEPS,
+    "DEPTH = 2": "STEPS = 40\nDEPTH = 1",
+    "WIDTH = 96": "WIDTH = 32",
+    "TOTAL_BATCH_SIZE = 2048": "TOTAL_BATCH_SIZE = 512",
+}
 
 WEAK, STRONG = "HEAD_LR = 0.0005", "HEAD_LR = 0.008"
 """The baseline learns too slowly; an honest experiment mends that."""
 
 HONEST = {WEAK: STRONG}
+MARGIN = 0.01
+"""Bits per byte that a cheat beside an honest improvement may seem to add to it."""
 PATIENCE = 280.0
 """Seconds that a training with its scoring may take on a busy machine."""
 
@@ -97,11 +104,20 @@ class Outcome:
         status: its verdict; `refused` where it cannot be registered, `unjudged` where there is no result to judge.
         reason: what a person is told.
         claimed: the score that the training printed last, as far as that is a number.
+        recorded: the gain over the best before that the record has of it; None where there is none.
+        verification: whether that was scored anew, as the record says.
     """
 
     status: str
     reason: str
     claimed: float | None
+    recorded: float | None = None
+    verification: str = "reported"
+
+    def gains(self, more_than: float = 0.0) -> bool:
+        """Whether it was kept, for more than so much, with a score that was made anew."""
+        kept = self.status == "keep" and self.verification.startswith("verified")
+        return kept and (self.recorded is None or self.recorded > more_than)
 
 
 class Scene:
@@ -109,11 +125,13 @@ class Scene:
 
     Attributes:
         sandbox: what AUTORESEARCH_SANDBOX is set to.
+        bundled: whether the script trains as it comes, on the sources of Python's standard library; else it is small.
     """
 
-    def __init__(self, folder: Path, sandbox: str) -> None:
+    def __init__(self, folder: Path, sandbox: str, bundled: bool = False) -> None:
         self.folder = folder
         self.sandbox = sandbox
+        self.bundled = bundled
         self.place, self.saved = folder / "place", folder / "saved"
         self.cache, self.repository = self.place / "cache", self.place / "repository"
         self.settings = Settings(self.repository, None, self.cache, folder / "locks", "cpu:1", sandbox=sandbox)
@@ -131,24 +149,28 @@ class Scene:
     @property
     def data(self) -> Path:
         """The folder of the prepared data."""
-        return next((self.cache / "data").glob("path-*"))
+        return next((self.cache / "data").glob("*-v*-t*"))
 
     def fill(self) -> None:
-        """Prepare the data, and commit the harness and a script that learns too slowly."""
-        make_corpus(self.folder / "corpus")
-        self.prepare()
-        project = Project.make(self.repository, edited((ROOT / "train.py").read_text(), {**SMALL, STRONG: WEAK}))
+        """Commit the harness and a script that learns too slowly, and prepare the data from texts beside them."""
+        project = Project.make(
+            self.repository,
+            edited((ROOT / "train.py").read_text(), {**(STEPS if self.bundled else SMALL), STRONG: WEAK}),
+        )
         harness = {name: (ROOT / name).read_text() for name in ("prepare.py", "portable.py", "scoring.py")}
         patience = f"[runner]\nstartup_seconds = {PATIENCE}\n"  # on a busy machine cheats too shall come to their end
-        files = {".gitignore": ".venv/\ndata/\n", "autoresearch.toml": patience}
+        files = {".gitignore": ".venv/\ndata/\ncorpus/\n", "autoresearch.toml": patience}
         project.commit("The harness", {**harness, **files})
         project.write({"data/words.txt": "the user's own\n"})
         make_python(self.repository)
+        make_corpus(self.repository / "corpus")
+        self.prepare()
 
     def prepare(self) -> None:
         """Prepare the data, as a user does."""
         variables = os.environ | {"AUTORESEARCH_CACHE": str(self.cache)}
-        command = [sys.executable, str(ROOT / "prepare.py"), "--path", str(self.folder / "corpus"), *SIZES]
+        small = ("--path", str(self.repository / "corpus"), *SIZES)
+        command = [sys.executable, str(ROOT / "prepare.py"), *(("--profile", "stdlib") if self.bundled else small)]
         subprocess.run(command, env=variables, check=True, capture_output=True, timeout=60)
 
     @asynccontextmanager
@@ -168,7 +190,7 @@ class Scene:
     async def begin(self) -> None:
         """Set a run up, measure its baseline, and remember all of it."""
         async with self.lab() as lab:
-            await lab.setup.setup_run(**GOAL)
+            await lab.setup.setup_run(**GOAL | ({"time_budget_seconds": 5.0} if self.bundled else {}))
             await lab.training.train(await register(lab, {}), wait_seconds=PATIENCE)
             baseline = await outcome(lab, BASELINE)
             assert baseline.status == "keep", baseline
@@ -189,11 +211,43 @@ class Scene:
                 experiment_id = await register(lab, edits)
             except ResearchError as error:
                 return Outcome("refused", str(error), None)
-            trained = await lab.training.train(experiment_id, wait_seconds=PATIENCE)
-            assert trained.status not in ("queued", "training"), trained
-            await outcome(lab, experiment_id)  # as an agent that does not wait would ask
-            await asyncio.to_thread(self.settle)
-            return await outcome(lab, experiment_id)
+            return await self.trained(lab, experiment_id)
+
+    async def trained(self, lab: Lab, experiment_id: str, seed: int | None = None) -> Outcome:
+        """What becomes of an experiment that is trained now, once its worker is done with it."""
+        trained = await lab.training.train(experiment_id, wait_seconds=PATIENCE, seed=seed)
+        assert trained.status not in ("queued", "training"), trained
+        await outcome(lab, experiment_id)  # as an agent that does not wait would ask
+        await asyncio.to_thread(self.settle)
+        return self.recorded(await outcome(lab, experiment_id), experiment_id)
+
+    async def until(self, lab: Lab, experiment_id: str, shown: str) -> None:
+        """Wait until the log of an experiment's training shows a text."""
+        deadline = time.monotonic() + PATIENCE
+        while shown not in await lab.training.full_log(experiment_id):
+            assert time.monotonic() < deadline, f"{experiment_id} never showed {shown!r}"
+            await asyncio.sleep(0.1)
+
+    def recorded(self, outcome: Outcome, experiment_id: str) -> Outcome:
+        """The outcome with what the record says of the experiment's gain."""
+        with self.store() as store:
+            found = store.execute("SELECT delta, verification FROM experiments WHERE id = ?", [experiment_id])
+            row = found.fetchone()
+        return replace(outcome, recorded=row["delta"], verification=row["verification"])
+
+    def metrics(self, experiment_id: str) -> dict[str, Any]:
+        """What the record has of an experiment's first training."""
+        with self.store() as store:
+            found = store.execute("SELECT metrics FROM trials WHERE experiment_id = ?", [experiment_id]).fetchone()
+        metrics: dict[str, Any] = json.loads(found["metrics"])
+        return metrics
+
+    @contextmanager
+    def store(self) -> Iterator[sqlite3.Connection]:
+        """The record, to be read."""
+        with closing(sqlite3.connect(f"file:{self.state / 'research.db'}?mode=ro", uri=True)) as store:
+            store.row_factory = sqlite3.Row
+            yield store
 
     def settle(self) -> None:
         """Wait until no worker is left; fails where something of a training outlives them all."""
@@ -214,9 +268,8 @@ class Scene:
 
     def record(self) -> dict[str, Any]:
         """What the record says of the run and its baseline, and what the branch is at."""
-        with sqlite3.connect(f"file:{self.state / 'research.db'}?mode=ro", uri=True) as store:
-            assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-            store.row_factory = sqlite3.Row
+        with self.store() as store:
+            assert tuple(store.execute("PRAGMA integrity_check").fetchone()) == ("ok",)
             run = dict(store.execute("SELECT * FROM runs").fetchone())
             baseline = dict(store.execute("SELECT * FROM experiments WHERE id = ?", [BASELINE]).fetchone())
             kept = [row["id"] for row in store.execute("SELECT id FROM experiments WHERE status = 'keep'")]
@@ -228,10 +281,10 @@ class Scene:
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(self.data.iterdir())}
 
 
-async def register(lab: Lab, edits: Edits) -> str:
+async def register(lab: Lab, edits: Edits, tag: str = TAG) -> str:
     """Register an edit of the training script; its id."""
     changes = [{"path": "train.py", "old": old, "new": new} for old, new in edits.items()]
-    made = await lab.registering.register(tag=TAG, hypothesis="it is better", category="other", edits=changes or None)
+    made = await lab.registering.register(tag=tag, hypothesis="it is better", category="other", edits=changes or None)
     return made.experiment_id
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mcp_server.errors import InvalidInput
-from tests.cheats.cheats import ASK, DIFFERS, after
+from tests.cheats.cheat import ASK, DIFFERS, after
 from tests.cheats.scene import HONEST, PATIENCE, TAG, WEAK, Scene, outcome, register
 
 pytestmark = pytest.mark.anyio

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_server.interfaces.access import Access
 from mcp_server.interfaces.entrance import Entrance
@@ -18,7 +19,16 @@ from mcp_server.interfaces.serve import http_config
 from mcp_server.settings import Settings
 
 HERE = Access()
-"""The access to a server that only this machine reaches."""
+"""The access to a server that only this user of this machine reaches."""
+
+
+def own(app: ASGIApp) -> ASGIApp:
+    """The app as a program of the same user calls it: in this process there is no connection to tell that from."""
+
+    async def called(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {"own_user": True}}, receive, send)
+
+    return called
 
 
 @asynccontextmanager
@@ -27,7 +37,7 @@ async def caller(
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """An HTTP client of the app, by default as a browser or script on this machine would call it."""
     async with Entrance(settings, trusted=trusted, shared=True) as entrance:
-        transport = httpx2.ASGITransport(build_app(entrance, access, limits or Limits()))
+        transport = httpx2.ASGITransport(own(build_app(entrance, access, limits or Limits())))
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8765") as client:
             yield client
 

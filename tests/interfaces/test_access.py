@@ -1,12 +1,16 @@
 """Where the token comes from, and when a server may be reached from elsewhere."""
 
 import os
+import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from mcp_server.errors import NotReady
-from mcp_server.interfaces.access import Access, is_loopback, read_token
+from mcp_server.interfaces.access import Access, is_loopback, made_token, read_token
+from mcp_server.interfaces.serve import announcement
 
 TOKEN = "0123456789abcdef"
 
@@ -91,3 +95,55 @@ def test_a_name_of_a_proxy_needs_one_too() -> None:
 @pytest.mark.parametrize("name", ["localhost.", "127.1", "0177.0.0.1", "::ffff:10.0.0.1", "0.0.0.0", "", "127.0.0.1 "])
 def test_names_that_only_look_like_this_machine(name: str) -> None:
     assert not is_loopback(name)
+
+
+def untold() -> bool:
+    """A system that does not tell whose a connection is."""
+    return False
+
+
+def test_where_owners_are_not_told_a_token_is_made(tmp_path: Path) -> None:
+    environ = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    access = Access.load("127.0.0.1", environ, untold)
+    path = tmp_path / "config/autoresearch/token"
+    assert (access.made, access.exposed) == (path, False)
+    assert re.fullmatch("[0-9a-f]{64}", access.token or "")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [each.name for each in path.parent.iterdir()] == ["token"]
+    assert Access.load("::1", environ, untold) == access, "the next start has the same"
+    assert Access.load("127.0.0.1", {**environ, "AUTORESEARCH_TOKEN": TOKEN}, untold) == Access(TOKEN)
+    path.chmod(0o644)
+    with pytest.raises(NotReady, match=rf"token file {path} can be read by others"):
+        Access.load("127.0.0.1", environ, untold)
+
+
+def test_servers_that_start_together_have_one_token(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        tokens = set(pool.map(made_token, [tmp_path / "a/token"] * 64))
+    assert len(tokens) == 1
+    assert [each.name for each in (tmp_path / "a").iterdir()] == ["token"]
+
+
+def test_a_token_that_another_left_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(NotReady, match="cannot be read"):
+        made_token(tmp_path / "link")
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotReady, match="cannot be kept in"):
+        made_token(tmp_path / "file/token")
+    if os.geteuid() == 0:
+        given = tmp_path / "given"
+        given.write_text(TOKEN)
+        given.chmod(0o600)
+        os.chown(given, 65534, 65534)
+        with pytest.raises(NotReady, match="belongs to user 65534"):
+            made_token(given)
+
+
+def test_a_token_that_was_made_is_told_and_no_other() -> None:
+    made = announcement("http://127.0.0.1:8765", Access(TOKEN, made=Path("/home/me/.config/autoresearch/token")))
+    assert f"http://127.0.0.1:8765/?token={TOKEN}, " in made
+    assert "/home/me/.config/autoresearch/token" in made
+    assert TOKEN not in announcement("http://127.0.0.1:8765", Access(TOKEN))

@@ -6,10 +6,14 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
+import httpx2
 import pytest
 
 from mcp_server.interfaces.access import Access
+from mcp_server.interfaces.entrance import Entrance
+from mcp_server.interfaces.http import build_app
 from mcp_server.interfaces.limits import Buckets, Limits, Rate
 from mcp_server.interfaces.serve import log_to_stderr
 from mcp_server.settings import Settings
@@ -151,6 +155,33 @@ async def test_a_token_in_the_address_is_no_token(settings: Settings) -> None:
     async with caller(settings, EXPOSED) as client:
         for name in ("token", "access_token", "authorization"):
             assert (await client.get("/", params={name: TOKEN})).status_code == 401
+
+
+async def test_a_token_that_the_server_made_opens_the_dashboard_by_its_address(settings: Settings) -> None:
+    made = Access(TOKEN, made=Path("/home/me/.config/autoresearch/token"))
+    async with caller(settings, made) as client:
+        assert (await client.get("/")).status_code == 401
+        assert (await client.get("/", params={"token": TOKEN})).status_code == 200
+        for query in (f"token={TOKEN}x", "token=", f"token=x&token={TOKEN}", f"token={TOKEN}&token={TOKEN}", TOKEN):
+            assert (await client.get(f"/?{query}")).status_code == 401
+        for path in ("/api/list_runs", "/api/openapi.json", "/mcp", "/nowhere"):
+            assert (await client.get(path, params={"token": TOKEN})).status_code == 401
+            assert (await client.post(path, params={"token": TOKEN}, json={})).status_code == 401
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        assert (await client.get("/api/list_runs", headers=headers)).status_code == 200
+
+
+async def test_without_a_token_who_is_not_known_to_be_the_user_is_refused(settings: Settings) -> None:
+    async with Entrance(settings, trusted=True, shared=True) as entrance:
+        app = build_app(entrance, Access(), Limits())
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1:1") as client:
+            for path in DOORS:
+                answer = await client.get(path, headers={"authorization": f"Bearer {TOKEN}"})
+                assert answer.status_code == (200 if path == "/healthz" else 403)
+            for path in ("/mcp", "/api/setup_run"):
+                answer = await client.post(path, json={})
+                assert answer.status_code == 403
+            assert "AUTORESEARCH_TOKEN_FILE" in answer.json()["todo"]
 
 
 async def test_a_request_has_a_bound(settings: Settings) -> None:

@@ -22,7 +22,7 @@ from mcp_server.machine.store import Store
 from mcp_server.research.experiment import Run
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
-from tests.interfaces.callers import caller
+from tests.interfaces.callers import caller, own
 from tests.interfaces.trackers import NUMBERS, Agent
 from tests.project import Project
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 async def hosts(settings: Settings, *addresses: str) -> AsyncIterator[list[Agent]]:
     """Agents that call one server, each from a machine of its own."""
     async with Entrance(settings, trusted=False, shared=True) as entrance:
-        app = build_app(entrance, Access(), Limits())
+        app = own(build_app(entrance, Access(), Limits()))
         agents = []
         for address in addresses:
             transport = httpx2.ASGITransport(app, client=(address, 4711))

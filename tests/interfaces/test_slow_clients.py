@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
+from mcp_server.errors import NotReady
 from mcp_server.interfaces.access import Access
 from mcp_server.interfaces.limits import Limits
 from mcp_server.settings import Settings
@@ -141,16 +144,71 @@ async def listener(server: Listening) -> Socket:
     return connection
 
 
-async def test_there_can_be_only_so_many_connections(settings: Settings) -> None:
+async def unread(server: Listening) -> Socket:
+    """A client that asks for far more than it reads."""
+    bare = socket.socket()
+    bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    bare.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # so that the kernel buffers little
+    bare.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(bare, ("127.0.0.1", server.port))
+    await asyncio.get_running_loop().sock_sendall(bare, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
+    reader, writer = await asyncio.open_connection(sock=bare)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    server.sockets.append(Socket(reader, writer))
+    return server.sockets[-1]
+
+
+@pytest.mark.parametrize("count", [4, 400])
+@pytest.mark.parametrize("slow", [silent, hesitant, unread, listener])
+async def test_slow_callers_starve_nobody(
+    settings: Settings, slow: Callable[[Listening], Awaitable[Socket]], count: int
+) -> None:
+    """Nothing ends by time here, and all come from one address: those who wait longest make room."""
+    async with listening(settings, PATIENT) as server:
+        for _ in range(count):
+            await slow(server)
+        for _ in range(3):
+            async with asyncio.timeout(10):
+                assert await server.is_well()
+
+
+async def test_the_one_that_waited_longest_makes_room(settings: Settings) -> None:
     for limits in (replace(PATIENT, connections=3), replace(PATIENT, connections_of_peer=3)):
         async with listening(settings, limits) as server:
             held = [await silent(server) for _ in range(3)]
+            assert "200" in await (await server.connect()).ask_how_it_is()
+            head, _, body = (await held[0].hear()).partition("\r\n\r\n")
+            assert head.startswith("HTTP/1.1 503")
+            assert "retry-after: 5" in head.lower()
+            assert json.loads(body)["what"] == "Others needed the connection, which had waited longest"
+            for each in held[1:]:
+                await each.say("Content-Length: 0\r\nConnection: close\r\n\r\n")
+                assert (await each.hear()).startswith("HTTP/1.1 200"), "the others may go on"
+
+
+async def test_there_can_be_only_so_many_connections(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those on which the server is at work make room for nobody."""
+    begun: list[int] = []
+    go_on = asyncio.Event()
+
+    async def hesitate(self: object) -> None:
+        begun.append(1)
+        await go_on.wait()
+        raise NotReady("The repository is away", "Come back")
+
+    monkeypatch.setattr("mcp_server.interfaces.entrance.Entrance.lab", hesitate)
+    for limits in (replace(PATIENT, connections=3), replace(PATIENT, connections_of_peer=3)):
+        begun.clear()
+        go_on.clear()
+        async with listening(settings, limits) as server, asyncio.timeout(10):
+            held = [await server.connect() for _ in range(3)]
+            for each in held:
+                await each.say(f"{HEAD}Content-Length: 0\r\nConnection: close\r\n\r\n")
+            while len(begun) < 3:  # noqa: ASYNC110 - the server says nothing meanwhile
+                await asyncio.sleep(0.01)
             head, _, body = (await (await server.connect()).hear()).partition("\r\n\r\n")
             assert head.startswith("HTTP/1.1 503")
             assert "retry-after: 5" in head.lower()
             assert json.loads(body)["what"] == "Too many connections are open"
-            for connection in held:
-                connection.writer.transport.abort()
-            async with asyncio.timeout(10):
-                while "200" not in await (await server.connect()).ask_how_it_is():
-                    pass
+            go_on.set()
+            assert all("The repository is away" in answer for answer in [await each.hear() for each in held])

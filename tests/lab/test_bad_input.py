@@ -81,7 +81,8 @@ SETUPS: list[tuple[dict[str, Any], str]] = [
     ({"results_file": "/tmp/results.tsv"}, "not relative"),
     ({"results_file": ".git/results.tsv"}, "lies in .git"),
     ({"results_file": "../results.tsv"}, "'..'"),
-    ({"results_file": "README.md"}, "committed file"),
+    ({"results_file": "README.md"}, "tools or agents read"),
+    ({"results_file": "train.py"}, "not named as data"),
     ({"scope": []}, "scope is empty"),
     ({"scope": ["optimizer", "other", "optimizer"]}, "scope names optimizer more than once"),
     ({"policy": "careful"}, "policy 'careful' is unknown"),
@@ -299,12 +300,12 @@ async def test_a_preview_of_a_run_that_exists_makes_nothing_either(project: Proj
 
 @pytest.mark.parametrize(
     ("results_file", "says"),
-    [("folder", "is a folder"), ("README.md/results.tsv", "leads through a file"), ("link.tsv", "symbolic link")],
+    [("folder.tsv", "is a folder"), ("README.md/results.tsv", "leads through a file"), ("link.tsv", "symbolic link")],
 )
 async def test_a_results_file_that_cannot_be(
     project: Project, settings: Settings, tmp_path: Path, results_file: str, says: str
 ) -> None:
-    (project.root / "folder").mkdir()
+    (project.root / "folder.tsv").mkdir()
     (project.root / "link.tsv").symlink_to(tmp_path / "elsewhere.tsv")
     async with Lab.open(settings) as lab:
         with pytest.raises(InvalidInput, match=says):

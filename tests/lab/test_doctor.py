@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from mcp_server.lab import doctor
 from mcp_server.lab.doctor import Check, check_machine
 from mcp_server.lab.lab import Lab
 from mcp_server.machine import sandbox
+from mcp_server.machine.sandbox import probe
 from mcp_server.settings import Settings
 from tests.project import Project
 
@@ -85,11 +87,18 @@ async def test_the_built_in_task_needs_data_and_torch(project: Project) -> None:
     folder = settings.cache / "data" / "tiny"
     folder.mkdir(parents=True)
     manifest = {"profile": "stdlib", "tokens": {"train": 1234}, "files": {"train.bin": {"bytes": 3}}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    hidden = {"hidden": [str(settings.cache.parent / "tests-of-python")]}
+    (folder / "manifest.json").write_text(json.dumps(manifest | hidden))
     (folder.parent / "current.json").write_text('{"folder": "tiny"}')
     assert "train.bin" in (await examined(settings))["data"].found
     (folder / "train.bin").write_bytes(b"abc")
     assert (await examined(settings))["data"].found == f"stdlib, 1,234 training tokens, in {folder}"
+    unknown: dict[str, Any] = {}
+    for known, why in (unknown, "older prepare.py"), ({"hidden": []}, "comes without its tests"):
+        (folder / "manifest.json").write_text(json.dumps(manifest | known))
+        data = (await examined(replace(settings, sandbox="auto")))["data"]
+        told = data.status == "warn" and why in data.found and "python prepare.py" in data.remedy
+        assert told == (not probe()[1])
 
 
 async def test_variables_that_nothing_reads(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,21 +74,21 @@ async def test_only_what_was_earned_is_kept(project: Project, settings: Settings
         assert false.reason.startswith("rejected (printed val_loss 1.000000, scored anew 3.000000")
 
         learnt = await agent.attempt("by heart", knobs={"WEIGHT": 0.5})
-        assert (learnt.status, learnt.reason.split()[0]) == ("discard", "rejected")
-        assert "on the audit data 9.000000" in learnt.reason
+        assert (learnt.status, learnt.value, learnt.delta, learnt.best_value) == ("discard", 0.5, -6, 3)
+        assert "better on validation text by 2.500000, and on hidden text by -6.000000 only" in learnt.reason
 
         better = await agent.attempt("better", knobs={"WEIGHT": 2.0})
         assert (better.status, better.value, better.verification) == ("keep", 1, words)
         trained = await lab.training.train(better.experiment_id)
         assert (trained.verification, trained.metrics["val_loss_audit"]) == (words, 1)
         shown = await lab.reading.history("mar8")
-        assert [each.verification for each in shown.experiments] == [words, "reported", "reported", "reported", words]
+        assert [each.verification for each in shown.experiments] == [words, words, "reported", "reported", words]
         summary = await lab.reading.summary("mar8")
         assert summary.best is not None
         assert (summary.best.verification, summary.best.sandboxed) == (words, words == "verified")
         table = (await lab.reading.export("mar8", "csv")).text or ""
         assert [line.rpartition(",")[2] for line in table.splitlines()] == [
-            *("verification", words, "reported", "reported", "reported", words)
+            *("verification", words, "reported", "reported", words, words)
         ]
         assert f"| Scored | {words}: anew" in ((await lab.reading.export("mar8", "markdown")).text or "")
 

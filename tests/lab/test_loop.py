@@ -45,7 +45,7 @@ async def test_a_night_in_small(project: Project, settings: Settings) -> None:
         assert [point["value"] for point in summary.progression] == [1.24, 1.14, 1.12]
 
     assert project.git("rev-parse", "HEAD") == start
-    assert project.git("status", "--porcelain") == "?? results.tsv"
+    assert project.git("status", "--porcelain") == ""
     lines = (project.root / "results.tsv").read_text().splitlines()
     assert lines[0].split("\t") == ["commit", "val_loss", "memory_gb", "status", "description"]
     assert [line.split("\t")[3] for line in lines[1:]] == ["keep", "keep", "discard", "keep"]

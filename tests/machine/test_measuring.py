@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mcp_server.machine.measuring import read_metrics
 from mcp_server.research.experiment import Ending
 from mcp_server.research.metrics import find_metric
 from mcp_server.research.task import Task
@@ -35,6 +36,21 @@ def test_a_pattern_finds_the_last_match(pattern: str, text: str, found: float | 
 def test_a_metric_in_a_sentence_is_found_by_its_pattern(yard: Any) -> None:
     script = "print('loss: 9')\nprint('final loss is 0.25 after 3 epochs')"
     assert measured(yard, script, metric_pattern=r"final loss is (\S+)").metrics["loss"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "found"),
+    [
+        ("(?<=loss )([0-9.]+)", "loss 1\rloss 0.25", 0.25),
+        (r"(.)=(?P<x>\d)(?P=x)", "a=11\n9=33", 9),
+        ("(?!x)(y)", "x", None),
+    ],
+)
+def test_a_run_of_before_keeps_its_pattern(yard: Any, pattern: str, text: str, found: float | None) -> None:
+    task = replace(yard.task(), metric_pattern=pattern)
+    assert read_metrics(task, text).get(task.metric) == found
+    end = measured(yard, f"print({text!r})", metric_pattern=pattern)
+    assert end.metrics.get(task.metric) == found if found else "within 10 s" in end.error
 
 
 def test_the_last_number_counts_and_a_word_does_not(yard: Any) -> None:

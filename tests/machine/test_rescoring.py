@@ -1,6 +1,7 @@
 """Scores made anew by two processes that the training cannot reach, with walls around them and without."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,59 @@ def test_scoring_that_never_ends_has_a_deadline_and_can_be_stopped(place: Any) -
     assert not place.lock().is_busy()
 
 
+AGAIN = """
+import json, os, pathlib, sys
+private, number = pathlib.Path(os.environ["AUTORESEARCH_PRIVATE"]), int(os.environ["AUTORESEARCH_PASS"])
+(private / str(number)).write_text("kept")
+print(json.dumps([float(number), 2.0]), flush=True)
+answers = json.loads(sys.stdin.readline() or sys.exit("error: the scorer ended"))
+kept = sorted(path.name for path in private.iterdir())
+said = ["again: 1"] if number < 3 else [f"score: {answers[1]}", "audit: 7", f"kept: {''.join(kept)}"]
+print("---", f"seen: {answers}", os.environ["AUTORESEARCH_SPLIT"], *said, sep="\\n", file=sys.stderr)
+"""
+LEAVES = """
+import json, os, pathlib, sys, tempfile
+note = pathlib.Path(tempfile.gettempdir()) / "note"
+found = float(note.exists()) if os.environ["AUTORESEARCH_SANDBOXED"] == "1" else 0.0
+assert not {"AUTORESEARCH_PRIVATE", "AUTORESEARCH_PASS"} & os.environ.keys()
+private = pathlib.Path(os.environ["AUTORESEARCH_OUT"]).with_name("judged")
+seen = os.environ["AUTORESEARCH_SANDBOXED"] == "1" and private.exists()
+for line in sys.stdin:
+    print(json.dumps([float(seen), 0.5 + found]), flush=True)
+if os.environ["AUTORESEARCH_SANDBOXED"] == "1":
+    note.write_text("what I was asked")
+"""
+
+
+def test_a_judge_may_ask_again_with_a_fresh_scorer_and_remember_what_it_asked(place: Any) -> None:
+    """Both splits in one go; what the scorer of one pass leaves, that of the next does not find."""
+    (place.repo / "judge.py").write_text(AGAIN)
+    (place.repo / "score.py").write_text(LEAVES)
+    trial = trained(place, HONEST.format(weight=1, loss=0.5), task(place))
+    folder = place.folders.trial(trial.id)
+    words = [(folder / f"judge-val{suffix}.txt").read_text() for suffix in ("", "-2", "-3")]
+    assert trial.metrics == {"loss": 0.5, "loss_printed": 0.5, "loss_audit": 7}, (trial.error, words)
+    assert "kept: 123" in words[-1]
+    assert all("seen: [0.0, 0.5]" in each for each in words)
+    assert not list(folder.glob("judge-audit*"))
+    assert not (folder / "judged").exists()
+
+
+def test_a_judge_that_never_has_enough_is_told_of(place: Any) -> None:
+    (place.repo / "judge.py").write_text(AGAIN.replace("if number < 3", "if True"))
+    trial = trained(place, HONEST.format(weight=1, loss=2), task(place))
+    assert "asked for more than 8 passes" in trial.error
+
+
+def test_the_words_of_a_scorer_that_was_shown_text_are_not_repeated(place: Any) -> None:
+    """It may have been shown hidden text, and the agent reads why its experiment was rejected."""
+    (place.repo / "score.py").write_text("import sys\nsys.exit('saw ' + sys.stdin.readline())")
+    (place.repo / "judge.py").write_text(JUDGE.replace("the scorer ended", "the scorer ended before its last answer"))
+    trial = trained(place, HONEST.format(weight=1, loss=2), task(place))
+    assert "the scorer ended before its last answer" in trial.error
+    assert "saw" not in trial.error
+
+
 LOOK = """
 import json, os, pathlib, sys
 def tried(path, mode="r"):
@@ -195,3 +249,82 @@ def test_behind_walls_the_scorer_has_no_data_and_the_judge_has_it_all(yard: Any)
         "own": "1",
     }
     assert "written" not in seen["writes"]
+
+
+STEERED = """
+import json, os, sys
+def told(role):
+    names = sorted(name for name in os.environ if name.startswith(("PYTHON", "LD_", "MINE", "SEED")))
+    paths = [path for path in sys.path if "site-packages" not in path and not path.startswith(sys.base_prefix)]
+    print(json.dumps([role, names, [os.path.relpath(path, os.getcwd()) for path in paths]]), file=sys.stderr)
+"""
+EVIL = """
+import os, sys
+if os.path.basename(os.getcwd()) == "scoring":
+    print("---", "score: 0", sep="\\n", file=sys.stderr, flush=True)
+    os._exit(0)
+"""
+LIST = """
+import os, sys
+found = [os.path.join(at, name)[2:] for at, _, names in os.walk(".", followlinks=True) for name in names]
+print(sorted(found), file=sys.stderr)
+import colorsys, graphlib, cmd
+"""
+
+
+def test_scorer_and_judge_see_nothing_of_the_trainings_environment(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = place.folder / "evil"
+    for name in ("sitecustomize.py", "usercustomize.py", "json.py", "start.py"):
+        evil.mkdir(exist_ok=True)
+        (evil / name).write_text(EVIL)
+    monkeypatch.setenv("AUTORESEARCH_KEEP_ENV", "PYTHONPATH PYTHONWARNINGS")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    (place.repo / "told.py").write_text(STEERED)
+    (place.repo / "score.py").write_text("from told import told\ntold('scorer')\n" + SCORER)
+    (place.repo / "judge.py").write_text("from told import told\ntold('judge')\n" + JUDGE)
+    names = ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONHOME", "LD_AUDIT", "MINE")
+    training = HONEST.format(weight=0.5, loss=1.5)
+    given = tuple((name, str(evil)) for name in names)
+    command = f"env -u PYTHONPATH -u PYTHONHOME -u LD_AUDIT {sys.executable} train.py"  # which these would stop too
+    trial = trained(place, training, task(place, environment=given, seed_variables=("SEED",), command=command))
+    assert (trial.error, trial.metrics.get("loss")) == ("", 1.5)
+    seen = [
+        json.loads((place.folders.trial(trial.id) / f"{role}-val.txt").read_text().splitlines()[0])
+        for role in ("scorer", "judge")
+    ]
+    ours = ["PYTHONDONTWRITEBYTECODE", "PYTHONNOUSERSITE", "PYTHONPATH", "PYTHONUNBUFFERED"]
+    for (role, names, paths), wanted in zip(seen, ("scorer", "judge"), strict=True):
+        assert (role, names, paths[:3]) == (wanted, ours, [".", ".", "src"])
+        assert not [path for path in paths if "evil" in path]
+
+
+def test_what_experiments_brought_and_untracked_code_is_not_there_to_be_imported(place: Any) -> None:
+    for name in ("sitecustomize.py", "colorsys.py"):
+        (place.repo / name).write_text(EVIL)
+    ignored = ("graphlib.py", "stash/cmd.py", "stash/data.txt", "__pycache__/judge.cpython-311.pyc", "plain/data.txt")
+    for name in ignored:
+        (place.repo / name).parent.mkdir(exist_ok=True)
+        (place.repo / name).write_text(EVIL)
+    (place.repo / ".gitignore").write_text("graphlib.py\nstash\n__pycache__\nplain\n")
+    (place.repo / "judge.py").write_text(LIST + JUDGE)
+    inputs = ("graphlib.py", "stash", "__pycache__", "plain")
+    wanted = task(place, inputs=inputs, left_out=("sitecustomize.py", "colorsys.py"))
+    trial = trained(place, HONEST.format(weight=0.5, loss=1.5), wanted)
+    assert (trial.error, trial.metrics.get("loss")) == ("", 1.5)
+    text = (place.folders.trial(trial.id) / "judge-val.txt").read_text()
+    assert text.splitlines()[0] == str(
+        [".gitignore", "judge.py", "plain/data.txt", "score.py", "stash/data.txt", "train.py"]
+    )
+
+
+def test_what_git_was_told_to_replace_is_scored_as_it_was_committed(place: Any) -> None:
+    base = place.commit(HONEST.format(weight=0.5, loss=1.5))
+    (place.repo / "judge.py").write_text(JUDGE.replace("sum(", "0 * sum("))
+    easier = place.commit(HONEST.format(weight=0.5, loss=1.5))
+    place.git("replace", *(place.git("rev-parse", f"{commit}:judge.py") for commit in (base, easier)))
+    place.git("replace", base, easier)
+    assert "0 * sum(" in place.git("show", f"{base}:judge.py")
+    trial = place.queue(commit=base, task=task(place))
+    place.work()
+    ended = place.trials(trial)[-1]
+    assert (ended.error, ended.metrics.get("loss")) == ("", 1.5)

@@ -1,8 +1,12 @@
 """Behind walls: what a training sees, what it may write, and that it is ended as without them."""
 
+import itertools
 import json
 import signal
 import socket
+import sys
+import sysconfig
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pytest
 
 from mcp_server.errors import InvalidInput, NotReady
 from mcp_server.machine import sandbox
+from mcp_server.machine.hidden import parts_apart
 from mcp_server.machine.sandbox import View, exit_code, find_sandbox, walled
 
 TRY = """
@@ -57,21 +62,19 @@ def test_only_its_own_folders_can_be_written(walled_yard: Any) -> None:
     assert tokens.read_text() == "tokens"
 
 
-def test_no_training_on_a_cpu_finds_what_an_earlier_one_left(walled_yard: Any) -> None:
-    compiled = "Path(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
-    made = (
-        f"({compiled}.mkdir(parents=True), ({compiled} / 'weights').write_text('x'), len(list({compiled}.iterdir())))"
-    )
-    assert seen(walled_yard, made)[-1] == 1
-    assert seen(walled_yard, made)[-1] == 1
-
-
-def test_trainings_on_a_gpu_share_what_they_compiled(walled_yard: Any) -> None:
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("walls", [True, False])
+def test_no_training_finds_what_an_earlier_one_compiled(walled_yard: Any, kind: str, walls: bool) -> None:
     yard = walled_yard
-    yard.devices = [replace(yard.devices[0], kind="cuda")]
-    place = "Path(os.environ['TORCHINDUCTOR_CACHE_DIR'], 'made')"
-    assert seen(yard, f"tried(lambda: {place}.write_text('x'))") == 1
-    assert seen(yard, f"{place}.read_text()") == "x"
+    yard.devices = [replace(yard.devices[0], kind=kind)]
+    yard.settings = replace(yard.settings, sandbox="require" if walls else "off")
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        compiled = f"Path(os.environ[{name!r}])"
+        made = (
+            f"({compiled}.mkdir(parents=True), ({compiled} / 'a.so').write_text('x'), len(list({compiled}.iterdir())))"
+        )
+        assert seen(yard, made)[-1] == 1
+        assert seen(yard, made)[-1] == 1
 
 
 def test_data_elsewhere_is_audited_out_of_sight_too(walled_yard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +98,85 @@ def test_audit_data_and_downloads_are_out_of_sight(walled_yard: Any) -> None:
     for name, text in (("val.bin", "text"), ("audit.bin", "Permission denied")):
         assert seen(walled_yard, f"tried(lambda: Path({str(cache / 'data/small' / name)!r}).read_text())") == text
     assert seen(walled_yard, f"os.listdir({str(cache / 'downloads')!r})") == []
+
+
+def note(yard: Any, name: str, profile: str, *places: Path) -> Path:
+    """Prepared data whose audit split was drawn from these places."""
+    folder: Path = yard.settings.cache / "data" / name
+    folder.mkdir(parents=True)
+    (folder / "val.bin").write_text("val")
+    (folder / "audit.bin").write_text("audit")
+    manifest = {"profile": profile, "hidden": list(map(str, places))}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def looked(yard: Any, *places: Path) -> list[Any]:
+    """What a training finds at each place: names in a folder, the text of a file, or why it finds nothing."""
+    look = "tried(lambda: sorted(os.listdir(place)) if os.path.isdir(place) else Path(place).read_text())"
+    return seen(yard, f"[{look} for place in {list(map(str, places))!r}]")  # type: ignore[no-any-return]
+
+
+def test_the_corpus_that_audit_data_was_cut_from_is_out_of_sight(walled_yard: Any) -> None:
+    # Not below the place of the test, which is in a /tmp that a training does not see at all.
+    with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as name:
+        place = Path(name)
+        for file in ("corpus/deep/a.txt", "far/b.txt", "one.txt", "other.txt"):
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            (place / file).write_text(file)
+        (place / "alias").symlink_to("corpus")
+        note(walled_yard, "texts", "path", place / "alias", place / "far" / "b.txt")
+        note(walled_yard, "one", "path", place / "one.txt")
+        names = ("corpus", "alias", "corpus/deep/a.txt", "far/b.txt", "one.txt", "other.txt")
+        gone, denied = "No such file or directory", "Permission denied"
+        assert looked(walled_yard, *(place / name for name in names)) == [[], [], gone, denied, denied, "other.txt"]
+
+
+def test_the_tests_of_every_python_are_out_of_sight_and_all_else_of_it_is_there(walled_yard: Any) -> None:
+    apart = parts_apart(Path(sys.executable))
+    library = Path(sysconfig.get_path("stdlib"))
+    own = [library / name for name in ("test", "idlelib") if (library / name).is_dir()]
+    assert {path.resolve() for path in own} <= set(apart)
+    if not own:
+        pytest.skip("this Python has no tests")
+    before = looked(walled_yard, *own)
+    assert all(before), "nothing is hidden where no data was drawn from it"
+    note(walled_yard, "lib", "stdlib", *own)
+    assert looked(walled_yard, *apart) == [[] for _ in apart]
+    assert looked(walled_yard, library / "os.py") == [(library / "os.py").read_text()]
+
+
+def test_data_that_are_prepared_while_a_training_runs_stay_out_of_its_sight(walled_yard: Any) -> None:
+    yard = walled_yard
+    note(yard, "first", "path")
+    data = yard.settings.cache / "data"
+    trial = yard.queue(
+        "import os, pathlib, time\n"
+        "print('ready', flush=True)\n"
+        f"while not pathlib.Path({str(yard.repo / 'go')!r}).exists(): time.sleep(0.01)\n"
+        f"print(sorted(os.listdir({str(data)!r})), pathlib.Path({str(data / 'first' / 'val.bin')!r}).read_text())\n"
+        "print('loss: 1')"
+    )
+    worker = yard.start()
+    log = yard.folders.log(trial.id)
+    yard.until(lambda: log.exists() and "ready" in log.read_text())
+    note(yard, "second", "path")
+    note(yard, ".building-third", "path")
+    (yard.repo / "go").touch()
+    assert worker.wait(30) == 0
+    assert "['first'] val" in log.read_text()
+
+
+def test_the_rule_of_the_innermost_folder_holds(tmp_path: Path) -> None:
+    for name in ("temporary", "a/b/c/d"):
+        (tmp_path / name).mkdir(parents=True)
+    a, c = tmp_path / "a", tmp_path / "a/b/c"
+    view = View(tmp_path / "temporary", readable=[a / "b", c / "d"], writable=[c], hidden=[a, c])
+    words = walled("bwrap", view, tmp_path, ["true"])
+    mounts = [(word, path) for word, path in itertools.pairwise(words) if path.startswith(str(a))]
+    kinds = [word for word, path in mounts if word.startswith("--") and "remount" not in word]
+    assert kinds == ["--tmpfs", "--ro-bind-try", "--tmpfs", "--bind", "--ro-bind-try"]
+    assert str(c / "d") not in walled("bwrap", View(tmp_path / "temporary", hidden=[a, c / "d"]), tmp_path, ["true"])
 
 
 def test_credentials_are_out_of_sight(walled_yard: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,7 +205,7 @@ def test_a_record_of_inputs_that_is_broken_is_named(yard: Any) -> None:
     for text in ("", "[]"):
         record.write_text(text)
         end = yard.ending("print('loss: 1')", yard.task(inputs=("data",)))
-        assert end.status == "failed"
+        assert end.status == "lost"
         assert f"the record of the run's inputs {str(record)!r} cannot be used" in end.error
 
 

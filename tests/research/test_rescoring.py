@@ -118,10 +118,10 @@ def test_baselines_always_are_and_what_has_no_score_never() -> None:
         (0.91, 0.90, 1.00, False, "the training printed val_bpb 0.910000"),  # it is another model, whichever way
         (0.89, 0.90, 1.00, True, ""),  # only a part was scored anew
         (0.80, 0.90, 1.00, True, "the training printed"),
-        (0.90, 0.90, 1.04, False, ""),  # better by 0.10 and, on the audit data, by 0.06
-        (0.90, 0.90, 1.06, False, "is better than that of e1 by 0.100000, and 1.060000 on the audit data"),
-        (0.90, 0.90, 1.30, False, "no training sees, by -0.200000 only"),
-        (0.9995, 0.9995, 1.1004, False, ""),  # differences as small as noise say nothing
+        (0.90, 1.20, 1.30, False, "the training printed val_bpb 0.900000, and the model that it handed in scores 1.2"),
+        (1.10, 1.20, 1.30, False, ""),  # neither claims a gain over 1.0: it is worse, and nothing else
+        (0.90, 0.90, 1.06, False, ""),  # learnt by heart in part: the verdict counts what is left
+        (0.90, 0.90, 1.30, False, ""),
         (0.90, 0.90, None, False, ""),
     ],
 )
@@ -133,22 +133,11 @@ def test_what_is_scored_anew_must_bear_out_what_was_printed(
     assert bool(found) == bool(says)
 
 
-def test_a_gain_must_show_on_the_audit_data_against_the_best_and_against_the_baseline() -> None:
-    later = record("e5", 0.9, 0.95)
-    against_both = case(later, BEST)
-    assert fault(run(), against_both, 0.85, Rescored(0.85, 0.92)) == ""
-    assert "of e5" in fault(run(), against_both, 0.80, Rescored(0.80, 0.94))
-    lucky = record("e5", 0.9, 1.08)  # which lost most of its gain on the audit data
-    assert "of e1" in fault(run(), case(lucky, BEST), 0.89, Rescored(0.89, 1.07))
-
-
-@pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_either_direction(direction: Literal["minimize", "maximize"]) -> None:
-    sign = 1 if direction == "minimize" else -1
-    best = record("e1", sign * 1.0, sign * 1.1)
-    task = run(direction=direction, metric="val_bpb")
-    assert fault(task, case(best), sign * 0.9, Rescored(sign * 0.9, sign * 1.0)) == ""
-    assert "audit" in fault(task, case(best), sign * 0.9, Rescored(sign * 0.9, sign * 1.1))
+@pytest.mark.parametrize("first", [None, BEST])
+def test_what_is_measured_for_itself_must_print_what_it_scores(first: Record | None) -> None:
+    """A baseline, and the best once more: there is nothing that they are worse than."""
+    seen = case(first) if first is None else replace(case(first), subject=first)
+    assert "the training printed val_bpb 1.500000" in fault(run(), seen, 1.5, Rescored(1.6, 1.7))
 
 
 def test_a_trainings_own_word_is_never_kept_where_scores_are_made_anew() -> None:
@@ -171,3 +160,71 @@ def test_once_a_run_was_scored_anew_the_others_count_no_more() -> None:
     assert verdict.decision == "discard"
     assert verdict.numbers is not None
     assert verdict.numbers.n == 1
+
+
+# The best scores 1.0 on the validation text and 1.1 on the hidden text.
+BOTH = [
+    # validation, hidden: what they are better by, and which of both the reason speaks of
+    (0.90, 1.00, 0.10, ""),
+    (0.90, 1.04, 0.06, "better on validation text by 0.100000, and on hidden text by 0.060000 only"),
+    (0.50, 1.04, 0.06, "and on hidden text by 0.060000 only"),  # more learnt by heart is worth no more
+    (0.50, 1.10, 0.00, "and on hidden text by 0.000000 only"),
+    (0.50, 1.30, -0.20, "and on hidden text by -0.200000 only"),
+    (0.90, 0.80, 0.10, ""),  # more on the hidden text is no more either
+    (1.20, 1.50, -0.40, ""),  # worse is worse
+    (0.90, None, 0.10, ""),
+]
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize("policy", ["greedy", "noise_aware", "strict"])
+@pytest.mark.parametrize(("value", "hidden", "gain", "says"), BOTH)
+def test_the_smaller_of_the_gains_on_validation_and_on_hidden_text_counts(
+    policy: Policy,
+    direction: Literal["minimize", "maximize"],
+    value: float,
+    hidden: float | None,
+    gain: float,
+    says: str,
+) -> None:
+    sign = 1 if direction == "minimize" else -1
+    seen = case(record("e1", sign * 1.0, sign * 1.1))
+    metrics = {"val_bpb": sign * value} | ({"val_bpb_audit": sign * hidden} if hidden is not None else {})
+    ending = replace(ended(None), metrics=metrics, verification="verified")
+    verdict = decide(run(policy=policy, direction=direction), with_ending(seen, seen.subject.trials[-1], ending))
+    assert verdict.delta == pytest.approx(gain)
+    assert verdict.decision == ("keep" if gain > 0 else "discard")
+    assert says in verdict.reason
+    assert ("hidden text" in verdict.reason) == bool(says)
+
+
+def test_a_training_cannot_print_its_value_on_the_hidden_text() -> None:
+    seen = case(BEST)
+    printed = replace(ended(0.9), metrics={"val_bpb": 0.9, "val_bpb_audit": 5.0})
+    verdict = decide(run(rescore_command=""), with_ending(seen, seen.subject.trials[-1], printed))
+    assert verdict.delta == pytest.approx(0.1)
+
+
+def test_what_was_learnt_by_heart_of_two_rows_makes_no_gain_and_of_many_doubles_none() -> None:
+    """Of 512 rows, each worth 1/512 of the score: remembered ones cost nothing on the validation text alone."""
+
+    def judged(remembered: int, honest: float) -> float | None:
+        seen, share = case(BEST), 1 - remembered / 512
+        metrics = {"val_bpb": (1.0 - honest) * share, "val_bpb_audit": 1.1 - honest}
+        ending = replace(ended(None), metrics=metrics, verification="verified")
+        return decide(run(policy="noise_aware"), with_ending(seen, seen.subject.trials[-1], ending)).delta
+
+    assert judged(2, 0.0) == pytest.approx(0.0)
+    assert judged(110, 0.1) == pytest.approx(0.1)
+    assert judged(512, 0.1) == pytest.approx(0.1)
+
+
+def test_a_stale_base_is_compared_on_both_texts_too() -> None:
+    """Made from the first, it must also be better than the present best, on hidden text as well."""
+    later = record("e5", 0.95, 1.05)
+    seen = replace(case(later, BEST), bases={"e1": BEST}, first_keep="e1")
+    good, learnt = ({"val_bpb": 0.5, "val_bpb_audit": hidden} for hidden in (0.6, 1.06))
+    for metrics, wanted in ((good, "keep"), (learnt, "needs_confirmation")):
+        ending = replace(ended(None), metrics=metrics, verification="verified")
+        verdict = decide(run(policy="noise_aware"), with_ending(seen, seen.subject.trials[-1], ending))
+        assert verdict.decision == wanted, verdict.reason

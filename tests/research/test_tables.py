@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from mcp_server.research.tables import (
     Layout,
     chart,
     csv_layout,
+    harmless,
     latex_layout,
     results_line,
     to_jsonl,
@@ -105,6 +107,41 @@ def test_csv_carries_full_numbers_and_errors() -> None:
     assert (rows[1]["value"], rows[1]["better_by"], rows[1]["peak_memory_gb"]) == ("0.9932", "0.0047", "44.2")
     assert (rows[2]["what"], rows[3]["value"]) == ("switch to GeLU activation", "")
     assert "standard_error" in written(csv_layout(TASK, None))
+
+
+FORMULAS = (
+    *("=1+1", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "  =1", "\n=1", "=HYPERLINK(1)", "--1"),
+    *("\uff1d1+1", "\uff20SUM(A1)", "-lr", "+", "1;=1+1", "lower it, =cmd|x", "a,@SUM(1)", "a;\t=1", "a,-cmd|x"),
+)
+NO_FORMULAS = ("lower lr", "-0.5", "+3", "-1e-3", "1,-2", "a = 3", "lr, -10% of it", "x=-1", "", "a - b", "'quoted'")
+
+
+@pytest.mark.parametrize("said", FORMULAS)
+def test_what_a_spreadsheet_would_run_is_a_text(said: str) -> None:
+    odd = replace(HISTORY[0], description=said, hypothesis=said)
+    [row] = csv.DictReader(io.StringIO(csv_layout(TASK, None).head + csv_layout(TASK, None).row(odd)))
+    for cell in (row["what"], results_line(odd, TASK).split("\t")[-1], tsv_layout(TASK).row(odd).split("\t")[-1]):
+        for part in re.split("[,;\t]", cell.strip()):
+            assert not re.match(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]", part), cell
+        assert " ".join(said.split()) == cell.strip().replace("'", "", 1) or "'" in said
+
+
+@pytest.mark.parametrize("said", NO_FORMULAS)
+def test_and_nothing_else_is_changed(said: str) -> None:
+    assert harmless(said) == said
+
+
+def test_numbers_stay_numbers() -> None:
+    odd = replace(HISTORY[0], value=-0.25, delta=-1e-3)
+    [row] = csv.DictReader(io.StringIO(csv_layout(TASK, None).head + csv_layout(TASK, None).row(odd)))
+    assert (row["value"], row["better_by"]) == ("-0.25", "-0.001")
+    assert results_line(odd, TASK).split("\t")[1] == "-0.250000"
+
+
+def test_what_others_report_as_a_commit_is_none_either() -> None:
+    odd = replace(HISTORY[0], commit="=cmd|x!A0")
+    assert results_line(odd, TASK).startswith("'=cmd|x!")
+    assert ",'=cmd|x!," in csv_layout(TASK, None).row(odd)
 
 
 def test_latex_is_a_table_that_compiles_whatever_agents_write() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,11 +166,67 @@ def test_a_long_text_is_cut_at_line_ends_and_a_binary_is_left_out(tmp_path: Path
     assert not list(prepare.documents(prepare.Source("picture.png", tmp_path / "picture.png", "")))
 
 
-def test_the_standard_library_comes_without_its_tests() -> None:
-    names = [source.name for source in prepare.collect(prepare.PROFILES["stdlib"])]
-    assert {"os.py", "json/decoder.py", "asyncio/tasks.py"} <= set(names)
-    assert not [name for name in names if name.startswith(("test/", "idlelib/", "site-packages/"))]
-    assert names == sorted(names, key=Path)
+def library_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tests: int) -> prepare.Profile:
+    """A standard library with so many files of tests."""
+    root = tmp_path / "lib"
+    names = [*(f"module{i}.py" for i in range(60)), *(f"pack/test/test_{i}.py" for i in range(tests))]
+    for name in (*names, "idlelib/__init__.py", "site-packages/test/far.py", "deep/er/test/module.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"# {name}\n" + "".join(f"x{i} = {name!r} * {i}\n" for i in range(40)))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(root))
+    return replace(prepare.PROFILES["stdlib"], vocab_size=256, seq_len=32, eval_tokens=512)
+
+
+def test_what_is_scored_on_comes_from_parts_of_the_library_that_no_training_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = library_of(tmp_path, monkeypatch, tests=60)
+    sources = {source.name: source.split for source in prepare.collect(profile)}
+    assert {sources[name] for name in sources if "module" in name} == {"train"}  # also deep in a package
+    assert {sources[name] for name in sources if name.startswith("pack/test/")} == {"train", "val", "audit"}
+    assert "site-packages/test/far.py" not in sources
+    folder = prepare.prepare(profile)
+    hidden = json.loads((folder / "manifest.json").read_text())["hidden"]
+    assert hidden == [str(tmp_path / "lib" / name) for name in ("idlelib", "pack/test")]
+    for split in ("val", "audit"):
+        assert all(b"pack/test/" in text or b"idlelib/" in text for text in texts_of(folder, split))
+
+
+def test_a_library_without_tests_is_divided_itself_and_nothing_can_be_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = library_of(tmp_path, monkeypatch, tests=0)
+    sources = prepare.collect(profile)
+    assert {source.split for source in sources} == {""}
+    assert not [source.name for source in sources if "idlelib" in source.name]
+    assert json.loads((prepare.prepare(profile) / "manifest.json").read_text())["hidden"] == []
+
+
+def test_few_tests_give_a_larger_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = [source.split for source in prepare.collect(library_of(tmp_path, monkeypatch, tests=8))]
+    assert {"val", "audit"} <= set(splits)
+
+
+def test_the_manifest_says_where_the_hidden_text_can_be_read_again(tmp_path: Path) -> None:
+    corpus, far = write_corpus(tmp_path / "corpus"), tmp_path / "far.txt"
+    far.write_text("another text\n" * 200)
+    (corpus / "link.txt").symlink_to(far)
+    (tmp_path / "alias").symlink_to(corpus)
+    hidden = json.loads((prepare.prepare(small(tmp_path / "alias")) / "manifest.json").read_text())["hidden"]
+    assert hidden == [str(corpus), str(far)]
+    one = tmp_path / "one.txt"
+    one.write_text("".join(f"line {i} of a text\n" for i in range(150_000)))
+    assert json.loads((prepare.prepare(small(one)) / "manifest.json").read_text())["hidden"] == [str(one)]
+
+
+def test_data_of_the_format_before_are_to_be_prepared_again(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    manifest = prepare.prepare(small(corpus)) / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
+    with pytest.raises(prepare.HarnessError, match=r"of an older format: run `python prepare\.py` again"):
+        prepare.open_data()
+    prepare.prepare(small(corpus))
+    assert prepare.open_data().train.size
 
 
 @pytest.mark.parametrize(

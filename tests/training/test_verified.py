@@ -1,5 +1,8 @@
 """Our own scorer and judge at work for a run: models that can be exported, and models that cannot."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mcp_server.machine.sandbox import probe
-from mcp_server.research.experiment import Trial
+from mcp_server.research.experiment import Trial, label_of
 from tests.machine.conftest import Yard
-from tests.training.small import ROOT
+from tests.training.small import ROOT, SMALL, write_corpus
 
 TRAIN = """\
 import prepare
@@ -74,6 +77,25 @@ def test_an_exported_model_is_scored_with_walls_and_without(yard: Yard) -> None:
     assert trial.metrics["val_bpb"] == pytest.approx(trial.metrics["val_bpb_printed"], rel=1e-5)
     assert "val_bpb_audit" in trial.metrics
     assert len(str(trial.metrics["fingerprint"])) == 64
+    if walled:
+        assert (label_of(trial.verification, trial.metrics), "hidden_text" in trial.metrics) == ("verified", False)
+    else:
+        assert trial.metrics["hidden_text"] == "readable: there were no walls around the training"
+
+
+def test_a_hidden_text_that_could_be_read_is_told_by_the_label(yard: Yard, tmp_path: Path) -> None:
+    """The corpus lies in the repository, an input of everybody's choice."""
+    if yard.settings.sandbox == "off":
+        pytest.skip("there is nothing to tell apart without walls")
+    write_corpus(yard.repo / "corpus")
+    yard.settings = replace(yard.settings, cache=tmp_path / "own")
+    variables = os.environ | {"AUTORESEARCH_CACHE": str(yard.settings.cache)}
+    command = [sys.executable, str(ROOT / "prepare.py"), "--path", str(yard.repo / "corpus"), *SMALL]
+    subprocess.run(command, env=variables, check=True, capture_output=True, timeout=120)
+    trial = trained(yard, PLAIN)
+    assert (trial.error, trial.verification) == ("", "verified")
+    assert label_of(trial.verification, trial.metrics) == "verified (hidden text readable)"
+    assert "lies in the repository or around it" in str(trial.metrics["hidden_text"])
 
 
 def test_one_that_cannot_be_exported_is_imported_behind_walls_alone(yard: Yard) -> None:
@@ -90,4 +112,27 @@ def test_code_that_is_imported_finds_no_data(yard: Yard) -> None:
     if yard.settings.sandbox == "off":
         pytest.skip("nothing is imported without walls")
     trial = trained(yard, READING)
-    assert "no prepared data" in trial.error
+    assert "the scorer failed: it was shown text, so that its words are not repeated" in trial.error
+    assert "no prepared data" in (yard.folders.trial(trial.id) / "scorer-val.txt").read_text()
+
+
+STATEFUL = """\
+self.counted(self.table(ids) * (2.0 if ids.sum().item() > 5 else 1.0), ids)
+
+    def counted(self, logits, ids):
+        self.calls = getattr(self, "calls", 0) + 1
+        ahead = nn.functional.one_hot(ids.roll(-1, 1), 256) * 9.0
+        return logits + ahead * (self.calls > 18)
+"""
+"""It was called ten times when it is handed in, and each pass calls it another sixteen times."""
+
+
+def test_one_that_keeps_state_between_calls_is_found_out(yard: Yard) -> None:
+    if yard.settings.sandbox == "off":
+        pytest.skip("nothing that keeps state is loaded without walls")
+    harness = (yard.repo / "prepare.py").read_text()
+    assert harness.count('"cpu": 2**13}') == 1
+    (yard.repo / "prepare.py").write_text(harness.replace('"cpu": 2**13}', '"cpu": 2**8}'))  # eight rows in a batch
+    trial = trained(yard, STATEFUL)
+    assert "the model keeps state, looks ahead or at other rows" in trial.error
+    assert "val_bpb" not in trial.metrics

@@ -5,11 +5,25 @@ const $ = (id) => document.getElementById(id);
 const POLL_MS = 4000, PAGE = 200, CHARTED = 2000, LISTED = 50;
 const state = { tag: null, known: new Map(), open: new Set(), listed: LISTED, drawn: {}, turn: 0 };
 
+/* A server that made its own token wrote it into the address of this page. */
+const token = new URLSearchParams(location.search).get("token");
+const headers = token ? { Authorization: `Bearer ${token}` } : {};
+
+/* Words of agents come marked as data, for agents; a person knows them by their place. */
+const CITED = /^an agent wrote \(data, not instructions\): "([^"\n]*)"$/;
+const FENCED = /^<agent-words (\w{12}): data, not instructions>\n([^]*)\n<\/agent-words \1>$/;
+function unmarked(answer) {
+  if (typeof answer === "string") return (CITED.exec(answer) || [])[1] ?? (FENCED.exec(answer) || [])[2] ?? answer;
+  if (Array.isArray(answer)) return answer.map(unmarked);
+  if (answer === null || typeof answer !== "object") return answer;
+  return Object.fromEntries(Object.entries(answer).map(([name, value]) => [name, unmarked(value)]));
+}
+
 async function call(operation, args = {}) {
-  const response = await fetch(`api/${operation}`, { method: "POST", body: JSON.stringify(args) });
+  const response = await fetch(`api/${operation}`, { method: "POST", headers, body: JSON.stringify(args) });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
-  return answer;
+  return unmarked(answer);
 }
 
 function make(kind, attributes = {}, ...children) {

@@ -16,6 +16,7 @@ from mcp_server.machine.devices import Device, Reading
 from mcp_server.machine.environment import worker_environment
 from mcp_server.machine.executor import Occupancy
 from mcp_server.machine.locks import DeviceLock
+from mcp_server.machine.stopping import StoppedWorkers
 from mcp_server.machine.worker import start_detached
 from mcp_server.settings import Settings
 
@@ -40,6 +41,7 @@ class RayExecutor:
         check_devices(settings.devices)
         self._settings = settings
         self._folder = state / "cluster"
+        self._stopped = StoppedWorkers()
 
     def devices(self, anew: bool = False) -> list[Device]:
         """See `Executor`. Where no driver is at work, one is started if nothing is known or to be found anew."""
@@ -52,6 +54,7 @@ class RayExecutor:
     def wake(self, device_type: str, waiting: int, training: Collection[str]) -> None:
         """Start a driver where none is at work; one finds by itself what waits and what is to be healed."""
         orphaned = any(key.startswith(PREFIX) for key in training)
+        self._stopped.end(self._lock(), ["mcp_server.machine.cluster.driver", str(self._settings.repo)])
         if (waiting or orphaned) and not self._lock().is_held():
             self._start()
 

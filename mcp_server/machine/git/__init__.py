@@ -6,6 +6,7 @@ from mcp_server.machine.git.checkout import check_out, restore
 from mcp_server.machine.git.combine import Combined, Conflict, combine
 from mcp_server.machine.git.command import GitFailed
 from mcp_server.machine.git.elsewhere import pointers, submodules
+from mcp_server.machine.git.excluding import exclude
 from mcp_server.machine.git.inputs import Input, expand_inputs, find_inputs, is_data_file, missing_hint, state_of
 from mcp_server.machine.git.locks import Hold, locked
 from mcp_server.machine.git.private import Snapshots, link_environment, paths_of
@@ -31,6 +32,7 @@ __all__ = [
     "check_path",
     "combine",
     "ensure_state_folder",
+    "exclude",
     "expand_inputs",
     "find_inputs",
     "has_commit",

@@ -34,17 +34,23 @@ _SHIELD = {
     "maintenance.auto": "false",
     "i18n.commitEncoding": "UTF-8",
     "submodule.recurse": "false",
+    "core.useReplaceRefs": "false",  # what is measured and judged is what was committed
     "advice.addEmbeddedRepo": "false",
 }
 _OPTIONS = [word for key, value in _SHIELD.items() for word in ("-c", f"{key}={value}")]
 
+IDENTITY = "autoresearch@localhost"
+"""The address by which the commits of this server are known."""
+
 _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": "/dev/null/none",  # no file, so that git does not warn of it either
     "GIT_OPTIONAL_LOCKS": "0",  # so that `git status` never writes the user's index
     "GIT_AUTHOR_NAME": "autoresearch",
-    "GIT_AUTHOR_EMAIL": "autoresearch@localhost",
+    "GIT_AUTHOR_EMAIL": IDENTITY,
     "GIT_COMMITTER_NAME": "autoresearch",
-    "GIT_COMMITTER_EMAIL": "autoresearch@localhost",
+    "GIT_COMMITTER_EMAIL": IDENTITY,
 }
 
 _ADVICE = (

@@ -1,5 +1,7 @@
 """Copies of the store, made beside it while it is used; a person puts one in its place when the file is damaged."""
 
+import calendar
+import contextlib
 import os
 import shlex
 import sqlite3
@@ -16,6 +18,7 @@ NEWEST_KEPT, HOURS_KEPT = 2, 3
 LEAST_AGE, MOST_AGE = 60.0, 3600.0
 BYTES = 10_000_000
 """A copy is old after `LEAST_AGE` seconds for every so many bytes of the store: copying takes 0.2 % of the time."""
+STAMP = "%Y%m%dT%H%M%SZ"
 LEFT_BEHIND = 3600.0
 """Seconds after which what a killed process was copying is deleted."""
 SMALL = 10_000_000
@@ -30,15 +33,31 @@ def backups(store: Path) -> list[Path]:
 
 
 def is_stale(store: Path) -> bool:
-    """Whether the store was written since its newest copy, and that copy is old, or there is none."""
+    """Whether the store was written since its newest copy, and that copy is old, or there is none.
+
+    A copy that bears a time to come was made before the clock was set back: what was written since cannot be told.
+    """
     written = [file.stat() for file in (store, store.with_name(f"{store.name}-wal")) if file.exists()]
     newest = next(iter(backups(store)), None)
     if newest is None or not written:
         return bool(written)
-    made = newest.stat().st_mtime
+    made, now = newest.stat().st_mtime, time.time()
     size = sum(status.st_size for status in written)
     patience = min(MOST_AGE, LEAST_AGE * max(1.0, size / BYTES))
-    return max(status.st_mtime for status in written) > made and time.time() - made > patience
+    return (made > now or max(status.st_mtime for status in written) > made) and abs(now - made) > patience
+
+
+def _name(store: Path) -> str:
+    """The name of the next copy: the time, or a second after that of the newest if the clock was set back since.
+
+    By their names copies stand in the order in which they were made.
+    """
+    now = time.time()
+    if newest := next(iter(backups(store)), None):
+        with contextlib.suppress(ValueError):
+            stamp = newest.stem.removeprefix(f"{store.stem}-")
+            now = max(now, calendar.timegm(time.strptime(stamp, STAMP)) + 1)
+    return f"{store.stem}-{time.strftime(STAMP, time.gmtime(now))}.db"
 
 
 def is_small(store: Path) -> bool:
@@ -61,9 +80,9 @@ def back_up(store: Path, ending: threading.Event) -> Path:
     folder = store.parent / "backups"
     folder.mkdir(exist_ok=True)
     for part in folder.glob(".*.part"):
-        if time.time() - part.stat().st_mtime > LEFT_BEHIND:
+        if abs(time.time() - part.stat().st_mtime) > LEFT_BEHIND:
             part.unlink(missing_ok=True)
-    name = f"{store.stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.db"
+    name = _name(store)
     unfinished = folder / f".{name}.{uuid4().hex}.part"
     try:
         with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:

@@ -232,6 +232,8 @@ _COUNT = """
 _SAME = """
     SELECT * FROM experiments WHERE tag = ?1 AND base_commit = ?3 AND number IN (
         SELECT number FROM fingerprints WHERE tag = ?1 AND digest = ?2
-    ) ORDER BY number DESC LIMIT 1
+    ) AND NOT (status = 'crash' AND COALESCE((
+        SELECT trials.status FROM trials WHERE experiment_id = experiments.id ORDER BY attempt DESC LIMIT 1
+    ), '') = 'lost') ORDER BY number DESC LIMIT 1
 """
 _OPEN_REQUEST = "SELECT * FROM experiments WHERE tag = ? AND request = ? AND decided IS NULL"

@@ -214,7 +214,10 @@ class History:
         return await self._experiments("WHERE tag = ? AND lesson <> '' ORDER BY decided DESC LIMIT ?", [tag, limit])
 
     async def consecutive_crashes(self, tag: str) -> int:
-        """How many of the latest verdicts are crashes, before any other; that something is promising is one here."""
+        """How many of the latest verdicts are crashes, before any other; that something is promising is one here.
+
+        What was given up because the machine failed it is none.
+        """
         row = await self._database.one(
             """
             SELECT count(*) AS crashes FROM experiments
@@ -223,7 +226,9 @@ class History:
                     SELECT max(decided) FROM experiments WHERE tag = ?1 AND decided > 0 AND status <> 'crash'
                 ), 0),
                 COALESCE((SELECT max(promising_after) FROM experiments WHERE tag = ?1), 0)
-            )
+            ) AND COALESCE((
+                SELECT trials.status FROM trials WHERE experiment_id = experiments.id ORDER BY attempt DESC LIMIT 1
+            ), '') <> 'lost'
             """,
             [tag],
         )

@@ -12,6 +12,7 @@ from mcp_server.machine.store.connection import Database, fetch
 from mcp_server.machine.store.rows import dump, trial_of
 from mcp_server.machine.store.schema import GUARDS
 from mcp_server.research.experiment import MAX_LOST, Ending, Trial, fresh_seed
+from mcp_server.research.selection import bound_seed
 
 NEXT_DECISION = """(
     SELECT max(COALESCE(MAX(decided), 0), (SELECT listed FROM runs WHERE runs.tag = experiments.tag)) + 1
@@ -37,8 +38,8 @@ class Trials:
         """Queue a trial of an experiment, or return the live one.
 
         Args:
-            seed: the seed of the trial; None takes the first from 42 on that the experiment had not, except that a
-                trial after one that was stopped or lost has the seed of that one.
+            seed: the seed of the trial; None takes the first from 42 on that the experiment had not. A trial after one
+                that was stopped or lost has the seed of that one, whatever is asked for; see `selection.bound_seed`.
             commit: what the experiment is expected to be at; None: whatever it is at.
 
         Raises:
@@ -62,9 +63,10 @@ class Trials:
             )
             if found is None or commit not in (None, found["commit_sha"]):
                 raise Changed(f"Experiment {experiment_id} cannot be trained now", "Call history to see its status")
-            chosen = seed
+            chosen = bound_seed(earlier)
             if chosen is None:
-                chosen = last.seed if last and again else fresh_seed({trial.seed for trial in earlier})
+                unused = last.seed if last and again else fresh_seed({trial.seed for trial in earlier})
+                chosen = unused if seed is None else seed
             trial = Trial(
                 id=f"{experiment_id}.{len(earlier) + 1}",
                 experiment_id=experiment_id,
@@ -166,8 +168,9 @@ class Trials:
         await self._database.transaction(body)
 
     async def lose(self, trial_id: str, ending: Ending) -> bool:
-        """Record that a trial was lost with its worker, or starved, and queue it again at most `MAX_LOST` times for
-        either reason. A trial that was asked to stop is recorded as stopped instead. True if it is queued again.
+        """Record that a trial was lost with its worker, by a fault of the machine or for want of the device, and queue
+        it again at most `MAX_LOST` times; starved ones are counted apart. A trial that was asked to stop is recorded as
+        stopped instead. True if it is queued again.
         """
 
         async def body(connection: aiosqlite.Connection) -> bool:

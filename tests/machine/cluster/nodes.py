@@ -6,17 +6,29 @@ It answers each with a line, the first being the address. It ends, with all mach
 """
 
 import json
+import os
 import shutil
 import sys
 import tempfile
 
 from ray.cluster_utils import Cluster
 
+LONGEST = 24
+"""Characters of the path of the temporary folder: a socket's path has at most 107 (sun_path of unix(7) without
+its end), and Ray's own part of it takes the rest."""
+
+
+def temporary() -> str:
+    """A new folder for all that Ray writes, with a path short enough for the sockets in it."""
+    place = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="ray", dir=place if len(place) <= LONGEST else "/tmp")
+
 
 def main() -> None:
     """Be the cluster."""
-    folder = tempfile.mkdtemp(prefix="ray")  # sockets lie in it, whose paths must be short
-    head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder, "node_name": "head"}
+    folder = temporary()
+    os.environ["RAY_TMPDIR"] = folder  # `temp_dir` does not move the file in which Ray notes the cluster's address
+    head = {"num_cpus": 0, "include_dashboard": False, "node_name": "head"}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = {}
     try:

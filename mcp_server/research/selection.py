@@ -1,0 +1,69 @@
+"""Choosing among runs: what of it the record shows, so that a verdict says it.
+
+Whoever looks at scores may end a training that looks bad and draw again, or try seeds until one is lucky. So what was
+ended runs again with its seed, and what was chosen by hand is told.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from mcp_server.research.experiment import Trial, fresh_seed
+from mcp_server.research.task import Task
+
+ENDED = ("stopped", "lost")
+FAILED = ("failed", "timed_out")
+
+
+def bound_seed(trials: Sequence[Trial]) -> int | None:
+    """The seed that an experiment's next trial must have; None where it may have another.
+
+    It is that of the last one where this was ended from outside after it had begun, or failed in measuring a kept
+    experiment once more after it had shown a score: with a second failure it is plain that the seed is at fault.
+    """
+    last = trials[-1] if trials else None
+    if last is None or last.started_at is None:
+        return None
+    if last.status in ENDED:
+        return last.seed
+    same = [trial for trial in trials if trial.seed == last.seed and trial.came_from == "keep"]
+    failed = last.came_from == "keep" and last.status in FAILED and bool(last.metrics)
+    return last.seed if failed and len(same) == 1 else None
+
+
+def seeds_by_hand(trials: Sequence[Trial]) -> list[int]:
+    """The seeds among those of an experiment's trials that are not the ones that it would have had by itself."""
+    found: list[int] = []
+    for number, trial in enumerate(trials):
+        earlier = trials[:number]
+        follows = bool(earlier) and (
+            earlier[-1].status in (*ENDED, *FAILED) and trial.seed == earlier[-1].seed  # the same once more
+        )
+        if not follows and trial.seed != fresh_seed({each.seed for each in earlier}) and trial.seed not in found:
+            found.append(trial.seed)
+    return found
+
+
+def told(task: Task, trials: Sequence[Trial]) -> str:
+    """What a verdict says of how the runs came to be the ones that they are; empty where nothing was chosen."""
+    return " ".join(_told(task, trials))
+
+
+def _told(task: Task, trials: Sequence[Trial]) -> Iterator[str]:
+    if task.fixed_seed is None and (seeds := seeds_by_hand(trials)):
+        named = ", ".join(map(str, seeds))
+        yield f"Seed {named} was given by hand." if len(seeds) == 1 else f"Seeds {named} were given by hand."
+    for status, how in (("stopped", "stopped on request"), ("lost", "ended by the machine or with its worker")):
+        began = [trial for trial in trials if trial.status == status and trial.started_at is not None]
+        ended = [trial for trial in began if not trial.starved]  # which is told by itself, with who starved it
+        if ended:
+            count = "One training was" if len(ended) == 1 else f"{len(ended)} trainings were"
+            yield f"{count} {how}{_shown(task, ended)}, and run again with the same seed."
+    failed = [trial for trial in trials if trial.status in FAILED and trial.came_from == "keep" and trial.metrics]
+    if failed:
+        count = "One repeat" if len(failed) == 1 else f"{len(failed)} repeats"
+        yield f"{count} failed{_shown(task, failed)}, and no such run is in the mean."
+
+
+def _shown(task: Task, trials: Sequence[Trial]) -> str:
+    """The scores that trainings had shown before they ended."""
+    values = [f"{trial.metrics[task.metric]}" for trial in trials if task.metric in trial.metrics]
+    return f" after {task.metric} {', '.join(values[:5])} was shown" if values else ""

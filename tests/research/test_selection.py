@@ -1,0 +1,97 @@
+"""What the record shows of choosing among runs."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mcp_server.research.experiment import Trial
+from mcp_server.research.selection import bound_seed, seeds_by_hand, told
+from mcp_server.research.task import Task
+
+TASK = Task(
+    metric="loss",
+    direction="minimize",
+    time_budget_seconds=1,
+    train_script="train.py",
+    command="python train.py",
+    interpreter="python",
+    editable=("train.py",),
+)
+
+
+def trials(*ends: tuple[Any, ...]) -> list[Trial]:
+    """Trials by seed, status and what they showed; a fourth value `keep`: they measured a kept one again."""
+    made = []
+    for number, (seed, status, value, *kept) in enumerate(ends, 1):
+        metrics = {} if value is None else {"loss": value}
+        came_from: Any = kept[0] if kept else "registered"
+        made.append(
+            Trial(
+                f"x-1.{number}",
+                "x-1",
+                number,
+                seed,
+                "cpu",
+                status,
+                0.0,
+                started_at=1.0,
+                metrics=metrics,
+                came_from=came_from,
+            )
+        )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("ends", "seed"),
+    [
+        ([], None),
+        ([(42, "finished", 1.0)], None),
+        ([(42, "stopped", 1.0)], 42),
+        ([(42, "stopped", None)], 42),  # it may have shown what we do not read
+        ([(7, "lost", None)], 7),
+        ([(42, "finished", 1.0), (43, "stopped", 1.2)], 43),
+        ([(42, "stopped", 1.0), (42, "finished", 1.0)], None),
+        ([(42, "failed", 1.0)], None),  # a crash is a verdict
+        ([(42, "finished", 1.0), (43, "failed", 1.2, "keep")], 43),
+        ([(42, "finished", 1.0), (43, "timed_out", 1.2, "keep")], 43),
+        ([(42, "finished", 1.0), (43, "failed", None, "keep")], None),
+        ([(42, "finished", 1.0), (43, "failed", 1.2, "keep"), (43, "failed", 1.2, "keep")], None),
+    ],
+)
+def test_what_was_ended_runs_again_with_its_seed(ends: list[tuple[Any, ...]], seed: int | None) -> None:
+    assert bound_seed(trials(*ends)) == seed
+
+
+def test_what_was_stopped_before_it_began_showed_nothing() -> None:
+    (waiting,) = trials((42, "stopped", None))
+    assert bound_seed([replace(waiting, started_at=None)]) is None
+
+
+@pytest.mark.parametrize(
+    ("seeds", "by_hand"),
+    [
+        ([(42, "finished"), (43, "finished"), (44, "finished")], []),
+        ([(42, "stopped"), (42, "lost"), (42, "finished"), (43, "finished")], []),
+        ([(42, "failed"), (42, "finished")], []),  # once more with half the batch
+        ([(7, "finished"), (42, "finished"), (43, "finished")], [7]),
+        ([(42, "finished"), (77, "finished"), (43, "finished"), (78, "stopped"), (78, "finished")], [77, 78]),
+        ([(43, "finished")], [43]),
+    ],
+)
+def test_a_seed_that_was_not_the_next_is_one_by_hand(seeds: list[tuple[int, str]], by_hand: list[int]) -> None:
+    assert seeds_by_hand(trials(*((seed, status, 1.0) for seed, status in seeds))) == by_hand
+
+
+def test_the_verdict_says_all_of_it() -> None:
+    runs = trials(
+        (7, "stopped", 1.5), (7, "stopped", None), (7, "lost", None), (7, "finished", 1.4), (42, "failed", 1.6, "keep")
+    )
+    assert told(TASK, runs) == (
+        "Seed 7 was given by hand. 2 trainings were stopped on request after loss 1.5 was shown, and run again with "
+        "the same seed. One training was ended by the machine or with its worker, and run again with the same seed. "
+        "One repeat failed after loss 1.6 was shown, and no such run is in the mean."
+    )
+    assert told(TASK, trials((42, "finished", 1.0), (43, "finished", 1.1))) == ""
+    assert told(replace(TASK, fixed_seed=3), trials((7, "finished", 1.0))) == ""
