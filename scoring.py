@@ -120,8 +120,11 @@ MOST_LOGITS = 2**36  # bytes that go from process to process in a pass; of more 
 TOLERANCE = {"cpu": 2**-4, "mps": 2**-2, "cuda": 2**-2}  # nats by which rounding may move the loss of one token
 DRIFT = {"cpu": 2**-10, "mps": 2**-6, "cuda": 2**-6}  # and on average, of tokens before the places
 
+NO_DRIFT, CERTAIN = 2**-14, 6.0  # nats; standard deviations from which a trend over the turns is no chance
+
 Ids = npt.NDArray[np.int64]
 Nats = npt.NDArray[np.float32]
+Pass = dict[str, npt.NDArray[Any]]  # what a pass left: `places`, `losses`, and the `turns` in which rows were asked for
 Ask = Callable[[Ids], Tensor]  # (rows, seq_len) ids to (rows, seq_len, vocabulary) logits
 
 
@@ -268,27 +271,38 @@ def differences(text: Text, places: Ids, blind: Nats, seen: Nats) -> Nats:
     return np.where(at_places(text.sizes, places) > 0, at_places(blind, places) - at_places(seen, places), 0)
 
 
-def compare(text: Text, places: Ids, blind: Nats, seen: Nats, device: str) -> None:
+def compare(text: Text, cut: Pass, whole: Pass, device: str) -> None:
     """Raises HarnessError where the losses of a pass differ from those of the second by more than rounding explains.
 
     That of the target at each place does where the model looks ahead. Those before it do where the model makes
-    anything of the other rows, of what it was asked before, or of chance.
+    anything of the other rows, of what it was asked before, or of chance; or they differ by little, but by the more the
+    later it was asked.
     """
+    places, blind, seen = cut["places"], cut["losses"], whole["losses"]
     most, allowed = differences(text, places, blind, seen), TOLERANCE[device]
     before = np.arange(blind.shape[1]) < places[:, None]
-    moved = np.where(before, np.abs(blind - seen), 0).sum(dtype=np.float64) / max(1, before.sum())
+    moves = np.where(before, blind - seen, 0)
+    moved = np.abs(moves).sum(dtype=np.float64) / max(1, before.sum())
+    later = trend(moves.sum(1) / before.sum(1).clip(min=1), cut["turns"] - whole["turns"])
     largest = int(np.abs(most).argmax())
-    if moved > DRIFT[device]:
+    if moved > DRIFT[device] or (moved > NO_DRIFT and abs(later) > CERTAIN):
         raise prepare.HarnessError(
-            f"the model keeps state, looks ahead or at other rows: of the same beginnings of rows, asked again among "
-            f"others, it said something else, by {moved:.4f} nats a token; rounding explains {DRIFT[device]:g}"
+            f"the model keeps state, looks ahead or at other rows: of the same beginnings of rows, asked again "
+            f"among others, it said something else, by {moved:.2g} nats a token; rounding explains {DRIFT[device]:g}"
         )
     if abs(most[largest]) > allowed:
-        whole, cut = (float(losses[largest, places[largest]]) for losses in (seen, blind))
+        known, unknown = (float(losses[largest, places[largest]]) for losses in (seen, blind))
         raise prepare.HarnessError(
-            f"the model looks ahead: at {(np.abs(most) > allowed).sum()} of {len(places)} places the next token cost "
-            f"it another loss once other text followed, {cut:.3f} for {whole:.3f} nats; rounding explains {allowed:g}"
+            f"the model looks ahead: at {(np.abs(most) > allowed).sum()} of {len(places)} places a token cost it "
+            f"another loss once other text followed, {unknown:.3f} for {known:.3f} nats; rounding explains {allowed:g}"
         )
+
+
+def trend(values: npt.NDArray[Any], turns: Ids) -> float:
+    """How clearly values rise or fall with the turns, in standard deviations of chance; 0 where all are equal."""
+    if len(values) < 3 or not values.std() or not turns.std():
+        return 0.0
+    return float(np.corrcoef(values, turns)[0, 1] * math.sqrt(len(values)))
 
 
 def places_of(number: int, text: Text, data: prepare.Data, folder: Path, secret: np.random.Generator) -> Ids:
@@ -311,10 +325,10 @@ def make_pass(number: int, data: prepare.Data, runtime: prepare.Runtime, folder:
     places = places_of(number, text, data, folder, secret)
     inputs, order = text.cut(places, data, secret), secret.permutation(len(places))
     losses = losses_of(ask, prepare.eval_rows(data, runtime), inputs, text.targets, order)
-    np.savez(folder / f"{number}.npz", places=places, losses=losses)
+    np.savez(folder / f"{number}.npz", places=places, losses=losses, turns=order.argsort())
     if number > 1:
-        blind, seen = (dict(np.load(folder / f"{each}.npz")) for each in (2 * number - 3, 2))
-        compare(text, blind["places"], blind["losses"], seen["losses"], runtime.device)
+        cut, whole = (dict(np.load(folder / f"{each}.npz")) for each in (2 * number - 3, 2))
+        compare(text, cut, whole, runtime.device)
     return scores(text, folder) | {"partial": int(text.every > 1)} if number > 2 else {"again": 1}
 
 

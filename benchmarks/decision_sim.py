@@ -55,6 +55,9 @@ class Result:
     overstatement: tuple[float, float]
     keeps: float
     runs: Mapping[str, float]
+    claims: float = 0.0
+    false_claims: float = 0.0
+    displaced: float = 0.0
 
 
 def simulate(job: tuple[Row, Cell, int]) -> Outcome:
@@ -77,6 +80,9 @@ def summarise(outcomes: Sequence[Outcome]) -> Result:
         overstatement=_mean([outcome.overstatement for outcome in outcomes]),
         keeps=keeps / n,
         runs={purpose: runs[purpose] / n for purpose in PURPOSES},
+        claims=sum(outcome.claims for outcome in outcomes) / n,
+        false_claims=sum(outcome.false_claims for outcome in outcomes) / max(1, sum(o.claims for o in outcomes)),
+        displaced=sum(outcome.displaced for outcome in outcomes) / n,
     )
 
 
@@ -106,6 +112,7 @@ def table(cell: Cell, rows: Mapping[Row, Result], seeds: int) -> Iterator[str]:
     yield f"\nsigma {cell.sigma:g}, budget {cell.budget:g}, {cell.workers} workers, {seeds} seeds"
     yield (
         f"{'rule + guidance':22}{'true gain':>15}{'false keeps':>13}{'harm':>7}{'overstated':>12}{'keeps':>7}"
+        f"{'claims':>8}{'false':>7}{'taken back':>12}"
         f"  runs: {', '.join(PURPOSES)}"
     )
     for row, result in rows.items():
@@ -113,7 +120,8 @@ def table(cell: Cell, rows: Mapping[Row, Result], seeds: int) -> Iterator[str]:
         runs = ", ".join(f"{result.runs[purpose]:.1f}" for purpose in PURPOSES)
         yield (
             f"{' + '.join(row):22}{gain:>15}{result.false_keeps[0]:>13.3f}{result.harm[0]:>7.2f}"
-            f"{result.overstatement[0]:>12.2f}{result.keeps:>7.1f}  {runs}"
+            f"{result.overstatement[0]:>12.2f}{result.keeps:>7.1f}{result.claims:>8.2f}{result.false_claims:>7.3f}"
+            f"{result.displaced:>12.2f}  {runs}"
         )
 
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mcp_server.research.agenda import Finding, Pending, due, keep_to_question
+from mcp_server.research.chain import Level
+from mcp_server.research.claims import RESERVE, Assessment, assess
 from mcp_server.research.evidence import Evidence, gather
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
-from mcp_server.research.noise import Noise, pool
+from mcp_server.research.noise import Noise, mean, pool
 from mcp_server.research.noise_aware import (
     Candidate,
     Incumbent,
@@ -60,6 +62,7 @@ class Code:
     first: float | None = None
     confirmations: list[float] = field(default_factory=list)
     remeasures: list[float] = field(default_factory=list)
+    parent: "Code | None" = None
 
     def __post_init__(self) -> None:
         self.incumbent: Incumbent | None = None
@@ -69,6 +72,15 @@ class Code:
         if self.incumbent is None:
             self.incumbent = standing(self.name, self.first, self.confirmations, self.remeasures)
         return self.incumbent
+
+    def runs(self) -> tuple[float, ...]:
+        """All its runs, the one that it was selected by included."""
+        return (*(() if self.first is None else (self.first,)), *self.confirmations, *self.remeasures)
+
+    def level(self) -> Level:
+        """It as a level of the chain, larger is better."""
+        values = self.runs()
+        return Level(self.name, -mean(values), len(values))
 
 
 @dataclass
@@ -138,6 +150,11 @@ class Outcome:
     """What a simulated run came to.
 
     Attributes:
+        overstatement: the reported gain of the best minus the true one; reported is what is believed of it where its
+            policy measures repeats, its mean against that of the baseline elsewhere.
+        claims, false_claims: changes that were ever told as better than what they were built on, and bests that were
+            told as better than the baseline at the end; and those of them that are not.
+        displaced: kept changes that were taken back after more runs.
         steps: the cost spent, the true gain of the best and the gain that is reported, whenever one of these changed.
     """
 
@@ -146,6 +163,9 @@ class Outcome:
     keeps: int = 0
     false_keeps: int = 0
     harm: float = 0.0
+    claims: int = 0
+    false_claims: int = 0
+    displaced: int = 0
     runs: Counter[str] = field(default_factory=Counter)
     steps: list[tuple[float, float, float]] = field(default_factory=list)
 
@@ -207,6 +227,10 @@ class Simulation:
         self.sets: dict[str, tuple[float, ...]] = {}
         self.noise = Noise(prior=PRIOR)
         self.non_keeps = 0
+        self.spent = 0.0
+        self.comparisons: dict[str, tuple[float, int, int]] = {}
+        self.claimed: dict[str, float] = {}
+        self.assessed: Assessment | None = None
         self.outcome = Outcome()
 
     def complete(self) -> Outcome:
@@ -215,6 +239,7 @@ class Simulation:
         while True:
             while len(self.under_way) < self.cell.workers and spent < self.cell.budget and (job := self.next_job()):
                 spent += job.cost
+                self.spent = spent
                 launched += 1
                 self.outcome.runs[job.kind] += 1
                 ends = clock + job.cost * self.noise_draw.uniform(0.95, 1.05)
@@ -224,10 +249,44 @@ class Simulation:
             clock, _, job = heapq.heappop(self.under_way)
             self.arrive(job)
             self.note(spent)
+        self.account()
+        return self.outcome
+
+    def account(self) -> None:
+        """Add up what was found and what is told of it."""
         best = self.kept[-1]
         self.outcome.gain = BASELINE - best.truth
-        self.outcome.overstatement = best.truth - best.stand().mean
-        return self.outcome
+        told, assessment = list(self.claimed.values()), self.assess()
+        if assessment is None or assessment.total is None:
+            self.outcome.overstatement = best.truth - best.stand().mean
+        else:
+            self.outcome.overstatement = assessment.total.gain - self.outcome.gain
+            told += [self.outcome.gain] * assessment.total.claimed
+        self.outcome.claims, self.outcome.false_claims = len(told), sum(gain <= 0 for gain in told)
+
+    def assess(self) -> Assessment | None:
+        """What may be told as it now is; None under the greedy policy, which repeats nothing."""
+        if self.policy == "greedy":
+            return None
+        if self.assessed is None:
+            chain = [self.kept[-1]]
+            while (parent := chain[-1].parent) is not None:
+                chain.append(parent)
+            own = {code.name: code.runs() for code in chain}
+            noise = pool({**self.sets, **own}.values(), PRIOR)
+            self.assessed = assess([code.level() for code in chain[::-1]], noise, self.comparisons.values())
+            for code in chain[:-1]:
+                if self.assessed and self.assessed.steps[code.name].claimed and code.parent:
+                    self.claimed[code.name] = code.parent.truth - code.truth
+        return self.assessed
+
+    def reconsider(self) -> None:
+        """Take back a best that its own runs do not bear out."""
+        while (assessment := self.assess()) is not None and assessment.fallen:
+            code = self.kept.pop()
+            self.ideas[code.name].status = "discard"
+            self.outcome.displaced += 1
+            self.assessed = None
 
     def note(self, spent: float) -> None:
         """Write down how the best stands, if that changed."""
@@ -245,6 +304,8 @@ class Simulation:
             missing = wanted - len(self.baseline.confirmations) - running["baseline"]
             return Job("baseline", self.baseline) if missing > 0 else None
         best, pending = self.kept[-1], self.pending()
+        if self.spent >= (1 - RESERVE) * self.cell.budget and not running["re-measure"] and (again := self.closing()):
+            return Job("re-measure", again)
         for owed in due(self.task, best.stand(), self.non_keeps, running["re-measure"] > 0, pending):
             if owed.kind == "re-measure":
                 return Job("re-measure", best)
@@ -252,6 +313,12 @@ class Simulation:
         idea = self.propose(best)
         self.ideas[idea.name] = idea
         return Job("proposal", best, idea)
+
+    def closing(self) -> Code | None:
+        """What is to be run again at the end, so that more can be told."""
+        assessment = self.assess()
+        name = assessment.next_repeat if assessment else None
+        return next((code for code in self.kept if code.name == name), None)
 
     def pending(self) -> list[Pending]:
         """Ideas that wait for another run."""
@@ -330,8 +397,11 @@ class Simulation:
         if job.kind == "baseline":
             if self.baseline_done():
                 self.kept.append(self.baseline)
-        elif job.base is self.kept[-1]:
+            return
+        self.assessed = None
+        if job.base is self.kept[-1]:
             self.reopen(job.base)
+        self.reconsider()
 
     def replicated(self, code: Code) -> None:
         """Take the runs of a code into the estimate of the noise."""
@@ -353,8 +423,10 @@ class Simulation:
             verdict = judge(self.task, idea.runs[-1][0], best.stand().mean)
         else:
             verdict = judge_candidate(self.task, idea.candidate(), best.stand(), self.noise, seed=len(idea.runs) + 1)
+            if numbers := verdict.numbers:
+                self.comparisons[idea.name] = (numbers.d, numbers.n, numbers.n_b)
         idea.verdict, idea.status = verdict, verdict.decision
-        code = Code(idea.name, truth, *idea.values())
+        code = Code(idea.name, truth, *idea.values(), parent=idea.base)
         self.replicated(code)
         if verdict.decision == "keep":
             gain = best.truth - truth
@@ -363,6 +435,8 @@ class Simulation:
             self.outcome.harm += max(0.0, -gain)
             self.kept.append(code)
             self.non_keeps = 0
+            self.assessed = None
+            self.assess()
         elif verdict.decision == "discard":
             self.non_keeps += 1
 

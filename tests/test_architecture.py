@@ -35,7 +35,7 @@ MAY_IMPORT = {
     }
     | {"night"},
     "demo": {"demo", "night.follower", "interfaces", "errors", "settings", "lab.doctor", "machine.git"}
-    | {"machine.starter"},
+    | {"machine.starter", "research.marking"},
     "night": {"night", "interfaces", "operations", "errors", "settings", "lab", "machine", "research"},
 }
 """For each room, the rooms that it may import."""

@@ -20,6 +20,7 @@ from mcp_server.demo.ideas import IDEAS, Idea
 from mcp_server.demo.scratch import Scratch
 from mcp_server.interfaces.chart import draw_progress
 from mcp_server.machine.starter import starter_files
+from mcp_server.research.marking import unmarked
 from mcp_server.settings import Settings
 
 FONT_FACE = re.compile(r"\s*@font-face \{.*?\n    \}", re.DOTALL)
@@ -82,8 +83,9 @@ class Demo:
 
     def _leave(self, place: Scratch, found: dict[str, Any]) -> None:
         """Write what the demo leaves behind."""
-        place.results.write_text(found["table"])
-        draw_progress(found["history"], METRIC, "minimize", place.chart)
+        place.results.write_text(unmarked(found["table"]) + "\n")
+        history = [each | {"hypothesis": unmarked(each["hypothesis"])} for each in found["history"]]
+        draw_progress(history, METRIC, "minimize", place.chart)
 
     def _show(self, console: Console, board: Board, place: Scratch, found: dict[str, Any]) -> None:
         """The final screen."""
@@ -102,7 +104,7 @@ def _innermost(error: BaseException) -> BaseException:
 def _outcome(summary: dict[str, Any], place: Scratch) -> list[Text]:
     best = summary["best"]
     gain = summary["improvement_percent"] or 0.0
-    change = best["hypothesis"].split(": ", 1)[0]
+    change = unmarked(best["hypothesis"]).split(": ", 1)[0]
     counts = ", ".join(f"{count} {name}" for name, count in summary["counts"].items() if name != "total" and count)
     near, paths = Path.cwd(), (place.results, place.chart, place.repository)
     results, chart, repository = (path.relative_to(near) if path.is_relative_to(near) else path for path in paths)

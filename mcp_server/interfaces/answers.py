@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from mcp_server.operations import Operation
-from mcp_server.research.marking import Words, marked
+from mcp_server.research.marking import Document, Words, marked
 
 
 @cache
@@ -20,26 +20,31 @@ def output_schema(operation: Operation) -> dict[str, Any]:
     return _without_titles(schema)
 
 
-def plain(value: Any, to_agent: bool = False) -> Any:
+Reader = Literal["agent", "program", "person"]
+"""Who reads an answer: an agent; a program or an agent, over REST or with --json; a person, in a table."""
+
+
+def plain(value: Any, reader: Reader = "person") -> Any:
     """The value as JSON types, and small: without optional fields that are None, and without digits that are noise.
 
     A number that is infinite or NaN becomes None.
 
     Args:
-        to_agent: an agent reads it, so that words of other agents are marked as data; programs want them as they are.
+        reader: for an agent the words of agents are marked as data; for a program too, but for whole documents.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: plain(content, to_agent)
+            field.name: plain(content, reader)
             for field in fields(value)
             if (content := getattr(value, field.name)) is not None or field.default is MISSING
         }
     if isinstance(value, Mapping):
-        return {str(key): plain(content, to_agent) for key, content in value.items()}
+        return {str(key): plain(content, reader) for key, content in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each, to_agent) for each in value]
+        return [plain(each, reader) for each in value]
     if isinstance(value, Words):
-        return marked(value) if to_agent else str(value)
+        as_it_is = reader == "person" or (reader == "program" and isinstance(value, Document))
+        return str(value) if as_it_is else marked(value)
     if isinstance(value, float):
         return float(f"{value:.12g}") if math.isfinite(value) else None  # JSON has no NaN
     return value

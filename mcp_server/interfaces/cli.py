@@ -204,7 +204,7 @@ def act(operation: "Operation", given: dict[str, Any], settings: Settings, as_js
             f"autoresearch: detached; the training of {given['experiment_id']} goes on. "
             f"Repeat the command to watch it, or end it with `autoresearch stop {given['experiment_id']}`."
         )
-    answer = plain(wait_for(_call(operation, given, settings), goes_on))
+    answer = plain(wait_for(_call(operation, given, settings), goes_on), "program" if as_json else "person")
     if as_json:
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return

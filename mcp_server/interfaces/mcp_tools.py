@@ -95,7 +95,7 @@ def _tool_caller(entrance: Entrance) -> Any:
             )
             if isinstance(found, InputRequiredResult):
                 return found
-            answer = plain(found, to_agent=True)
+            answer = plain(found, "agent")
         except ResearchError as error:
             return _failed(str(error))
         text = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))

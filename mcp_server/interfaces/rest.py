@@ -65,7 +65,7 @@ def _route(entrance: Entrance, operation: Operation) -> Route:
                 given = _object(await request.body())
             else:
                 given = read_texts(operation, dict(request.query_params))
-            return JSONResponse(plain(await entrance.call(operation, given)))
+            return JSONResponse(plain(await entrance.call(operation, given), "program"))
         except ResearchError as error:
             return JSONResponse(described(error), status_code=_status(error))
 

@@ -8,9 +8,12 @@ from mcp_server.errors import InvalidInput, WrongState
 from mcp_server.lab.accounting import displaced
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.claiming import claiming
 from mcp_server.lab.results import Finalized
+from mcp_server.lab.views import told, told_steps
 from mcp_server.machine.git import Conflict, Repository, combine
 from mcp_server.research.case import error_of, noise_of
+from mcp_server.research.claims import Assessment
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.handover import idea_message, squash_message
 from mcp_server.research.marking import Words
@@ -119,6 +122,8 @@ class Finalizing:
         run, best = findings.run, findings.best
         others = await displaced(self._bench, self._branch, run)
         noise = noise_of(run, *await self._bench.store.history.noise(run.tag))
+        assessment = (await claiming(self._bench, self._branch, run)).assessment
+        claims = told_steps(assessment)
         return Finalized(
             tag=run.tag,
             mode=mode,
@@ -128,12 +133,13 @@ class Finalizing:
             value=best.value,
             error=error_of(run, best, noise),
             runs=best.runs,
-            kept=[_kept(step.keep) for step in findings.steps],
+            kept=[_kept(step.keep) | {"claim": claims.get(step.keep.id)} for step in findings.steps],
             displaced=[other.id for other in others],
             branches=[] if made.conflicts else [{"branch": n, "commit": c} for n, c in made.branches.items()],
             conflicts=[_shown(keep, conflict) for keep, conflict in made.conflicts],
-            notes=notes,
+            notes=[*notes, *_said(assessment)],
             next_action=_next(run, mode, made),
+            claim=told(assessment),
         )
 
 
@@ -213,6 +219,15 @@ def _kept(keep: Experiment) -> dict[str, Any]:
         "better_by": keep.delta,
         "runs": keep.runs,
     }
+
+
+def _said(assessment: Assessment | None) -> list[str]:
+    """What is claimed and what is provisional, in words."""
+    if assessment is None or assessment.total is None:
+        return []
+    open_ = [name for name, claim in assessment.steps.items() if not claim.claimed]
+    said = [f"Best against baseline, {assessment.total.words()}."]
+    return [*said, f"Provisional by themselves: {', '.join(open_)}."] if open_ else said
 
 
 def _shown(keep: Experiment, conflict: Conflict) -> dict[str, Any]:

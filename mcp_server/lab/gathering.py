@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 from mcp_server.lab.bench import Bench
+from mcp_server.lab.branch import Branch
+from mcp_server.lab.claiming import claiming
 from mcp_server.research.case import Record, noise_of, replicates, stand, without_weight
 from mcp_server.research.evidence import IN_FLIGHT, KEEPS, LESSONS, NEAR_MISSES, RECENT, Evidence
 from mcp_server.research.experiment import Experiment, Run
@@ -29,6 +31,14 @@ async def gather(bench: Bench, run: Run, source: str | None) -> Evidence:
         source=source,
         discards=await history.discards_since_keep(run.tag),
         points=await _points(bench, run, baseline),
+    )
+    told = await claiming(bench, Branch(bench), run)
+    evidence = replace(
+        evidence,
+        assessment=told.assessment,
+        level_seeds=told.seeds,
+        levels_busy=told.busy,
+        untaken=told.untaken,
     )
     return evidence if run.task.policy == "greedy" else await _under_noise(bench, run, evidence)
 

@@ -140,6 +140,8 @@ class _Tree:
                 if place in self.known.replaced:
                     by = self.known.brought[place][:7]
                     raise _Foreign(f"{path} imports {place}, which is as an experiment made it in commit {by}")
+                if place in self.known.deleted:
+                    raise _Foreign(f"{path} imports {place}, which was deleted since an experiment began with it")
                 if place in self.entries and place not in self.known.brought:
                     yield place
 

@@ -112,12 +112,16 @@ def _plan(
     return Plan(task, tuple(notes), tuple(found.rows(task)))
 
 
-def check_places(values: dict[str, Any]) -> None:
-    """Raise InvalidInput unless every path and glob stays within the repository."""
+def check_places(values: dict[str, Any], results_file: str = "") -> None:
+    """Raise InvalidInput unless every path and glob stays within the repository.
+
+    Args:
+        results_file: one that a run has already, and keeps whatever it is called.
+    """
     for name in ("results_file", "train_script", "folder"):
         if values.get(name):
             path = str(values[name]).removeprefix("./").rstrip("/") if values[name] != "/" else "/"
-            check = check_data_file if name == "results_file" else check_path
+            check = check_data_file if name == "results_file" and path != results_file else check_path
             values[name] = "" if name == "folder" and path in ("", ".") else check(path, name)
     for name in ("editable", "readonly", "inputs"):
         patterns = values.get(name) or ()

@@ -10,6 +10,7 @@ from mcp_server.errors import InvalidInput, NotReady, UnknownId
 from mcp_server.lab.accounting import displaced
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.claiming import claiming
 from mcp_server.lab.exporting import export_target, write_export
 from mcp_server.lab.gathering import gather
 from mcp_server.lab.pool import Pool
@@ -24,7 +25,7 @@ from mcp_server.lab.results import (
     Suggested,
     Summary,
 )
-from mcp_server.lab.views import plain, view, when
+from mcp_server.lab.views import plain, told, told_steps, view, when
 from mcp_server.machine.starter import starter_files
 from mcp_server.research import suggestions
 from mcp_server.research.case import error_of, noise_of
@@ -32,8 +33,8 @@ from mcp_server.research.cleaning import clean
 from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
-from mcp_server.research.guidance import noise_text
-from mcp_server.research.marking import Words, fenced
+from mcp_server.research.guidance import claim_text, noise_text
+from mcp_server.research.marking import Document, Words, fenced
 from mcp_server.research.strategy import choose
 from mcp_server.research.suggestions import Suggestion
 from mcp_server.research.task import Category
@@ -161,6 +162,9 @@ class Reading:
             accepted_loss=await history.accepted_loss(run.tag),
             next_action=f"Call suggest(tag={run.tag!r})",
             starved=starved_text(*await store.efforts.starved(run.tag)),
+            claim=told(evidence.assessment),
+            claims=told_steps(evidence.assessment),
+            told=claim_text(evidence),
         )
 
     async def best(self, tag: Tag = None) -> Best:
@@ -170,7 +174,8 @@ class Reading:
         commit = best.commit if best and not best.commit_known else await self._branch.tip(run)
         todo = f"Call register(tag={run.tag!r}, ...) with a change to it" if best else "Register and train the baseline"
         error = error_of(run, best, noise_of(run, *await self._bench.store.history.noise(run.tag)))
-        return Best(view(best, "full") if best else None, commit, run.branch, todo, error)
+        assessment = (await claiming(self._bench, self._branch, run)).assessment
+        return Best(view(best, "full") if best else None, commit, run.branch, todo, error, told(assessment))
 
     async def diff(self, experiment_a: str, experiment_b: str) -> Diff:
         """Compare two experiments by id, e.g. mar8-3: metric deltas (b minus a) and the unified diff of their code."""
@@ -182,7 +187,9 @@ class Reading:
             todo = f"The commit of {elsewhere} is not in this repository: fetch it to compare the code with git"
             return Diff(a.id, b.id, deltas, "", todo)
         text = await self._bench.run(self._bench.repository.diff, a.commit, b.commit)
-        return Diff(a.id, b.id, deltas, Words(text), f"Call register(parent_id={b.id!r}, ...) to build on the second")
+        return Diff(
+            a.id, b.id, deltas, Document(text), f"Call register(parent_id={b.id!r}, ...) to build on the second"
+        )
 
     async def list_runs(self) -> RunList:
         """List all runs of this repository, newest first, e.g. to find a tag to continue."""
@@ -218,7 +225,7 @@ class Reading:
         return Exported(
             format=format,
             experiments=count,
-            text=None if text is None else Words(text),
+            text=None if text is None else Document(text),
             path=written,
             next_action="Show it to the user" if text else f"Tell the user where it is: {written}",
         )

@@ -14,7 +14,7 @@ from mcp_server.lab.branch import Branch
 from mcp_server.lab.results import Reported
 from mcp_server.machine.git import locked
 from mcp_server.research.experiment import Run
-from mcp_server.research.marking import Words
+from mcp_server.research.marking import Document
 from mcp_server.research.report import to_markdown
 
 SUMMARY = "autoresearch-summary"
@@ -67,7 +67,7 @@ class Reporting:
             tag=run.tag,
             ended=bool(account.ended),
             experiments=sum(account.counts.values()),
-            text=None if path else Words(text),
+            text=None if path else Document(text),
             path=str(path) if path else None,
             next_action=f"Show it to the user; finalize(tag={run.tag!r}) shows what to merge"
             if account.ended

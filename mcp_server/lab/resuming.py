@@ -32,7 +32,7 @@ def check_resumed(repository: Repository, run: Run, given: Mapping[str, Any]) ->
     found = gather(repository, given, with_config=False)
     notes = []
     try:
-        check_places(found.values)
+        check_places(found.values, run.task.results_file)
         for name, wanted in _wanted(repository, run, found.values):
             present = getattr(run.task, name)
             if name in UNCOMPARED or _agrees(name, wanted, present):

@@ -17,6 +17,7 @@ from mcp_server.lab.rebasing import on_best
 from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
 from mcp_server.lab.views import reason_of
 from mcp_server.machine.store.trials import Changed
+from mcp_server.research.effort import effort_text
 from mcp_server.research.experiment import FINISHED, MAX_LOST, Experiment, Run, Trial, fresh_seed, label_of
 from mcp_server.research.metrics import as_data, clean, parse_progress, quoted
 from mcp_server.research.selection import bound_seed
@@ -171,6 +172,7 @@ class Training:
             seed=trial.seed,
             verification=label_of(trial.verification, trial.metrics),
             sandboxed=trial.sandboxed,
+            effort=effort_text(trial),
             starved=await self._starved(trial),
         )
 

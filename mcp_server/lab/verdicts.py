@@ -3,24 +3,26 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from mcp_server.errors import InvalidInput, ResearchError, WrongState
 from mcp_server.lab.bench import Bench, Desk
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.claiming import claiming
 from mcp_server.lab.decisions import decision, restatement
 from mcp_server.lab.gathering import PENDING, gather
 from mcp_server.lab.ledger import list_results
 from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
-from mcp_server.lab.views import reason_of, unjudged
+from mcp_server.lab.views import reason_of, told, unjudged
 from mcp_server.machine.store.verdicts import REOPENED, Restatement
+from mcp_server.research import selection
 from mcp_server.research.case import Case, Record, error_of, noise_of, without_weight
+from mcp_server.research.claims import Assessment
 from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.evidence import IN_FLIGHT
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
-from mcp_server.research.selection import told
 from mcp_server.research.strategy import choose
 from mcp_server.research.verdict import Action, should_abort
 
@@ -122,11 +124,27 @@ class Verdicts:
 
         await list_results(self._bench, run)  # what is reopened loses its verdict, and is listed with the next one too
         restated = await self._bench.store.verdicts.restate(experiment.id, look)
+        restated = await self._displaced(run, restated)
         waiting = await self._bench.store.history.pending(run.tag, PENDING)
         against = [
             e.id for e in waiting if e.reason.startswith(REOPENED) and e.numbers and e.numbers.base == restated.id
         ]
         return restated, against
+
+    async def _displaced(self, run: Run, experiment: Experiment) -> Experiment:
+        """Take back a best that is likely no better than what it was built on, by all runs of both.
+
+        What was kept for having fewer lines need not be better.
+        """
+        best = await self._bench.store.experiments.best(run.tag)
+        assessment = (await claiming(self._bench, self._branch, run)).assessment
+        shorter = experiment.lines_added < experiment.lines_removed
+        if best is None or best.id != experiment.id or shorter or assessment is None or not assessment.fallen:
+            return experiment
+        claim = assessment.steps[experiment.id]
+        why = "for it is likely no better than what it was built on"
+        reason = f"Displaced after {claim.runs} runs, {why}: {claim.words()}."
+        return await self._bench.store.verdicts.displace(experiment.id, reason)
 
     async def _verdict(self, run: Run, experiment: Experiment, reopened: list[str]) -> Completed:
         """Show the verdict, after bringing the branch and the agent's workspace up to date with it."""
@@ -139,6 +157,7 @@ class Verdicts:
         streak = await self._bench.store.history.consecutive_crashes(run.tag)
         standing = await self._reporting.after_verdict(run)
         following = await self._next(run, experiment, best, streak, updated, reopened)
+        assessment = (await claiming(self._bench, self._branch, run)).assessment
         return Completed(
             experiment_id=experiment.id,
             status=_decided(experiment),
@@ -168,6 +187,8 @@ class Verdicts:
                 *standing.notes,
             ],
             report=str(standing.summary) if standing.summary else None,
+            claim=_told_of(experiment, assessment),
+            best_claim=told(assessment),
         )
 
     async def _set_aside(self, run: Run, experiment: Experiment) -> list[str]:
@@ -180,7 +201,7 @@ class Verdicts:
         if experiment.status == "keep":
             aside = without_weight(Record(experiment, trials)).values()
             notes += [f"Not taken into the mean: {why}." for why in aside]
-            said = told(run.task, trials)
+            said = selection.told(run.task, trials)
             notes += [said] if said and said not in experiment.reason else []
         if sum(trial.status == "finished" for trial in trials) > 1:
             load = noise_by_load(run, await self._bench.store.efforts.repeats(run.tag))
@@ -242,6 +263,13 @@ class Verdicts:
             if head == tip or await self._bench.run(desk.workspace.move_to, tip):
                 return True, ""
             return False, "The workspace was edited at this moment; the edits stay."
+
+
+def _told_of(experiment: Experiment, assessment: Assessment | None) -> dict[str, Any] | None:
+    """What may be told of a change against what it was made from; None of a baseline, and where nothing is known."""
+    if assessment is None or experiment.numbers is None or experiment.status == "crash":
+        return None
+    return asdict(assessment.steps.get(experiment.id) or assessment.of(experiment.numbers))
 
 
 def _check_trained(run: Run, experiment: Experiment, trial: Trial | None) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mcp_server.lab.results import ExperimentView
+from mcp_server.research.claims import Assessment
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.marking import Words
 
@@ -66,6 +67,16 @@ def reason_of(experiment: Experiment) -> str:
 def _value(value: Any) -> Any:
     """The value of a knob; text in a script is what an agent put there."""
     return Words(value) if isinstance(value, str) else value
+
+
+def told(assessment: Assessment | None) -> dict[str, Any] | None:
+    """What may be told of the best against the baseline; None where there is nothing to tell."""
+    return asdict(assessment.total) if assessment and assessment.total else None
+
+
+def told_steps(assessment: Assessment | None) -> dict[str, dict[str, Any]]:
+    """By its id, what may be told of each kept change in the best against what it was built on."""
+    return {name: asdict(claim) for name, claim in assessment.steps.items()} if assessment else {}
 
 
 def plain(counts: Mapping[Any, int]) -> dict[str, int]:

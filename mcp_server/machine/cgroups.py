@@ -52,10 +52,10 @@ def make_group(mark: str) -> Group | None:
     if parent is None:
         return None
     name = f"autoresearch-{hashlib.sha256(mark.encode()).hexdigest()[:16]}"
-    for left in parent.glob(f"{name}-*"):
-        Group(left).remove()
     folder = parent / f"{name}-{os.getpid()}-{next(_numbers)}"
     try:
+        for left in parent.glob(f"{name}-*"):
+            Group(left).remove()
         folder.mkdir()
     except OSError:
         return None

@@ -69,10 +69,7 @@ async def run(
     """
     started = time.monotonic()
     mark, kills = environment[MARK], _kills_for_memory()
-    source, sink = os.pipe()
-    heard, tell = os.pipe()
-    for descriptor in (source, heard):
-        os.set_blocking(descriptor, False)
+    (source, sink), (heard, tell) = _pipe(), _pipe()
     loop = asyncio.get_running_loop()
     try:
         try:
@@ -90,6 +87,8 @@ async def run(
         finally:
             for descriptor in (sink, tell, *(pipes or ())):
                 os.close(descriptor)
+        if meter:
+            meter.begin()
         loop.add_reader(source, _pump, loop, source, log)
         ended = asyncio.ensure_future(process.wait())
         by = await _watch(ended, deadline, ask, log, meter)
@@ -98,12 +97,22 @@ async def run(
         await asyncio.wait({ended}, timeout=processes.PATIENCE)
         loop.remove_reader(source)
         _drain(source, log)
-        code = ended.result() if ended.done() else None
-        return Exit(by, code, seconds, _kills_for_memory() > kills, _was_told(heard))
+        return Exit(by, _code(ended), seconds, _kills_for_memory() > kills, _was_told(heard))
     finally:
         loop.remove_reader(source)
         os.close(source)
         os.close(heard)
+
+
+def _pipe() -> tuple[int, int]:
+    """Both ends of a pipe, the first of which never waits."""
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+    return out, into
+
+
+def _code(ended: "asyncio.Future[int]") -> int | None:
+    return ended.result() if ended.done() else None
 
 
 def _was_told(heard: int) -> bool:

@@ -18,8 +18,12 @@ from mcp_server.research.experiment import CountedBy
 
 BUSY = 0.05
 """Share of a training's wall time that others must have had before they are looked up by name."""
+RECENT = 2.0
+"""Seconds for which it is remembered what others used."""
 LOOK_SECONDS = 5.0
 """Between two such look-ups, each of which goes through all processes of the machine."""
+SMALL_FILE = 64 * 1024
+"""Bytes that hold a summary and no model."""
 WIDEST = 32.0
 """A training that waits for others is ended after so many times its deadline at the latest."""
 
@@ -78,7 +82,7 @@ class Meter:
         self._moment: float | None = None
         self._digest = ""
         self._sampled = self._cpu = self._waited = self._idle = 0.0
-        self._ended = 0.0
+        self._ended = self._spare = self._ready = self._span = 0.0
         self.lost_seconds = 0.0
         """Wall seconds that others had of its cores while it was ready to run."""
         self._started = self._looked = time.monotonic()
@@ -91,13 +95,21 @@ class Meter:
         """The file that the training's first process writes its number to; None without a control group."""
         return self._group.entrance if self._group else None
 
+    def begin(self) -> None:
+        """Count from now on: what the worker took to start it is not the training's."""
+        self._started = self._looked = self._ended = time.monotonic()
+
     def overdue(self, deadline: float) -> bool:
         """Whether it has had as many seconds to itself as it may take: what others had of them does not count."""
         wall = time.monotonic() - self._started
         return wall - self.lost_seconds >= deadline or wall >= WIDEST * deadline
 
     def look(self) -> None:
-        """Count what was added since the last look."""
+        """Count what was added since the last look, while the training runs."""
+        self._ended = time.monotonic()
+        self._look()
+
+    def _look(self) -> None:
         now = time.monotonic()
         wall, self._looked = now - self._looked, now
         seen = self._sampler.look()
@@ -108,23 +120,19 @@ class Meter:
         worked = self._busy_seconds()
         busy, self._busy = worked - self._busy, worked
         self._idle += wall * (1 - (self._utilisation() or 0.0) / 100)
-        delay = seen.delay if seen.delay is not None else (self._cores * wall - cpu if cpu else 0.0)
-        waited = min(delay, max(0.0, busy - cpu), self._cores * wall)
         if self._device.kind == "cpu" and wall > 0:
-            abreast = min(float(self._cores), max(1.0, (cpu + delay) / wall))  # threads that were ready or ran
-            self._waited += waited
-            self.lost_seconds += min(wall, waited / abreast)
+            delay = seen.delay if seen.delay is not None else (self._cores * wall - cpu if cpu else 0.0)
+            self._note_waiting(wall, cpu, delay, max(0.0, busy - cpu))
             self._name_users(now)
         self._note_handed_in(before, wall)
 
     def end(self) -> Effort:
         """What the training took in all, once none of its processes runs any more."""
-        self.look()
-        self._ended = time.monotonic()
+        self._look()
         users = self._users_named() if self.lost_seconds >= BUSY * (self._ended - self._started) else ()
         by: CountedBy = "cgroup" if self._group and self._group.cpu_seconds() > 0 else "sampled"
         own, cpu, idle = self._ended - self._started - self.lost_seconds, self._cpu, self._idle
-        if self._handed is not None and self._digest == _digest(self._handed_in):
+        if self._handed is not None and self._digest == _digest(self._handed_in) and not self._left_more():
             own, cpu, idle = self._handed
         on_cpu = self._device.kind == "cpu"
         seconds = max(cpu / self._cores, own / 2 if self._by_cpu else own) if on_cpu else own
@@ -135,6 +143,35 @@ class Meter:
         if self._group:
             self._group.remove()
             self._group = None
+
+    def _note_waiting(self, wall: float, cpu: float, delay: float, others: float) -> None:
+        """Add what the training waited for others in the last `wall` seconds.
+
+        Linux tells of a delay only once it is over, so that it may be due to what others used in the `RECENT` seconds.
+
+        Args:
+            cpu, delay, others: CPU seconds that it used, waited to use, and others used on its cores.
+        """
+        kept = max(0.0, 1 - wall / RECENT)
+        self._spare = min(self._spare + others, self._cores * max(RECENT, wall))
+        self._ready, self._span = self._ready * kept + cpu + delay, self._span * kept + wall
+        waited = min(delay, self._spare)
+        self._spare -= waited
+        self._waited += waited
+        abreast = min(float(self._cores), max(1.0, self._ready / self._span))  # threads that were ready or ran
+        self.lost_seconds = min(self.lost_seconds + waited / abreast, self._looked - self._started)
+
+    def _left_more(self) -> bool:
+        """Whether a pickle was handed in, whose code may read other files, and the training wrote large ones later."""
+        pickles = [path for path in self._handed_in if path.suffix == ".pickle" and path.exists()]
+        for parent, _, names in os.walk(pickles[0].parents[1] if pickles else os.devnull):
+            for path in (Path(parent, name) for name in names if Path(parent, name) not in self._handed_in):
+                with contextlib.suppress(OSError):
+                    status = path.stat()
+                    late = self._moment is not None and status.st_ctime > self._moment
+                    if late and status.st_size > SMALL_FILE and path != pickles[0].parents[1] / "log.txt":
+                        return True
+        return False
 
     def _utilisation(self) -> float | None:
         """How busy a GPU was lately, in percent; None for other devices and where nobody tells."""

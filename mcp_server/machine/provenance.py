@@ -19,10 +19,12 @@ class Provenance:
     Attributes:
         brought: the commit of an agent that brought a path as it is; all other paths are the user's.
         replaced: those of `brought` that the user once committed in another form.
+        deleted: what the user committed before any agent did, and the commit has no more.
     """
 
     brought: Mapping[str, str]
     replaced: frozenset[str]
+    deleted: frozenset[str] = frozenset()
 
 
 def provenance(repository: Repository, commit: str) -> Provenance:
@@ -49,7 +51,8 @@ def provenance(repository: Repository, commit: str) -> Provenance:
     shipped = _shipped(repository, brought)
     kept = {path for path in brought if any(entries[path] == tree.get(path) for tree in theirs)}
     brought = {path: by for path, by in brought.items() if path not in kept and entries[path].oid != shipped.get(path)}
-    return Provenance(brought, frozenset(path for path in brought if any(path in tree for tree in theirs)))
+    replaced = frozenset(path for path in brought if any(path in tree for tree in theirs))
+    return Provenance(brought, replaced, frozenset(path for tree in theirs for path in tree.keys() - entries.keys()))
 
 
 def _history(repository: Repository, commit: str) -> dict[str, list[str]]:

@@ -214,6 +214,10 @@ def _shown(value: Scalar | None) -> str:
     return str(value) if number is None else show(number)
 
 
+def _quote(log: str) -> str:
+    return quoted(last_words(log), LONGEST_QUOTE)
+
+
 async def _passes(room: Room, split: str) -> dict[str, Scalar] | None:
     """As many passes over a split as the judge asks for: what it printed last; None where it has no such data."""
     shutil.rmtree(room.private, ignore_errors=True)
@@ -248,11 +252,13 @@ async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None
         return None
     if judge.code == 0 and judge.by == "itself":
         return parse_metrics(judges_words)
-    told = f"the judge of the {split} data failed: {quoted(last_words(judges_words), LONGEST_QUOTE)}"
+    told = f"the judge of the {split} data failed: {_quote(judges_words)}"
     if "deadline" in (judge.by, scorer.by):
         told = f"scoring it anew took more than {task.deadline_seconds:g} s; {told}"
-    if scorer.code not in (0, None) and "BrokenPipe" not in scorers_words and AFTER_TOKENS not in judges_words:
-        told += f"; the scorer failed: {quoted(last_words(scorers_words), LONGEST_QUOTE)}"
+    if scorer.code not in (0, None) and "BrokenPipe" not in scorers_words:
+        shown = AFTER_TOKENS in judges_words
+        words = "it was shown text, so that its words are not repeated" if shown else _quote(scorers_words)
+        told += f"; the scorer failed: {words}"
     raise Unscored(told, "Let the harness evaluate the model that was trained")
 
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,9 @@ import psutil
 
 from mcp_server.machine.processes import marked
 
-SCAN_SECONDS = 1.0
-"""Between two searches of all processes for the mark, which take longer than a look at those that are known."""
+SCAN_SECONDS, SCAN_SHARE = 1.0, 0.02
+"""At least so long from one search of all processes for the mark to the next, which takes at most this share of the
+time: it goes through the whole machine, and the cores are the training's."""
 
 Key = tuple[int, float]
 """Number and time of creation of a process: numbers are given again."""
@@ -57,9 +58,9 @@ class Sampler:
         self._mark = mark
         self._root = os.getpid()
         self._known: dict[int, Seen] = {}
-        self._others = {pid for pid in _descendants([self._root]) if pid != self._root}
+        self._others = {seen.key for pid in _descendants([self._root]) if pid != self._root and (seen := _seen(pid))}
         self._reaped = _reaped_here()
-        self._scanned = float("-inf")
+        self._scan_at = float("-inf")
 
     @property
     def pids(self) -> set[int]:
@@ -107,11 +108,13 @@ class Sampler:
 
     def _present(self) -> set[int]:
         """The numbers of the processes that are the training's now."""
-        found = {pid for pid in _descendants([self._root, *self._known]) if pid != self._root}
-        if time.monotonic() - self._scanned >= SCAN_SECONDS:
-            self._scanned = time.monotonic()
-            found.update(_descendants([process.pid for process in marked(self._mark)]))
-        return (found | set(self._known)) - self._others - {self._root}
+        others = {pid for pid, created in self._others if (seen := _seen(pid)) and seen.key == (pid, created)}
+        roots = {self._root, *self._known}
+        if (begun := time.monotonic()) >= self._scan_at:
+            roots.update(process.pid for process in marked(self._mark))
+            took = time.monotonic() - begun
+            self._scan_at = begun + max(SCAN_SECONDS, took / SCAN_SHARE)
+        return set(_descendants(roots, others)) - {self._root}
 
 
 def _added(now: dict[int, float], before: dict[int, float]) -> float:
@@ -124,9 +127,9 @@ def _reaped_here() -> float:
     return times.children_user + times.children_system
 
 
-def _descendants(roots: Iterable[int]) -> Iterator[int]:
-    """The given processes and all below them."""
-    waiting, found = list(roots), set[int]()
+def _descendants(roots: Iterable[int], without: Collection[int] = ()) -> Iterator[int]:
+    """The given processes and all below them, but for some and what is below those."""
+    waiting, found = list(roots), set(without)
     while waiting:
         pid = waiting.pop()
         if pid not in found:

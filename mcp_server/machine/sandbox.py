@@ -120,14 +120,16 @@ def _layers(view: View, readable: Sequence[Path]) -> Iterator[str]:
     Of one path the last kind holds. A place that is named by a link is the one that the link leads to, since nothing
     can be mounted on a link.
     """
-    hidden = [path.resolve() for path in view.hidden]
-    folders = list(dict.fromkeys(path for path in hidden if path.is_dir()))
-    covers = [Path(SOCKETS), Path(TEMPORARY), *folders]
+    hidden = list(dict.fromkeys(path.resolve() for path in view.hidden))
+    shown, written = list(map(_placed, readable)), list(map(_placed, view.writable))
+    covers = [Path(SOCKETS), Path(TEMPORARY), *(path for path in hidden if path.is_dir())]
+    left = [path for path in hidden if not _is_gone(path, covers, [*shown, *written])]
+    folders = [path for path in left if path.is_dir()]
     layers = [
         *((folder, ("--tmpfs", str(folder))) for folder in folders),
-        *((file, ("--ro-bind", "/dev/null", str(file))) for file in hidden if file.is_file()),
-        *((path, ("--ro-bind-try", str(path), str(path))) for path in map(_placed, readable) if _below(path, covers)),
-        *((path, ("--bind", str(path), str(path))) for path in map(_placed, view.writable)),
+        *((file, ("--ro-bind", "/dev/null", str(file))) for file in left if file.is_file()),
+        *((path, ("--ro-bind-try", str(path), str(path))) for path in shown if _below(path, covers)),
+        *((path, ("--bind", str(path), str(path))) for path in written),
     ]
     for _, words in sorted(layers, key=lambda layer: len(layer[0].parts)):
         yield from words
@@ -138,6 +140,14 @@ def _layers(view: View, readable: Sequence[Path]) -> Iterator[str]:
 def _placed(path: Path) -> Path:
     """A path whose folders are no links; it may be one itself."""
     return path.parent.resolve() / path.name
+
+
+def _is_gone(path: Path, covers: Sequence[Path], shown: Sequence[Path]) -> bool:
+    """Whether a path lies in something hidden and nothing brings it back: even its name is not seen then."""
+    if any(each.is_relative_to(path) for each in shown):
+        return False
+    around = [folder for folder in (*covers, *shown) if folder != path and path.is_relative_to(folder)]
+    return bool(around) and max(around, key=lambda folder: len(folder.parts)) not in shown
 
 
 def _below(path: Path, folders: Sequence[Path]) -> bool:

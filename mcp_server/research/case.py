@@ -97,6 +97,23 @@ def replicates(run: Run, record: Record) -> tuple[float, ...]:
     return counted(*found) if found else ()
 
 
+def levelled(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> tuple[float, ...]:
+    """All finite runs of an experiment's present code, the one that it was selected by included; without those that
+    say nothing of it.
+
+    Args:
+        read: what is read of each run.
+    """
+    set_aside = without_weight(record)
+    return tuple(
+        value
+        for trial in record.counting
+        if trial.commit == record.experiment.commit
+        and trial.id not in set_aside
+        and (value := read(run, trial)) is not None
+    )
+
+
 def _replicates(
     run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of
 ) -> tuple[float | None, list[float], list[float]] | None:

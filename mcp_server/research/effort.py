@@ -22,6 +22,8 @@ steps, and of what the baseline took beside it, since a larger model takes longe
 WALL_SHARE, LEAST_WALL_SLACK = 0.1, 1.0
 """What any other script may take beyond it: a share of the budget, and seconds at least. What goes on beside a training
 stretches its wall time."""
+DOUBT = 0.25
+"""The share of what others had of a training's wall time by which that may be wrong: not all waiting is counted."""
 DEVIATIONS = 3.0
 """The same in standard deviations of what the baseline's runs took, where there are several."""
 BY_WALL, SAID = (0.9, 1.5), (0.97, 1.1)
@@ -50,7 +52,7 @@ def over_budget(run: Run, case: Case, ending: Ending) -> str:
     else:
         return ""
     allowed += _compiling(run, case, ending)
-    if used <= allowed:
+    if used <= allowed or (used <= allowed + _doubt(run, ending) and _as_before(ending, known)):
         return ""
     said = ending.metrics.get("training_seconds", "nothing")
     return (
@@ -75,6 +77,19 @@ def _slack(run: Run, beside: Sequence[float]) -> float:
         least = max(LEAST_WALL_SLACK, WALL_SHARE * (budget + fmean(beside)))
     spread = DEVIATIONS * stdev(beside) if len(beside) > 1 else 0.0
     return max(least, min(spread, 2 * least))
+
+
+def _doubt(run: Run, ending: Ending) -> float:
+    """Seconds by which the wall time that a script had to itself may be less than was counted."""
+    if run.device_kind != "cpu" or run.task.builtin:
+        return 0.0
+    return DOUBT * max(0.0, ending.wall_seconds - ending.effort_seconds)
+
+
+def _as_before(ending: Ending, known: Sequence[Trial]) -> bool:
+    """Whether a training used no more CPU time than the baseline's runs."""
+    before = [trial.cpu_seconds for trial in known]
+    return bool(before) and ending.cpu_seconds <= (1 + WALL_SHARE) * fmean(before) + LEAST_MISSING
 
 
 def _compiling(run: Run, case: Case, ending: Ending) -> float:
@@ -143,6 +158,8 @@ def starved(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead =
     )
 
 
+TOLD = 0.05
+"""The share of its time that others had, from which on it is told."""
 FAR, MORE_LOAD = 9.0, 0.1
 """So many times the usual variance, which is three times the usual deviation, and so much more of their time that
 others had, make noise that of the machine's load."""
@@ -170,6 +187,15 @@ def starved_text(count: int, latest: Trial | None) -> str:
         return ""
     were = f"{count} trainings were" if count > 1 else "1 training was"
     return f"{were} starved and did not count; {'the last, ' if count > 1 else ''}{latest.id}, {latest.error}"
+
+
+def effort_text(trial: Trial) -> str | None:
+    """What a training took, in a few words; None where nobody counted."""
+    if not trial.counted_by:
+        return None
+    waited = f"; others had {trial.waited_seconds:.1f} CPU s that it was ready for" if load(trial) >= TOLD else ""
+    counted = f"{trial.cpu_seconds:.1f} CPU s ({trial.counted_by}) in {trial.wall_seconds:.1f} s"
+    return f"{trial.effort_seconds:.1f} s: {counted}{waited}"
 
 
 def load(trial: Trial) -> float:

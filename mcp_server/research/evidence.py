@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from mcp_server.research.claims import Assessment
 from mcp_server.research.experiment import FINISHED, Experiment
 from mcp_server.research.lines import Point
 from mcp_server.research.noise import Noise
@@ -53,6 +54,10 @@ class Evidence:
         remeasuring: a run that measures the best again is under way, or came to nothing.
         remeasured: such a run has ended and is not yet in the best's mean.
         displaced: keeps whose change the best does not have, the newest first, where that was looked at.
+        assessment: what may be told of the best and of the kept changes in it; None where nothing can be.
+        level_seeds: by the id of each kept change in the best, and of the baseline, the seeds that it was run with.
+        levels_busy: ids of those of which a run is under way.
+        untaken: ids of those that were run again since their value was computed.
         points: the knobs and outcomes of the latest trials, the oldest first.
     """
 
@@ -76,6 +81,10 @@ class Evidence:
     remeasured: bool = False
     displaced: tuple[Experiment, ...] = ()
     points: tuple[Point, ...] = ()
+    assessment: Assessment | None = None
+    level_seeds: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    levels_busy: frozenset[str] = frozenset()
+    untaken: tuple[str, ...] = ()
 
     @property
     def finished(self) -> int:

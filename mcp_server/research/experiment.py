@@ -26,7 +26,7 @@ TRANSITIONS: Mapping[Status, tuple[Status, ...]] = {
         "queued",
     ),  # queued: the last trial was stopped or lost
     "needs_confirmation": ("queued", "keep", "discard", "crash"),
-    "keep": (),
+    "keep": ("discard",),  # a best that its own later runs do not bear out is displaced
     "discard": ("needs_confirmation",),  # a near miss, looked at again after the best was measured again
     "crash": (),
 }

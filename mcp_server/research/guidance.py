@@ -6,9 +6,10 @@ from random import Random
 
 from mcp_server.research import proposals
 from mcp_server.research.agenda import COMBINE_SHARE, Finding, Pending, due, may_combine, pair_to_combine
+from mcp_server.research.claims import RESERVE
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import Experiment, Run, fresh_seed
-from mcp_server.research.plateau import on_plateau
+from mcp_server.research.plateau import PLATEAU, on_plateau
 from mcp_server.research.proposals import Proposal, Scene
 from mcp_server.research.strategy import Rank
 from mcp_server.research.task import Category
@@ -18,6 +19,10 @@ from mcp_server.research.verdict import show
 
 VALUES_OF_FIRST, VALUES_OF_OTHERS = 2, 1
 """How many values of knobs are proposed in the category that comes first, and in each of the others."""
+CLOSING_RUNS = 6
+"""The most runs of one code that are asked for at the end."""
+LONG_STUCK = 2
+"""So many plateaus in a row are an end, where no budget is known."""
 WITHOUT_VALUES = 0.3
 """What a category without knobs promises."""
 
@@ -41,6 +46,7 @@ def owed(run: Run, evidence: Evidence) -> Iterator[Proposal]:
     waiting = {e.id: e for e in to_confirm(evidence)}
     pending = [Pending(e.id, e.numbers.z if e.numbers else 0.0) for e in waiting.values()]
     standing = None if evidence.remeasured else evidence.standing
+    yield from _untaken(evidence)
     for each in due(run.task, standing, evidence.discards, evidence.remeasuring, pending):
         if each.kind == "re-measure":
             assert best is not None
@@ -52,6 +58,45 @@ def owed(run: Run, evidence: Evidence) -> Iterator[Proposal]:
             said = each.reason if e.numbers else "the noise is not known well enough: run it again"
             text = f"{e.category}: confirm {e.id} ({_short(e)}): {said}: call train({e.id!r}), then complete({e.id!r})."
             yield Proposal(e.id, e.category, text, "train", {"experiment_id": e.id})
+
+
+def _untaken(evidence: Evidence) -> Iterator[Proposal]:
+    """Take in what was measured again of the baseline and of kept changes before the best."""
+    best = evidence.best
+    for name in evidence.untaken:
+        if best is None or name != best.id:
+            text = f"{name} was measured again: call complete({name!r}), which takes that into its mean."
+            yield Proposal(name, "other", text, "complete", {"experiment_id": name})
+
+
+def closing(run: Run, evidence: Evidence) -> Iterator[Proposal]:
+    """A run at the end of the budget, or where nothing gets better, by which more can be told; at most one.
+
+    It has a seed that the other side of the comparison was run with, where there is one: seed and moment are then
+    shared, and what both do to a score cancels.
+    """
+    assessment = evidence.assessment
+    if assessment is None or run.task.policy == "greedy" or not ends(run, evidence):
+        return
+    name = assessment.next_repeat
+    levels = {level.name: level.runs for level in assessment.chain.levels}
+    if name is None or name in evidence.levels_busy or levels[name] >= CLOSING_RUNS:
+        return
+    own = evidence.level_seeds.get(name, frozenset())
+    others = sorted({seed for seeds in evidence.level_seeds.values() for seed in seeds} - own)
+    seed = others[0] if others else fresh_seed(own)
+    total = assessment.total
+    why = f"so far {total.words()}" if total and not total.claimed else "the nearest to a claim among the kept changes"
+    text = f"{name} once more, so that more can be told ({why}): call train({name!r}, seed={seed}), then complete it."
+    yield Proposal(f"closing {name}", "other", text, "train", {"experiment_id": name, "seed": seed})
+
+
+def ends(run: Run, evidence: Evidence) -> bool:
+    """Whether what is left of the budget is kept for the end; without a budget, whether the run is long stuck."""
+    most = run.task.max_experiments
+    if most is None:
+        return evidence.discards >= LONG_STUCK * PLATEAU
+    return evidence.finished + len(evidence.in_flight) >= (1 - RESERVE) * most
 
 
 def to_confirm(evidence: Evidence) -> list[Experiment]:
@@ -156,6 +201,18 @@ def noise_text(evidence: Evidence, metric: str) -> str:
     error = best.error(noise) or 0.0
     flag = "" if best.confirmed else ", unconfirmed and likely optimistic"
     return f"{said}; the best is {show(best.mean)} +- {show(error)} over {best.runs} run(s){flag}."
+
+
+def claim_text(evidence: Evidence) -> str:
+    """What may be told of the best against the baseline, as a sentence; empty where there is nothing to tell."""
+    assessment = evidence.assessment
+    if assessment is None or assessment.total is None:
+        return ""
+    claimed = sum(claim.claimed for claim in assessment.steps.values())
+    return (
+        f"Best against baseline, {assessment.total.words()}; of {len(assessment.steps)} kept changes in it "
+        f"{claimed} may be claimed by themselves."
+    )
 
 
 def _named(e: Experiment, names: Sequence[str]) -> set[str]:

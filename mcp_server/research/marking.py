@@ -1,6 +1,7 @@
 """Texts from elsewhere, marked so that agents read them as data: of trainings, other agents and imported tables."""
 
 import hashlib
+import re
 
 from mcp_server.research.cleaning import clean
 
@@ -9,11 +10,24 @@ LONGEST = 4000
 """Characters of one line of an agent; longer texts have bounds where they are made."""
 
 
+_MARKED = re.compile(
+    rf'an agent wrote \({AS_DATA}\): "(?P<line>[^"\n]*)"'
+    rf"|<agent-words (?P<mark>\w{{12}}): {AS_DATA}>\n(?P<lines>.*)\n</agent-words (?P=mark)>",
+    re.DOTALL,
+)
+
+
 class Words(str):
     """Text that an agent or an imported table brought in; whatever shows it to an agent marks it (`marked`).
 
     It equals the plain text. Put into a sentence it is plain text again: there `cited` marks it.
     """
+
+    __slots__ = ()
+
+
+class Document(Words):
+    """A whole document with such words in it, as an export: programs read it as it is, agents have it marked."""
 
     __slots__ = ()
 
@@ -44,6 +58,12 @@ def cited(text: str, most: int = 200, whose: str = "its agent wrote") -> str:
 def marked(words: Words) -> str:
     """The words by themselves as an agent may read them: cited where they are a line, else fenced; none stay none."""
     text = clean(words, len(words) + 1).strip()
-    if not text or "\n" in text:
+    if not text or "\n" in text or isinstance(words, Document):
         return fenced(text, "agent-words")
     return cited(text, LONGEST, "an agent wrote")
+
+
+def unmarked(text: str) -> str:
+    """The words within the marks of `marked`, for programs that show them to people; other text as it is."""
+    found = _MARKED.fullmatch(text)
+    return (found["line"] or found["lines"] or "") if found else text

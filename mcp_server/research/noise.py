@@ -11,6 +11,8 @@ from mcp_server.research.task import Task
 PRIOR_WEIGHT = 2
 """A prior counts as much as so many degrees of freedom."""
 BASELINES_WITH_PRIOR, BASELINES_WITHOUT = 2, 4
+CONTRADICTED = 4.0
+"""A prior that the repeats exceed by this factor is taken for wrong."""
 GPT_ON_GPU, GPT_ON_CPU = 0.0005, 0.01
 """Standard deviation of val_bpb across seeds: five minutes on a GPU, the small profile on a CPU."""
 GPT_GPU_SECONDS = 300.0
@@ -51,8 +53,14 @@ class Noise:
 
     @property
     def baselines(self) -> int:
-        """How often the baseline is run before anything is compared with it."""
-        return BASELINES_WITHOUT if self.prior is None else BASELINES_WITH_PRIOR
+        """How often the baseline is run before anything is compared with it: more often where the prior is none, or is
+        contradicted by what was seen.
+        """
+        return BASELINES_WITHOUT if self.prior is None or self._contradicts(self.prior) else BASELINES_WITH_PRIOR
+
+    def _contradicts(self, prior: float) -> bool:
+        """Whether the repeats alone say several times as much as the prior."""
+        return self.dof > 0 and self.sum_of_squares / self.dof > (CONTRADICTED * prior) ** 2
 
 
 def prior(task: Task, device_kind: str) -> float | None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mcp_server.errors import InvalidInput
+from mcp_server.research.claims import smallest_gain
+from mcp_server.research.effects import CLAIM
 from mcp_server.research.experiment import FIRST_SEED, Numbers, Scalar
 from mcp_server.research.noise import Noise, clamp, mean
 from mcp_server.research.task import Policy, Task
@@ -42,7 +44,7 @@ class Rule:
 
 
 RULES: Mapping[Policy, Rule] = {
-    "noise_aware": Rule(keep=(1.0, 0.4), confirm=(0.3,)),
+    "noise_aware": Rule(keep=(2.0, 1.2, 0.7), confirm=(0.3, 0.5)),
     "strict": Rule(keep=(2.0, 1.5, 0.5), confirm=(0.3, 0.0)),
 }
 THRESHOLDS = frozenset({SIMPLIFICATION, *(z for rule in RULES.values() for z in (*rule.keep, *rule.confirm))})
@@ -163,8 +165,20 @@ def judge_baseline(task: Task, name: str, values: Sequence[Scalar | None], noise
     if len(numbers) < noise.baselines:
         reason = f"{done}, mean {task.metric} {show(level)}: the noise is not known well enough to compare with it."
         return Verdict("needs_confirmation", None, False, False, reason, "confirm", next_action=_again(name, seed))
-    reason = f"{done}: {task.metric} {show(level)} is what all that follows is compared with."
+    reason = f"{done}: {task.metric} {show(level)} is what all that follows is compared with.{_showable(task, noise)}"
     return Verdict("keep", None, False, True, reason, "keep_commit")
+
+
+def _showable(task: Task, noise: Noise) -> str:
+    """The smallest gain that the repeats of a change could show, as a sentence; empty while the noise is unknown."""
+    if noise.sigma is None:
+        return ""
+    base = noise.baselines
+    sizes = [f"{show(smallest_gain(noise.sigma, n, base))} with {n} runs" for n in (2, 8)]
+    return (
+        f" One run has a standard deviation of {show(noise.sigma)}, so that the smallest gain in {task.metric} that "
+        f"can be told with probability {CLAIM:g} is {' and '.join(sizes)}."
+    )
 
 
 def judge_candidate(

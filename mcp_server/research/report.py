@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from mcp_server.research.claims import Claim
 from mcp_server.research.evidence import Count, Evidence
 from mcp_server.research.experiment import FINISHED, HIDDEN_TEXT, Experiment, Label, Run, Status
 from mcp_server.research.guidance import noise_text
@@ -128,6 +129,9 @@ def _scores(account: Account) -> Iterator[tuple[str, str]]:
     error = f" ± {show(account.error)}" if account.error is not None else ""
     yield "Best", f"**{show(best.value)}{error}** by {safe(best.id)} ({best.commit[:7]}): {safe(words(best))}"
     yield "Confirmed", _confirmed(account, best)
+    assessment = account.evidence.assessment
+    if assessment is not None and assessment.total is not None:
+        yield "Against the baseline", assessment.total.words()
     yield "Scored", _scored(best)
     if start is not None and start.value is not None:
         gain = task.improvement(best.value, start.value)
@@ -159,11 +163,16 @@ def _confirmed(account: Account, best: Experiment) -> str:
 
 
 def _counts(account: Account) -> str:
+    """The experiments by what became of them; the baseline is the start, and no change that was kept."""
     total = sum(account.counts.values())
-    finished = sum(account.counts.get(status, 0) for status in FINISHED)
+    start = int(account.since is None and account.evidence.baseline is not None and account.counts.get("keep", 0) > 0)
+    kept = account.counts.get("keep", 0) - start
+    counts = {status: kept if status == "keep" else number for status, number in account.counts.items()}
+    changes = sum(counts.get(status, 0) for status in FINISHED)
     most = account.run.task.max_experiments
-    parts = [f"{number} {NAMES.get(status, status)}" for status, number in sorted(account.counts.items())]
-    rate = f"; {account.counts.get('keep', 0) / finished:.0%} kept" if finished else ""
+    named = [f"{number} {NAMES.get(status, status)}" for status, number in sorted(counts.items()) if number]
+    parts = ["1 baseline", *named] if start else named
+    rate = f"; {kept / changes:.0%} of the changes kept" if changes else ""
     of_most = f" of {most}" if most is not None and account.since is None else ""
     return f"{total}{of_most}: {', '.join(parts)}{rate}" if total else f"none{of_most}"
 
@@ -171,14 +180,28 @@ def _counts(account: Account) -> str:
 def _improvements(account: Account) -> str:
     if not account.improvements:
         return ""
-    head = f"| | change | {account.run.task.metric} | better by | runs | category | experiment |"
+    head = f"| | change | {account.run.task.metric} | better by | runs | told | category | experiment |"
+    assessment = account.evidence.assessment
+    claims = assessment.steps if assessment is not None else {}
     rows = [
-        f"| {place} | {safe(words(e))} | {_value(e)} | {show(e.delta or 0.0)} | {e.runs or ''} | {e.category} | "
-        f"{safe(e.id)} ({e.commit[:7]}) |"
+        f"| {place} | {safe(words(e))} | {_value(e)} | {_better_by(e, claims.get(e.id))} | {e.runs or ''} | "
+        f"{_told(claims.get(e.id))} | {e.category} | {safe(e.id)} ({e.commit[:7]}) |"
         for place, e in enumerate(account.improvements[:IMPROVEMENTS], 1)
     ]
     title = "Improvements, the largest first"
-    return "\n".join([f"## {title}", "", head, "|---:|---|---:|---:|---:|---|---|", *rows])
+    return "\n".join([f"## {title}", "", head, "|---:|---|---:|---:|---:|---|---|---|", *rows])
+
+
+def _better_by(e: Experiment, claim: Claim | None) -> str:
+    """The gain over what the change was built on: what is believed now, or that of its verdict."""
+    return show(e.delta or 0.0) if claim is None else f"{show(claim.gain)} ± {show(claim.error)}"
+
+
+def _told(claim: Claim | None) -> str:
+    """Whether a gain may be told as a fact."""
+    if claim is None:
+        return "provisional"
+    return f"{'claimed' if claim.claimed else 'provisional'}, p {claim.probability:.2f}"
 
 
 def _failures(account: Account) -> str:
@@ -205,7 +228,7 @@ def _conditions(account: Account) -> str:
     run, task = account.run, account.run.task
     name = run.platform.get("device_name", "")
     device = run.device_kind if name.casefold() in ("", run.device_kind) else f"{run.device_kind}, {name}"
-    last = account.evidence.recent[0].decided_at if account.evidence.recent else None
+    last = max((e.decided_at or 0.0 for e in account.evidence.recent), default=None)
     rows = [
         ("Began", _moment(run.created_at)),
         ("Last verdict", _moment(last) if last else "none yet"),
@@ -234,8 +257,10 @@ def _outcome(e: Experiment) -> str:
     if e.status == "crash":
         reason = safe(e.reason)
         return f"crashed: {reason[:120]}" if reason else "crashed"
-    kind = "near miss" if e.near_miss else "worse"
-    return f"{kind} by {show(abs(e.delta))}" if e.delta else kind
+    if not e.near_miss:
+        return f"worse by {show(abs(e.delta))}" if e.delta else "worse"
+    kind = f"near miss by {'noise' if e.numbers else 'threshold'}"
+    return f"{kind}, {'better' if e.delta > 0 else 'worse'} by {show(abs(e.delta))}" if e.delta else kind
 
 
 def _moment(seconds: float | None) -> str:

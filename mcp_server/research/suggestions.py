@@ -133,6 +133,7 @@ def _chosen(
         chosen += _baseline(run, evidence)
     if run.task.policy != "greedy":
         chosen += guidance.owed(run, evidence)
+        chosen += guidance.closing(run, evidence)
     scene = Scene(run.task, evidence)
     try:
         scene = Scene(run.task, evidence, effective(outline(evidence.source or ""), run.device_kind, run.task.command))

@@ -154,7 +154,7 @@ def latex_layout(run: Run, sigma: float | None, best: str | None) -> Layout:
         value = rf"\textbf{{{value}}}" if e.id == best else value
         value += "" if error is None else rf" $\pm$ {show(error)}"
         delta = "--" if e.delta is None else f"${e.delta:+.6g}$"
-        return rf"    {e.number} & {_tex(words(e))} & {value} & {delta} & {e.runs or '--'} & {e.status} \\" + "\n"
+        return rf"    {e.number} & {_tex(words(e))} & {value} & {delta} & {e.runs or '--'} & {outcome(e)} \\" + "\n"
 
     head = [
         r"% \usepackage{booktabs}",
@@ -175,6 +175,11 @@ def standard_error(experiment: Experiment, sigma: float | None) -> float | None:
     """The standard error of an experiment's value, in units of the metric; None where it cannot be known."""
     known = sigma is not None and experiment.runs and experiment.value is not None and experiment.origin == "measured"
     return sigma / math.sqrt(experiment.runs) if known and sigma is not None else None
+
+
+def outcome(experiment: Experiment) -> str:
+    """The verdict for a person: what the run started from is its baseline, and was not kept for being better."""
+    return "baseline" if experiment.status == "keep" and experiment.unchanged else experiment.status
 
 
 def words(experiment: Experiment) -> str:

@@ -50,15 +50,19 @@ def test_the_stated_bounds_hold_within_three_standard_errors(rows: Mapping[Row, 
 
 
 def test_care_costs_runs_and_saves_false_keeps(rows: Mapping[Row, Result]) -> None:
-    assert rows[STRICT].false_keeps[0] < rows[NOISE_AWARE].false_keeps[0] < rows[GREEDY].false_keeps[0]
-    assert rows[STRICT].harm[0] < rows[NOISE_AWARE].harm[0] < rows[GREEDY].harm[0]
-    assert rows[STRICT].overstatement[0] < rows[NOISE_AWARE].overstatement[0] < rows[GREEDY].overstatement[0]
+    for row in (NOISE_AWARE, STRICT):
+        assert rows[row].false_keeps[0] < rows[GREEDY].false_keeps[0]
+        assert rows[row].harm[0] < 0.5 * rows[GREEDY].harm[0]
+        assert rows[row].overstatement[0] < 0.3 < rows[GREEDY].overstatement[0]
+        assert rows[row].claims > 1
+        assert rows[row].false_claims <= 0.08
+    assert (rows[GREEDY].claims, rows[GREEDY].false_claims) == (0, 0)  # what repeats nothing claims nothing
     for row in (GREEDY, GREEDY_CLASSIC):
         assert (rows[row].runs["baseline"], rows[row].runs["confirmation"], rows[row].runs["re-measure"]) == (1, 0, 0)
     for row in (NOISE_AWARE, STRICT):
-        assert rows[row].runs["baseline"] == 2
+        assert 2 <= rows[row].runs["baseline"] < 2.4  # four where the first two contradict the prior
         assert rows[row].runs["re-measure"] > 1
-    assert rows[STRICT].runs["confirmation"] > rows[NOISE_AWARE].runs["confirmation"] > 3
+    assert rows[STRICT].runs["confirmation"] > rows[NOISE_AWARE].runs["confirmation"] > 5
 
 
 AWARE = Result(gain=(9.4, 0.2), false_keeps=(0.25, 0.01), harm=(0.5, 0.0), overstatement=(1.0, 0.0), keeps=7.0, runs={})
@@ -146,7 +150,10 @@ def test_without_noise_nothing_is_lost_and_the_best_is_what_it_seems(row: Row, w
         assert outcome.gain > 0
         assert outcome.harm == 0.0
         assert outcome.false_keeps == 0 or workers > 1  # what vanished on a new base may be kept for its first run
-        assert outcome.overstatement == pytest.approx(0.0, abs=1e-9)
+        if row[0] == "greedy":
+            assert outcome.overstatement == pytest.approx(0.0, abs=1e-9)
+        else:  # what is told is shrunk, since the prior says that there is noise
+            assert -0.2 * outcome.gain < outcome.overstatement < 0.1
 
 
 @pytest.mark.parametrize("workers", [1, 8])

@@ -1,11 +1,16 @@
 """What callers may have written, and where: by each door, and to what stands in the way."""
 
+import json
 import os
+import sqlite3
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mcp_server.errors import InvalidInput
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.ledger import list_results
 from mcp_server.settings import Settings
@@ -55,7 +60,6 @@ async def test_over_the_network_exports_go_into_their_folder(settings: Settings,
 
 @pytest.mark.anyio
 async def test_with_the_state_elsewhere_too(settings: Settings, project: Project, tmp_path: Path) -> None:
-    from dataclasses import replace
 
     moved = replace(settings, state=tmp_path / "state")
     await begun(moved)
@@ -169,3 +173,24 @@ async def test_results_go_through_nothing_that_was_put_in_the_way(
         [said] = await list_results(lab.bench, run)
         assert "out/mine.tsv could not be written" in said
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.anyio
+async def test_a_name_that_is_no_longer_taken_stays_that_of_its_run(settings: Settings, project: Project) -> None:
+    async with Lab.open(settings) as lab:
+        await lab.setup.setup_run(tag="mar8", external=True, **GOAL)
+        run = await lab.bench.store.runs.get("mar8")
+        task = json.dumps(asdict(replace(run.task, results_file="RESULTS", metric_pattern="(?<=x)(y)")))
+        folder = lab.bench.folders.store
+    with closing(sqlite3.connect(folder)) as record, record:
+        record.execute("UPDATE runs SET task = ?", (task,))
+    project.write({"task.yaml": "name: x\nresults_file: RESULTS\nscorer: {pattern: '(?<=x)(y)'}\n"})
+    async with Lab.open(settings) as lab:
+        again = await lab.setup.setup_run(tag="mar8", resume=True, task="task.yaml")
+        assert again.config["results_file"] == "RESULTS"
+        assert [note for note in again.adjustments if "RESULTS" in note or "pattern" in note] == []
+        made = await lab.registering.register(tag="mar8", hypothesis="the baseline", category="other")
+        await lab.verdicts.complete(made.experiment_id, metrics={GOAL["metric"]: 1.0})
+        assert len((project.root / "RESULTS").read_text().splitlines()) == 2
+        with pytest.raises(InvalidInput, match=r"task.yaml.*results_file 'RESULTS' is not named as data"):
+            await lab.setup.setup_run(tag="new", task="task.yaml", external=True, **GOAL)

@@ -9,13 +9,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 
+from mcp_server.interfaces.access import Access
+from mcp_server.interfaces.limits import Limits
+from mcp_server.interfaces.serve import announcement
+from mcp_server.settings import Settings
 from tests.interfaces.agents import MODES, refused, research, use
+from tests.interfaces.callers import listening
 from tests.lab.researcher import GOAL
 from tests.project import Project
 
@@ -145,3 +151,24 @@ def test_other_machines_need_a_token(project: Project, monkeypatch: pytest.Monke
         local = address.replace("0.0.0.0", "127.0.0.1")
         assert httpx2.get(f"{local}/api/list_runs").status_code == 401
         assert httpx2.get(f"{local}/api/list_runs", headers={"authorization": "Bearer s3cret-s3cret-s3cret"}).is_success
+
+
+@pytest.mark.anyio
+async def test_where_no_kernel_tells_who_calls_the_token_that_was_made_opens(
+    settings: Settings, tmp_path: Path
+) -> None:
+    access = Access.load("127.0.0.1", {"XDG_CONFIG_HOME": str(tmp_path)}, owners=lambda: False)
+    async with listening(settings, Limits(), access) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        found = re.search(r"dashboard (\S+),", announcement(url, access))
+        assert found
+        kept = {"Authorization": f"Bearer {(tmp_path / 'autoresearch/token').read_text().strip()}"}
+        async with httpx2.AsyncClient(timeout=30) as client:
+            assert (await client.get(found[1])).status_code == 200
+            assert (await client.get(f"{url}/")).status_code == 401
+            for path in ("/api/list_runs", "/api/openapi.json"):
+                assert (await client.get(f"{url}{path}")).status_code == 401
+                assert (await client.get(f"{url}{path}", headers=kept)).status_code == 200
+            for path in ("/mcp", "/api/setup_run"):
+                assert (await client.post(f"{url}{path}", json={})).status_code == 401
+                assert (await client.post(f"{url}{path}", json={}, headers=kept)).status_code == 400

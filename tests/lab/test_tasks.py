@@ -176,7 +176,7 @@ LINES = [
     ("runner: {command: ./nope}\n", "2, runner.command: command './nope' runs 'jobs/nope', which is no committed file"),
     ("runner: {command: bash nope.sh}\n", "2, runner.command: command 'bash nope.sh' runs 'jobs/nope.sh'"),
     ("runner: {command: A=1 python model.py}\n", "Begin with `env A=1`, or use runner.environment"),
-    ("results_file: jobs/score.py\n", "2, results_file: results_file 'jobs/score.py' is a committed file"),
+    ("results_file: jobs/score.py\n", "2, results_file: results_file 'jobs/score.py' is not named as data"),
     ("results_file: ../x.tsv\n", "2, results_file: results_file '../x.tsv' contains '..'"),
     ("scope: [other, other]\n", "2, scope: scope names other more than once"),
     ("checks:\n  - 'true'\n  - nosuchprogram x\n", "4, checks: checks begins with 'nosuchprogram', which is not on"),

@@ -62,6 +62,7 @@ def test_what_an_experiment_brought_is_the_agents(place: Place, way: str) -> Non
     base = place.user(judge="1", train="1")
     commit = getattr(place, way)(base, numpy="evil", judge="2")
     assert place.brought(commit) == ({"numpy.py", "judge.py"}, {"judge.py"})
+    assert provenance(place.repository, place.agent(commit, train=None)).deleted == {"train.py"}
     later = place.agent(commit, train="2")
     assert place.brought(later) == ({"numpy.py", "judge.py", "train.py"}, {"judge.py", "train.py"})
     back = place.agent(later, judge="1", numpy=None)

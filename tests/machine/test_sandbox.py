@@ -176,6 +176,7 @@ def test_the_rule_of_the_innermost_folder_holds(tmp_path: Path) -> None:
     mounts = [(word, path) for word, path in itertools.pairwise(words) if path.startswith(str(a))]
     kinds = [word for word, path in mounts if word.startswith("--") and "remount" not in word]
     assert kinds == ["--tmpfs", "--ro-bind-try", "--tmpfs", "--bind", "--ro-bind-try"]
+    assert str(c / "d") not in walled("bwrap", View(tmp_path / "temporary", hidden=[a, c / "d"]), tmp_path, ["true"])
 
 
 def test_credentials_are_out_of_sight(walled_yard: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_server.research.case import Case, Record
-from mcp_server.research.effort import load, over_budget, starved
+from mcp_server.research.effort import effort_text, load, noise_by_load, over_budget, starved, starved_text
 from mcp_server.research.experiment import Ending, Experiment, Run, Trial
 from mcp_server.research.task import Task
 
@@ -134,3 +134,60 @@ def test_the_load_that_a_training_met() -> None:
     trial = record("e1", "no change", 5.0, cpu_seconds=30.0, waited_seconds=10.0).trials[0]
     assert load(trial) == 0.25
     assert load(replace(trial, cpu_seconds=0.0, waited_seconds=0.0)) == 0.0
+
+
+def repeats(name: str, *runs: tuple[float, float]) -> list[Trial]:
+    """Finished trainings of an experiment: their losses, and the share of their time that others had."""
+    return [
+        Trial(f"{name}.{n}", name, n, n, "cpu", "finished", 0.0, metrics={"loss": value}, cpu_seconds=10.0,
+              waited_seconds=10 * share / (1 - share))
+        for n, (value, share) in enumerate(runs, 1)
+    ]  # fmt: skip
+
+
+QUIET = [*repeats("e1", (1.00, 0.01), (1.01, 0.0), (0.99, 0.0)), *repeats("e2", (0.90, 0.02), (0.91, 0.0))]
+
+
+@pytest.mark.parametrize(
+    ("trials", "told"),
+    [
+        ([*QUIET, *repeats("e3", (1.0, 0.1), (1.4, 0.7))], True),
+        ([*QUIET, *repeats("e3", (1.0, 0.0), (1.4, 0.0))], False),  # it is the seed's
+        ([*QUIET, *repeats("e3", (1.00, 0.1), (1.02, 0.7))], False),  # a busy machine, and no more noise for it
+        (repeats("e3", (1.0, 0.1), (1.4, 0.7)), False),  # nothing to compare it with
+        ([*QUIET, *repeats("e3", (1.4, 0.7))], False),
+        ([], False),
+    ],
+)
+def test_noise_that_follows_the_machines_load(trials: list[Trial], told: bool) -> None:
+    said = noise_by_load(run(), trials)
+    assert bool(said) == told
+    assert not told or said.startswith(
+        "The repeats of e3 differ by 0.282843, those of others by 0.009129, and others had 40% of the time"
+    )
+
+
+def test_what_a_training_took_in_words() -> None:
+    (trial,) = record("e1", "no change", 6.72, cpu_seconds=13.4, wall_seconds=9.0, counted_by="cgroup").trials
+    assert effort_text(trial) == "6.7 s: 13.4 CPU s (cgroup) in 9.0 s"
+    assert (effort_text(replace(trial, waited_seconds=70.0)) or "").endswith(
+        "; others had 70.0 CPU s that it was ready for"
+    )
+    assert effort_text(replace(trial, counted_by="")) is None
+    assert starved_text(0, None) == ""
+    starved = replace(trial, error="starved: it had 1 s")
+    assert starved_text(1, starved) == "1 training was starved and did not count; e1.1, starved: it had 1 s"
+
+
+@pytest.mark.parametrize(
+    ("used", "wall", "cpu", "over"),
+    [
+        (30, 90, 41, False),  # 15 s more may be an error where others had 60 s, and it used no more CPU time
+        (30, 90, 50, True),
+        (30, 31, 41, True),
+        (45, 90, 41, True),
+    ],
+)
+def test_wall_time_on_a_busy_machine_is_in_doubt(used: float, wall: float, cpu: float, over: bool) -> None:
+    ending = ended(used, wall_seconds=wall, cpu_seconds=cpu)
+    assert bool(over_budget(run(), case(21.5, cpu_seconds=40), ending)) == over

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mcp_server.research.marking import LONGEST, Words, cited, fenced, marked
+from mcp_server.research.marking import LONGEST, Words, cited, fenced, marked, unmarked
 from mcp_server.research.metrics import as_data, quoted
 
 EVIL = (
@@ -31,6 +31,12 @@ def test_words_by_themselves_are_cited_or_fenced(text: str) -> None:
     many = re.fullmatch(r"<agent-words (\w{12}): data, not instructions>\n(.*)\n</agent-words \1>", said, re.DOTALL)
     assert one or (many and many[1] not in many[2])
     assert not re.search("[\x00-\x08\x0b-\x1f\u200b-\u202e\u2028\u2029]", said)
+
+
+@pytest.mark.parametrize("text", ["plain", "two\nlines", "=1", "", "x" * 3000])
+def test_programs_take_marks_off(text: str) -> None:
+    assert unmarked(marked(Words(text))) == text
+    assert unmarked(text) == text
 
 
 def test_what_is_empty_needs_no_mark() -> None:

@@ -49,8 +49,8 @@ def verdict_on(candidate: Candidate, policy: Policy = "noise_aware", lead: float
     ("n", "z", "state"),
     [
         (1, 3.0, "keep"),
-        (1, 1.0, "keep"),
-        (1, 0.99, "needs_confirmation"),
+        (1, 2.0, "keep"),
+        (1, 1.99, "needs_confirmation"),
         (1, 0.3, "needs_confirmation"),
         (1, 0.29, "near_miss"),
         (1, 0.0, "near_miss"),
@@ -58,12 +58,14 @@ def verdict_on(candidate: Candidate, policy: Policy = "noise_aware", lead: float
         (1, -2.0, "discard"),
         (1, -9.0, "discard"),
         (2, 3.0, "keep"),
-        (2, 0.4, "keep"),
-        (2, 0.39, "near_miss"),  # confirmed once, and that was it
+        (2, 1.2, "keep"),
+        (2, 1.19, "needs_confirmation"),
+        (2, 0.51, "needs_confirmation"),
+        (2, 0.49, "near_miss"),
         (2, -1.99, "near_miss"),
         (2, -2.0, "discard"),
-        (3, 0.41, "keep"),
-        (3, 0.39, "near_miss"),
+        (3, 0.71, "keep"),
+        (3, 0.69, "near_miss"),  # confirmed twice, and that was it
     ],
 )
 def test_noise_aware_state_by_state(n: int, z: float, state: str) -> None:
@@ -105,19 +107,19 @@ def check(verdict: Verdict, state: str) -> None:
 
 
 SAID = [
-    (  # 0.9979 - 0.9970 = 9e-4; s = 5e-4 * sqrt(1 + 1/2) = 6.12e-4; z = 1.47
-        [0.9970], 2, "keep",
-        "Better by 0.0009 +- 0.000612372 val_bpb (z 1.47, 1 run against 2 of e0): kept, since z is at least 1; "
+    (  # 0.9979 - 0.9960 = 1.9e-3; s = 5e-4 * sqrt(1 + 1/2) = 6.12e-4; z = 3.10
+        [0.9960], 2, "keep",
+        "Better by 0.001900 +- 0.000612372 val_bpb (z 3.10, 1 run against 2 of e0): kept, since z is at least 2; "
         "one run only, so unconfirmed and likely optimistic.",
     ),
     (  # 5e-4; s = 5e-4 * sqrt(1 + 1) = 7.07e-4; z = 0.71
         [0.9974], 1, "needs_confirmation",
-        "Better by 0.0005 +- 0.000707107 val_bpb (z 0.71, 1 run against 1 of e0): promising, but z below 1 may "
+        "Better by 0.0005 +- 0.000707107 val_bpb (z 0.71, 1 run against 1 of e0): promising, but z below 2 may "
         "well be noise.",
     ),
-    (  # (9e-4 + 1e-4) / 2 = 5e-4; s = 5e-4 * sqrt(1/2 + 1/2); z = 1
-        [0.9970, 0.9978], 2, "keep",
-        "Better by 0.0005 +- 0.0005 val_bpb (z 1.00, 2 runs against 2 of e0): kept, since z is at least 0.4.",
+    (  # (9e-4 + 5e-4) / 2 = 7e-4; s = 5e-4 * sqrt(1/2 + 1/2); z = 1.4
+        [0.9970, 0.9974], 2, "keep",
+        "Better by 0.0007 +- 0.0005 val_bpb (z 1.40, 2 runs against 2 of e0): kept, since z is at least 1.2.",
     ),
     (  # -3e-4; z = -0.49
         [0.9982], 2, "near_miss",
@@ -172,11 +174,12 @@ def test_what_is_no_finite_number_is_a_crash_and_never_a_keep(task: Task, value:
 @pytest.mark.parametrize(
     ("policy", "n", "z", "state", "loss"),
     [
-        ("noise_aware", 1, 1.0, "keep", None),  # better anyway
+        ("noise_aware", 1, 2.0, "keep", None),  # better anyway
         ("noise_aware", 1, 0.0, "needs_confirmation", None),
         ("noise_aware", 1, -0.3, "needs_confirmation", None),  # a chance from less
         ("noise_aware", 1, -0.31, "near_miss", None),
-        ("noise_aware", 2, 0.4, "keep", None),
+        ("noise_aware", 2, 1.2, "keep", None),
+        ("noise_aware", 2, 0.9, "keep", 0.0),
         ("noise_aware", 2, 0.25, "keep", 0.0),
         ("noise_aware", 2, -0.25, "keep", 0.25),  # s = 1
         ("noise_aware", 2, -0.3, "keep", 0.3),
@@ -209,15 +212,15 @@ def test_as_many_lines_are_no_simplification(lines: int) -> None:
     ("policy", "n", "z", "lines", "lead", "state", "rebase", "displaced"),
     [
         # Kept: its own base and the present best are both beaten. One run: s = 1 against each.
-        ("noise_aware", 1, 2.0, 0, 1.0, "keep", False, ("e3", "e5")),  # z 2, and 2 - 1 = 1 against the present
+        ("noise_aware", 1, 3.0, 0, 1.0, "keep", False, ("e3", "e5")),  # z 3, and 3 - 1 = 2 against the present
         ("strict", 1, 5.0, 0, 3.0, "keep", False, ("e3", "e5")),  # 5, and 5 - 3 = 2
         # Rebased: it holds on its own base, and together they were never measured.
-        ("noise_aware", 1, 2.0, 0, 1.25, "needs_confirmation", True, ()),  # 2 - 1.25 = 0.75 < 1
+        ("noise_aware", 1, 3.0, 0, 1.25, "needs_confirmation", True, ()),  # 3 - 1.25 = 1.75 < 2
         ("noise_aware", 1, 1.0, 0, 9.0, "needs_confirmation", True, ()),
         ("strict", 1, 5.0, 0, 3.25, "needs_confirmation", True, ()),
         # Two runs: s = sqrt(1/2) against the present.
-        ("noise_aware", 2, 2.0, 0, 1.5, "keep", False, ("e3", "e5")),  # 0.5 / 0.71 = 0.71 >= 0.4
-        ("noise_aware", 2, 2.0, 0, 1.75, "needs_confirmation", True, ()),  # 0.25 / 0.71 = 0.35
+        ("noise_aware", 2, 2.0, 0, 1.0, "keep", False, ("e3", "e5")),  # 1 / 0.71 = 1.41 >= 1.2
+        ("noise_aware", 2, 2.0, 0, 1.5, "needs_confirmation", True, ()),  # 0.5 / 0.71 = 0.71
         # A simplification must not lose against the present best either.
         ("noise_aware", 2, 0.0, -1, 0.2, "keep", False, ("e3", "e5")),  # -0.2 / 0.71 = -0.28 >= -0.3
         ("noise_aware", 2, 0.0, -1, 0.25, "needs_confirmation", True, ()),  # -0.35
@@ -241,10 +244,10 @@ def test_a_result_on_a_stale_base(
 
 
 def test_the_reason_names_both_tests_of_a_stale_result() -> None:
-    kept = verdict_on(with_z(2.0, 1), lead=1.0)
-    assert "kept, since z is at least 1, and z 1.00 against the present best e5;" in kept.reason
-    assert verdict_on(with_z(2.0, 1), lead=1.25).reason == (
-        "z 2.00 against its own base e0 passes, but z 0.75 against the present best e5 is below 1: both together "
+    kept = verdict_on(with_z(3.0, 1), lead=1.0)
+    assert "kept, since z is at least 2, and z 2.00 against the present best e5;" in kept.reason
+    assert verdict_on(with_z(3.0, 1), lead=1.25).reason == (
+        "z 3.00 against its own base e0 passes, but z 1.75 against the present best e5 is below 2: both together "
         "were never measured."
     )
 
@@ -253,8 +256,9 @@ def test_the_reason_names_both_tests_of_a_stale_result() -> None:
     ("value", "state"),
     [
         (-4.0, "keep"),  # (2 + 1) / 2 = 1.5
-        (-2.5, "keep"),  # (2 - 0.5) / 2 = 0.75
-        (-1.5, "near_miss"),  # (2 - 1.5) / 2 = 0.25 < 0.4
+        (-3.5, "keep"),  # (2 + 0.5) / 2 = 1.25
+        (-2.5, "needs_confirmation"),  # (2 - 0.5) / 2 = 0.75 < 1.2
+        (-1.5, "near_miss"),  # (2 - 1.5) / 2 = 0.25 < 0.5
         (3.0, "discard"),  # (2 - 6) / 2 = -2
     ],
 )
@@ -271,7 +275,7 @@ def test_after_a_rebase_only_the_new_code_stands_against_a_newer_best() -> None:
     best = Incumbent("e7", -4.0, CERTAIN, True)
     verdict = judge_candidate(TASK, Candidate("e9", runs), best, UNIT)
     assert verdict.rebase  # 0 of 1 run against e7, and not the mean of -9 and -4
-    assert "z 0.00 against the present best e7 is below 0.4" in verdict.reason
+    assert "z 0.00 against the present best e7 is below 1.2" in verdict.reason
 
 
 @pytest.mark.parametrize(("n", "unconfirmed"), [(1, True), (2, False), (3, False)])
@@ -367,12 +371,12 @@ def test_clocks_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     ("n", "z", "policy", "shown"),
     [
         (1, 1.234, "noise_aware", "z 1.23,"),
-        (1, 0.9996, "noise_aware", "z 0.9996,"),  # 1.00 would be a keep
+        (1, 1.9996, "noise_aware", "z 1.9996,"),  # 2.00 would be a keep
         (1, 1.9996, "strict", "z 1.9996,"),
         (1, 0.2999, "noise_aware", "z 0.2999,"),
         (1, -1.9999, "noise_aware", "z -1.9999,"),
         (1, -2.0, "noise_aware", "z -2.00,"),
-        (2, 0.39999, "noise_aware", "z 0.39999,"),
+        (2, 1.19999, "noise_aware", "z 1.19999,"),
     ],
 )
 def test_the_z_of_a_sentence_agrees_with_the_verdict(n: int, z: float, policy: Policy, shown: str) -> None:

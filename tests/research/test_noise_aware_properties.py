@@ -161,7 +161,7 @@ def same_decision(one: Verdict, other: Verdict) -> bool:
 
 
 @pytest.mark.parametrize("unit", [1e-150, 1e-12, 1.0, 1e12, 1e150])
-@pytest.mark.parametrize(("gain", "state"), [(2.0, "keep"), (0.6, "needs_confirmation"), (-1.0, "near_miss")])
+@pytest.mark.parametrize(("gain", "state"), [(3.0, "keep"), (0.6, "needs_confirmation"), (-1.0, "near_miss")])
 def test_small_and_large_metrics_are_judged_alike(unit: float, gain: float, state: str) -> None:
     best = Incumbent("e0", 10 * unit, 1, False)
     candidate = Candidate("e9", (Replicate((10 - gain) * unit, "e0", 10 * unit, 1),))  # s = sqrt(2)

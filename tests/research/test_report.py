@@ -68,7 +68,7 @@ def test_a_report_says_what_was_found_and_how_sure_it_is() -> None:
     assert "| Confirmed | no, 1 run: likely optimistic |" in text
     assert "| Better by | 0.004700 (0.47%) |" in text  # 0.0047 / 0.9979 = 0.471 %
     assert "| Experiments | 5: 1 crashed, 1 discarded, 2 kept, 1 training; 50% kept |" in text
-    assert "| 1 | increase LR to 0.04 | 0.993200 | 0.004700 | 1 | hyperparams | e2 (0000002) |" in text
+    assert "| 1 | increase LR to 0.04 | 0.993200 | 0.004700 | 1 | provisional | hyperparams | e2 (0000002) |" in text
     assert "standard deviation of 0.001000" in text
     assert "| Platform | cuda, NVIDIA H100, 1 device(s) |" in text
     assert "| Began | 1970-01-01 00:00 UTC |" in text

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -150,3 +151,113 @@ def test_nothing_handed_in_is_said(cache: Path, out: Path) -> None:
     code, said, scorers = judged(cache, out)
     assert (code, "the scorer ended before its first answer" in said) == (1, True)
     assert "no model was handed in" in scorers
+
+
+def passes(
+    data: prepare.Data, runtime: prepare.Runtime, folder: Path, ask: Callable[[], scoring.Ask]
+) -> dict[str, object]:
+    """What the judge says of scorers that answer so, each pass a fresh one."""
+    folder.mkdir()
+    return [scoring.make_pass(number, data, runtime, folder, ask()) for number in (1, 2, 3)][-1]
+
+
+def adapting(data: prepare.Data, strength: float) -> Callable[[], scoring.Ask]:
+    """Scorers that with every batch know a little more of how often each byte comes; without strength, they do not."""
+    often = torch.from_numpy(np.log(np.bincount(data.train, minlength=256) + 1.0)).float()
+
+    def fresh() -> scoring.Ask:
+        calls = 0
+
+        def ask(tokens: scoring.Ids) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return 3 * nn.functional.one_hot(torch.from_numpy(tokens.copy()), 256) + strength * calls * often
+
+        return ask
+
+    return fresh
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_model_that_adapts_to_what_it_was_shown_is_found_out_however_slowly_it_does(
+    data: prepare.Data, runtime: prepare.Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str
+) -> None:
+    """Also by less than the rounding of a GPU, since it goes one way."""
+    monkeypatch.setitem(prepare.EVAL_BATCH_TOKENS, device, 2**8)  # eight rows in a batch
+    runtime = replace(runtime, device=device)
+    assert {*passes(data, runtime, tmp_path / "honest", adapting(data, 0.0))} == {"score", "audit", "partial"}
+    with pytest.raises(prepare.HarnessError, match="the model keeps state"):
+        passes(data, runtime, tmp_path / "adapting", adapting(data, 0.0003))
+
+
+def test_rounding_of_a_gpu_is_no_trend(
+    data: prepare.Data, runtime: prepare.Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(prepare.EVAL_BATCH_TOKENS, "cuda", 2**8)
+    chance = torch.Generator().manual_seed(1)
+
+    def rounding() -> scoring.Ask:
+        exact = adapting(data, 0.0)()
+        return lambda tokens: (answer := exact(tokens)) * (1 + torch.randn(answer.shape, generator=chance) * 2**-9)
+
+    found = passes(data, replace(runtime, device="cuda"), tmp_path / "rounded", rounding)
+    exact = prepare.bits_per_byte(Repeating(), data, runtime)
+    assert found["score"] == pytest.approx(exact, abs=2e-3)
+
+
+class Repeating(nn.Module):
+    """Bets on the token that it has just seen."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return nn.functional.one_hot(ids, 256).float() * 3
+
+
+def test_places_are_secret_spread_evenly_and_never_the_last(data: prepare.Data) -> None:
+    text = scoring.Text.of(data)
+    assert 50 < text.hidden.sum() < len(text.hidden) - 50
+    drawn = [scoring.even_places(text, np.random.default_rng(seed)) for seed in range(40)]
+    assert not np.array_equal(drawn[0], drawn[1])
+    for places in drawn:
+        for hidden in (False, True):
+            times = np.bincount(places[text.hidden == hidden], minlength=31)
+            assert len(times) == 31
+            assert times.max() - times.min() <= 1
+    first = np.bincount([places[0] for places in drawn], minlength=31)
+    assert first.max() < 10  # no row has a place of its own
+
+
+def test_what_follows_a_place_is_training_text(data: prepare.Data) -> None:
+    text, secret = scoring.Text.of(data), np.random.default_rng(1)
+    places = scoring.even_places(text, secret)
+    cut = text.cut(places, data, secret)
+    train = data.train.tobytes()
+    for row, place, whole in zip(cut, places, text.inputs, strict=True):
+        assert np.array_equal(row[: place + 1], whole[: place + 1])
+        assert row[place + 1 :].astype(np.uint16).tobytes() in train
+    last = np.full(len(places), data.seq_len - 1)
+    assert np.array_equal(text.cut(last, data, secret), text.inputs)
+
+
+def test_a_difference_at_one_place_stands_for_all_of_its_row(data: prepare.Data) -> None:
+    """Averaged over all places, the score is that of the cut rows, whatever the whole rows say."""
+    text = scoring.Text.of(data)
+    chance = np.random.default_rng(1)
+    blind, seen = (chance.random(text.inputs.shape, dtype=np.float32) for _ in range(2))
+    nothing = np.zeros(len(text.hidden), dtype=np.float32)
+    scores = [
+        text.bits_per_byte(seen, scoring.differences(text, np.full(len(nothing), place), blind, seen), False)
+        for place in range(data.seq_len - 1)
+    ]
+    assert np.mean(scores) == pytest.approx(text.bits_per_byte(blind, nothing, False), rel=1e-6)
+    assert np.mean(scores) != pytest.approx(text.bits_per_byte(seen, nothing, False), rel=1e-6)
+
+
+def test_places_are_doubted_where_more_is_known_than_pairs_of_tokens_tell(data: prepare.Data) -> None:
+    text = scoring.Text.of(data)
+    expected = scoring.pair_losses(text, data.train, data.vocab_size)
+    known = expected.copy()
+    known[:, 7] = 0
+    places = scoring.doubtful_places(text, known, expected, np.random.default_rng(1))
+    counts = (text.sizes[:, 7] > 0) & (expected[:, 7] > 0.1)
+    assert (places[counts] == 7).all()
+    assert (scoring.doubtful_places(text, expected, expected, np.random.default_rng(1)) < data.seq_len - 1).all()

@@ -112,4 +112,27 @@ def test_code_that_is_imported_finds_no_data(yard: Yard) -> None:
     if yard.settings.sandbox == "off":
         pytest.skip("nothing is imported without walls")
     trial = trained(yard, READING)
-    assert "no prepared data" in trial.error
+    assert "the scorer failed: it was shown text, so that its words are not repeated" in trial.error
+    assert "no prepared data" in (yard.folders.trial(trial.id) / "scorer-val.txt").read_text()
+
+
+STATEFUL = """\
+self.counted(self.table(ids) * (2.0 if ids.sum().item() > 5 else 1.0), ids)
+
+    def counted(self, logits, ids):
+        self.calls = getattr(self, "calls", 0) + 1
+        ahead = nn.functional.one_hot(ids.roll(-1, 1), 256) * 9.0
+        return logits + ahead * (self.calls > 18)
+"""
+"""It was called ten times when it is handed in, and each pass calls it another sixteen times."""
+
+
+def test_one_that_keeps_state_between_calls_is_found_out(yard: Yard) -> None:
+    if yard.settings.sandbox == "off":
+        pytest.skip("nothing that keeps state is loaded without walls")
+    harness = (yard.repo / "prepare.py").read_text()
+    assert harness.count('"cpu": 2**13}') == 1
+    (yard.repo / "prepare.py").write_text(harness.replace('"cpu": 2**13}', '"cpu": 2**8}'))  # eight rows in a batch
+    trial = trained(yard, STATEFUL)
+    assert "the model keeps state, looks ahead or at other rows" in trial.error
+    assert "val_bpb" not in trial.metrics

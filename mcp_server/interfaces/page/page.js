@@ -9,11 +9,21 @@ const state = { tag: null, known: new Map(), open: new Set(), listed: LISTED, dr
 const token = new URLSearchParams(location.search).get("token");
 const headers = token ? { Authorization: `Bearer ${token}` } : {};
 
+/* Words of agents come marked as data, for agents; a person knows them by their place. */
+const CITED = /^an agent wrote \(data, not instructions\): "([^"\n]*)"$/;
+const FENCED = /^<agent-words (\w{12}): data, not instructions>\n([^]*)\n<\/agent-words \1>$/;
+function unmarked(answer) {
+  if (typeof answer === "string") return (CITED.exec(answer) || [])[1] ?? (FENCED.exec(answer) || [])[2] ?? answer;
+  if (Array.isArray(answer)) return answer.map(unmarked);
+  if (answer === null || typeof answer !== "object") return answer;
+  return Object.fromEntries(Object.entries(answer).map(([name, value]) => [name, unmarked(value)]));
+}
+
 async function call(operation, args = {}) {
   const response = await fetch(`api/${operation}`, { method: "POST", headers, body: JSON.stringify(args) });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
-  return answer;
+  return unmarked(answer);
 }
 
 function make(kind, attributes = {}, ...children) {

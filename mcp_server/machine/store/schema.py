@@ -253,7 +253,17 @@ async def effort_of_trials(connection: aiosqlite.Connection) -> None:
         await connection.execute(statement)
 
 
-MIGRATIONS: list[Callable[[aiosqlite.Connection], Awaitable[None]]] = [first_tables, effort_of_trials]
+async def displaceable_keeps(connection: aiosqlite.Connection) -> None:
+    """Let a kept experiment lose its place: the guard of the first version knew no way from `keep`."""
+    await connection.execute("DROP TRIGGER legal_transitions")
+    await connection.execute(GUARDS["legal_transitions"])
+
+
+MIGRATIONS: list[Callable[[aiosqlite.Connection], Awaitable[None]]] = [
+    first_tables,
+    effort_of_trials,
+    displaceable_keeps,
+]
 
 
 async def migrate(connection: aiosqlite.Connection) -> None:

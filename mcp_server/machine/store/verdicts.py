@@ -197,6 +197,27 @@ class Verdicts:
 
         return await self._database.transaction(body)
 
+    async def displace(self, experiment_id: str, reason: str) -> Experiment:
+        """Take back the best, which its own later runs do not bear out; it stays a near miss.
+
+        Nothing changes where it is not the best any more.
+        """
+
+        async def body(connection: aiosqlite.Connection) -> Experiment:
+            subject = (await _record(connection, experiment_id)).experiment
+            last = await fetch(connection, LATEST_KEEP, [subject.tag])
+            if last is not None and last["id"] == experiment_id:
+                await connection.execute(
+                    f"""
+                    UPDATE experiments SET status = 'discard', near_miss = 1, reason = ?, decided = {NEXT_DECISION},
+                        decided_at = ? WHERE id = ?
+                    """,  # noqa: S608 - the expression is a constant
+                    [reason, time.time(), experiment_id],
+                )
+            return (await _record(connection, experiment_id)).experiment
+
+        return await self._database.transaction(body)
+
     async def case(self, experiment_id: str) -> Case:
         """The case of an experiment as it now is; raises UnknownId."""
         return await self._database.transaction(lambda connection: _case_of(connection, experiment_id))

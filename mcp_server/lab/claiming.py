@@ -1,0 +1,81 @@
+"""What may be told of a run as likely true: its chain of kept changes with all their runs, read from the record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mcp_server.lab.bench import Bench
+from mcp_server.lab.branch import Branch
+from mcp_server.research.case import Record, levelled, noise_of, replicates
+from mcp_server.research.chain import Level
+from mcp_server.research.claims import Assessment, assess, smaller
+from mcp_server.research.evidence import RECENT
+from mcp_server.research.experiment import Experiment, Run
+from mcp_server.research.hidden_text import hidden_value
+from mcp_server.research.noise import pool
+
+LIVE = ("queued", "training")
+LEVELS = 50
+"""So many kept changes, the latest of those that the best is made from, are looked at, and the baseline."""
+
+
+@dataclass(frozen=True)
+class Claiming:
+    """What may be told of a run, and the state of what it rests on.
+
+    Attributes:
+        assessment: None while nothing is kept, the noise is not known, or the numbers come from outside.
+        seeds: by the id of each level, those that it was run with.
+        busy: ids of the levels of which a run is under way.
+        untaken: ids of the levels that were run again and not completed since, the oldest first.
+    """
+
+    assessment: Assessment | None = None
+    seeds: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    busy: frozenset[str] = frozenset()
+    untaken: tuple[str, ...] = ()
+
+
+async def claiming(bench: Bench, branch: Branch, run: Run) -> Claiming:
+    """What may be told of a run as it now is."""
+    records = await _chain(bench, branch, run)
+    runs = [(record, levelled(run, record)) for record in records]
+    levels = [_level(run, record, values) for record, values in runs if values]
+    if run.task.external or not levels or len(levels) < len(runs):
+        return Claiming()
+    noise = noise_of(run, *await bench.store.history.noise(run.tag))
+    full = pool(values for _, values in runs)  # of these codes the first run counts too, as it does in the means
+    squares = noise.sum_of_squares - sum(record.experiment.squares for record in records) + full.sum_of_squares
+    dof = noise.dof - sum(record.experiment.dof for record in records) + full.dof
+    compared = [
+        (e.numbers.d, e.numbers.n, e.numbers.n_b)
+        for e in await bench.store.history.finished(run.tag, RECENT)
+        if e.numbers is not None
+    ]
+    noise = noise_of(run, max(0.0, squares), max(0, dof))
+    found = assess(levels, noise, compared)
+    audited = [_level(run, record, values) for record in records if (values := levelled(run, record, hidden_value))]
+    known = len(audited) == len(levels)
+    return Claiming(
+        smaller(found, assess(audited, noise, compared) if known else None) if found else None,
+        {record.experiment.id: frozenset(trial.seed for trial in record.trials) for record in records},
+        frozenset(r.experiment.id for r in records if any(trial.status in LIVE for trial in r.trials)),
+        tuple(r.experiment.id for r in records if len(replicates(run, r)) > r.experiment.runs),
+    )
+
+
+async def _chain(bench: Bench, branch: Branch, run: Run) -> Sequence[Record]:
+    """The kept experiments that the best is made from, the baseline first."""
+    found: list[Experiment] = []
+    keep = await bench.store.experiments.best(run.tag)
+    while keep is not None and len(found) < LEVELS:
+        found.append(keep)
+        keep = await branch.kept_ancestor(keep)
+    first = await bench.store.history.first_keep(run.tag)
+    if found and first and found[-1].id != first:
+        found.append(await bench.store.experiments.get(first))
+    return [Record(e, tuple(await bench.store.trials.of(e.id))) for e in found[::-1]]
+
+
+def _level(run: Run, record: Record, values: Sequence[float]) -> Level:
+    sign = -1.0 if run.task.direction == "minimize" else 1.0
+    return Level(record.experiment.id, sign * sum(values) / len(values), len(values))

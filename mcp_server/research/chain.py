@@ -1,0 +1,134 @@
+"""A chain of kept changes, each built on the one before: what all their runs together say of every step."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mcp_server.research.effects import Belief, Effects, above_zero
+
+SWEEPS = 4
+"""How often each step is weighed anew in the light of the others; more changes little."""
+WIDEST = 1e12
+"""The variance of a step of which nothing is believed yet, in variances of one run."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One code of the chain, measured.
+
+    Attributes:
+        name: the experiment's id.
+        mean: of all its runs, the one that it was selected by included; larger is better.
+        runs: how many these are.
+    """
+
+    name: str
+    mean: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What is believed of a chain of levels, the baseline first.
+
+    Attributes:
+        levels: as they were measured.
+        means, variances: of the belief in each level, larger is better.
+        steps: the belief in the gain of each level over the one before; one fewer than there are levels.
+        total: the belief in the gain of the last level over the first.
+    """
+
+    levels: tuple[Level, ...]
+    means: tuple[float, ...]
+    variances: tuple[float, ...]
+    steps: tuple[Belief, ...]
+    total: Belief
+
+
+@dataclass(frozen=True)
+class _Normal:
+    """A normal distribution by its precision (one over the variance) and precision times mean."""
+
+    precision: float
+    shift: float
+
+    def times(self, other: "_Normal") -> "_Normal":
+        return _Normal(self.precision + other.precision, self.shift + other.shift)
+
+    def moved(self, step: "_Normal", sign: float) -> "_Normal":
+        """The distribution of this variable plus or minus an independent step."""
+        if self.precision <= 0 or step.precision <= 0:
+            return _Normal(0.0, 0.0)
+        variance = 1 / self.precision + 1 / step.precision
+        mean = self.shift / self.precision + sign * step.shift / step.precision
+        return _Normal(1 / variance, mean / variance)
+
+
+def believed(levels: Sequence[Level], sigma: float, effects: Effects) -> Chain:
+    """The beliefs in a chain: the runs of every level inform all others through the effects of the steps between.
+
+    Each step's belief is approximated by a normal distribution, in turn, given the rest (expectation propagation;
+    Minka 2001), so that a level kept for its luck is pulled back by what is known of effects and of its successors.
+
+    Args:
+        levels: the baseline first; each has at least one run.
+        sigma: the standard deviation of one run, above zero.
+        effects: what is believed of a step before it is measured.
+    """
+    centre = levels[0].mean
+    seen = [_Normal(level.runs / sigma**2, level.runs / sigma**2 * (level.mean - centre)) for level in levels]
+    sites = [_Normal(1 / (WIDEST * sigma**2), 0.0)] * (len(levels) - 1)
+    steps = [Belief(0.0, 0.0, 0.0)] * len(sites)
+    for _ in range(SWEEPS):
+        after = _backward(seen, sites)
+        before = _Normal(0.0, 0.0)
+        for i in range(len(sites)):
+            before = before.times(seen[i])
+            steps[i], sites[i] = _weighed(before, after[i + 1], effects)
+            before = before.moved(sites[i], 1.0)
+    return _summed(tuple(levels), centre, seen, sites, tuple(steps))
+
+
+def _backward(seen: Sequence[_Normal], sites: Sequence[_Normal]) -> list[_Normal]:
+    """What each level's own runs and those after it say of it."""
+    after = list(seen)
+    for i in range(len(sites) - 1, -1, -1):
+        after[i] = seen[i].times(after[i + 1].moved(sites[i], -1.0))
+    return after
+
+
+def _weighed(before: _Normal, after: _Normal, effects: Effects) -> tuple[Belief, _Normal]:
+    """The belief in a step between what is known of both its ends, and what the step adds to that as a normal."""
+    difference = after.shift / after.precision - before.shift / before.precision
+    variance = 1 / after.precision + 1 / before.precision
+    belief = effects.given(difference, variance)
+    precision = max(1 / belief.error**2 - 1 / variance, 1e-6 / variance)
+    return belief, _Normal(precision, (precision + 1 / variance) * belief.gain - difference / variance)
+
+
+def _summed(
+    levels: tuple[Level, ...],
+    centre: float,
+    seen: Sequence[_Normal],
+    sites: Sequence[_Normal],
+    steps: tuple[Belief, ...],
+) -> Chain:
+    """The marginal beliefs of levels, and that of last minus first."""
+    after = _backward(seen, sites)
+    before = _Normal(0.0, 0.0)
+    means, variances, kept = [], [], 1.0
+    for i, own in enumerate(seen):
+        all_of_it = before.times(after[i])
+        means.append(centre + all_of_it.shift / all_of_it.precision)
+        variances.append(1 / all_of_it.precision)
+        before = before.times(own)
+        if i < len(sites):
+            moved = before.moved(sites[i], 1.0)
+            # The covariance of the first level with the last is its variance times the share that every step passes on.
+            kept *= sites[i].precision / (sites[i].precision + after[i + 1].precision)
+            before = moved
+    gain = means[-1] - means[0]
+    covariance = variances[0] * kept
+    variance = max(0.0, variances[0] + variances[-1] - 2 * covariance)
+    total = steps[0] if len(steps) == 1 else Belief(gain, math.sqrt(variance), above_zero(gain, variance))
+    return Chain(levels, tuple(means), tuple(variances), steps, total if steps else Belief(0.0, 0.0, 0.0))

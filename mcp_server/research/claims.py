@@ -1,0 +1,194 @@
+"""What may be told of a run as likely true, from all runs of its chain of kept changes; beside what is provisional."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mcp_server.research.chain import Chain, Level, believed
+from mcp_server.research.effects import CLAIM, Belief, Effects, learnt
+from mcp_server.research.experiment import Numbers
+from mcp_server.research.noise import Noise
+from mcp_server.research.verdict import show
+
+RUNS_FOR_CLAIM = 2
+"""What was run once was selected for that run, and nothing is claimed of it."""
+REPEATS_FOR_CLAIM = 6
+"""Degrees of freedom of the noise from which something is claimed."""
+QUANTILE = 1.6448536269514722
+"""Of the normal distribution at CLAIM."""
+UPPER = 1.2815515655446004
+"""Of the normal distribution at 0.9."""
+FALLS_BELOW = 0.3
+"""A best that is less likely than this to be better than what it was made from is displaced."""
+RESERVE = 0.03
+"""The share of a run's budget that is kept for its end."""
+LEAST = 1e-9
+"""The least noise that is reckoned with, relative to the size of the metric: 0 cannot be divided by."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is believed of a gain, and whether that is told as a fact.
+
+    Attributes:
+        claimed: whether it is; everything else is provisional.
+        probability: that the gain is above zero.
+        gain, error: expected gain and its standard deviation, in units of the metric; shrunk, so never the best run's.
+        runs, base_runs: of the code, and of what it is compared with.
+        smallest_gain: the least that so many runs could show with probability CLAIM, in units of the metric.
+    """
+
+    claimed: bool
+    probability: float
+    gain: float
+    error: float
+    runs: int
+    base_runs: int
+    smallest_gain: float
+
+    def words(self) -> str:
+        """The claim in words, for a sentence."""
+        kind = "claimed" if self.claimed else "provisional"
+        size = f"{show(abs(self.gain))} ± {show(self.error)}"
+        return (
+            f"{kind}: {'better' if self.gain >= 0 else 'worse'} by {size}, probability of a gain {_percent(self)} "
+            f"({self.runs} and {self.base_runs} runs, which can show {show(self.smallest_gain)})"
+        )
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What may be told of a chain.
+
+    Attributes:
+        steps: by the id of each kept change, the claim of its gain over what it was built on.
+        total: the claim of the last level's gain over the first; None while there is only one level.
+        effects, sigma, noise: what is believed of any change, and the standard deviation of one run that is used here.
+    """
+
+    chain: Chain
+    steps: Mapping[str, Claim]
+    total: Claim | None
+    effects: Effects
+    sigma: float
+    noise: Noise
+
+    def of(self, numbers: Numbers) -> Claim:
+        """The claim of a change that is not in the chain, by the numbers of its verdict."""
+        variance = self.sigma**2 * (1 / numbers.n + 1 / numbers.n_b)
+        belief = self.effects.given(numbers.d, variance)
+        return _claim(belief, numbers.n, numbers.n_b, self.sigma, self.noise)
+
+    @property
+    def fallen(self) -> bool:
+        """Whether the best, run more than once, is likely no better than what it was made from."""
+        last = list(self.steps.values())[-1:]
+        return any(each.probability < FALLS_BELOW and each.runs >= RUNS_FOR_CLAIM for each in last)
+
+    @property
+    def weakest(self) -> str | None:
+        """The kept change that is most likely none, if it is more likely none than one."""
+        doubtful = {name: each for name, each in self.steps.items() if each.probability < FALLS_BELOW}
+        return min(doubtful, key=lambda name: doubtful[name].probability, default=None)
+
+    @property
+    def next_repeat(self) -> str | None:
+        """The code of which one more run brings a claim nearest: the best against the baseline before single changes.
+
+        Of the two that are compared it is the one with fewer runs. None where all is claimed, or nothing likely enough.
+        """
+        levels = self.chain.levels
+        if self.total is None:
+            return None
+        if not self.total.claimed:
+            return _fewer(levels[-1], levels[0]).name
+        open_ = [i for i, each in enumerate(self.steps.values()) if not each.claimed]
+        chances = [each.probability for each in self.steps.values()]
+        if not open_:
+            return None
+        nearest = max(open_, key=lambda i: chances[i])
+        return _fewer(levels[nearest + 1], levels[nearest]).name
+
+
+def assess(levels: Sequence[Level], noise: Noise, comparisons: Iterable[tuple[float, int, int]]) -> Assessment | None:
+    """Assess a chain of kept changes.
+
+    Args:
+        levels: the baseline first, then the kept changes, each made from the one before.
+        noise: of the task, where every set of runs of one code counts in full.
+        comparisons: of the measured changes, whatever became of them: the gain that was seen, the runs of the change
+            and those of its base. They tell how large effects are in this run.
+
+    Returns:
+        None where there is no baseline, or the noise is not known at all.
+    """
+    sigma = cautious(noise)
+    if sigma is None or not levels:
+        return None
+    sigma = max(sigma, LEAST * max(abs(level.mean) for level in levels), 1e-300)
+    effects = learnt(sigma, [(d, sigma**2 * (1 / n + 1 / n_b)) for d, n, n_b in comparisons if n and n_b])
+    chain = believed(levels, sigma, effects)
+    steps = {
+        level.name: _claim(belief, level.runs, before.runs, sigma, noise)
+        for level, before, belief in zip(levels[1:], levels, chain.steps, strict=False)
+    }
+    total = _claim(chain.total, levels[-1].runs, levels[0].runs, sigma, noise) if steps else None
+    return Assessment(chain, steps, total, effects, sigma, noise)
+
+
+def smaller(validation: Assessment, hidden: Assessment | None) -> Assessment:
+    """Of every gain that on which less can be claimed: what was learnt by heart of one text gains nothing on the other.
+
+    Args:
+        validation, hidden: of the same chain on both texts; None where there is no hidden one.
+    """
+    if hidden is None:
+        return validation
+    steps = {name: _less(claim, hidden.steps[name]) for name, claim in validation.steps.items()}
+    total = None
+    if validation.total is not None and hidden.total is not None:
+        total = _less(validation.total, hidden.total)
+    return replace(validation, steps=steps, total=total)
+
+
+def _less(one: Claim, other: Claim) -> Claim:
+    return other if other.probability < one.probability else one
+
+
+def cautious(noise: Noise) -> float | None:
+    """The standard deviation of one run for a claim, in units of the metric; None where nothing is known of it.
+
+    The larger of what the repeats say alone and together with the prior, which may be far off; of either the upper
+    bound that holds with probability 0.9 for the repeats there are. For of many changes those are claimed first whose
+    repeats came out close together by luck.
+    """
+    if noise.sigma is None:
+        return None
+    alone = noise.sum_of_squares / noise.dof if noise.dof else 0.0
+    freedom = max(noise.dof, REPEATS_FOR_CLAIM)
+    # The quantile of chi-squared, relative to its mean (Wilson and Hilferty 1931).
+    low = (1 - 2 / (9 * freedom) - UPPER * math.sqrt(2 / (9 * freedom))) ** 3
+    return math.sqrt(max(alone, noise.sigma**2) / low)
+
+
+def smallest_gain(sigma: float, runs: int, base_runs: int) -> float:
+    """The least gain that so many runs can show with probability CLAIM, before anything is known of effects."""
+    return QUANTILE * sigma * math.sqrt(1 / runs + 1 / base_runs)
+
+
+def _claim(belief: Belief, runs: int, base_runs: int, sigma: float, noise: Noise) -> Claim:
+    enough = min(runs, base_runs) >= RUNS_FOR_CLAIM and noise.dof >= REPEATS_FOR_CLAIM
+    least = smallest_gain(sigma, runs, base_runs)
+    return Claim(enough and belief.claimed, belief.probability, belief.gain, belief.error, runs, base_runs, least)
+
+
+def _fewer(one: Level, other: Level) -> Level:
+    return one if one.runs <= other.runs else other
+
+
+def _percent(claim: Claim) -> str:
+    """The probability in words that stay on their side of CLAIM."""
+    if claim.probability >= 0.995:
+        return "over 0.99"
+    text = f"{claim.probability:.2f}"
+    return text if (float(text) >= CLAIM) == (claim.probability >= CLAIM) else f"{claim.probability:.4f}"
