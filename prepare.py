@@ -471,8 +471,8 @@ def read_manifest(folder: Path, deep: bool = False) -> dict[str, Any]:
     """The manifest of a prepared folder. Raises HarnessError unless its files have their sizes (deep: checksums)."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-        if manifest["format"] != FORMAT:
-            raise HarnessError(f"{folder} is of an older format: run `python prepare.py` again")
+        if (made := manifest["format"]) != FORMAT:
+            raise HarnessError(f"{folder} is of format {made}, not {FORMAT}: run `python prepare.py` again")
         for name, file in manifest["files"].items():
             path = folder / name
             unlike = name != "audit.bin" and path.stat().st_size != file["bytes"]  # trainings cannot read that one

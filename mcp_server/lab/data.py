@@ -1,6 +1,7 @@
 """The data of the built-in task, as prepare.py leaves it in the cache; the layout stands at the head of prepare.py."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,14 @@ def prepared_data(settings: Settings) -> tuple[Path, Mapping[str, Any]]:
     if cut:
         raise NotReady(f"The data in {folder} is not whole: {', '.join(cut)} missing or cut", TODO)
     return folder, manifest
+
+
+def check_format(folder: Path, manifest: Mapping[str, Any], harness: str) -> None:
+    """Raise NotReady where data are of another format than the prepare.py of a commit reads; `harness` is its text."""
+    reads = re.search(r"^FORMAT = (\d+)", harness, re.MULTILINE)
+    if reads and manifest.get("format") != int(reads[1]):
+        what = f"The data in {folder} are of format {manifest.get('format')}, and prepare.py here reads {reads[1]}"
+        raise NotReady(what, TODO)
 
 
 def _size(path: Path) -> int:

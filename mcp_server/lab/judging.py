@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -54,16 +54,25 @@ def with_judge(repository: Repository, commit: str, task: Task, notes: list[str]
     entries = repository.entries(commit)
     known = provenance(repository, commit)
     harness = find_harness(repository, commit, task, entries, known)
-    added = [path for path in harness.files if path not in (*task.readonly, *task.editable)]
-    fixed = replace(task, readonly=(*task.readonly, *(path for path in added if matches(task.editable, path))))
+    named = (*task.editable, task.train_script)
+    added = [path for path in harness.files if path not in named and _changeable(task, (path,))]
+    fixed = replace(task, readonly=(*task.readonly, *added))
     why = harness.fault or _changeable(fixed, harness.files)
     if why:
         notes.append(REPORTED.format(why=why, todo=TODO))
         return replace(task, rescore_command="", judge_command="", unjudged=why)
-    if strange := sorted(path for path in known.brought if not matches((task.train_script,), path)):
-        shown = ", ".join(strange[:MOST_SHOWN]) + (" and others" if len(strange) > MOST_SHOWN else "")
-        notes.append(f"Scorer and judge do not see what experiments brought into the commit: {shown}.")
+    if added:
+        notes.append(
+            f"Read-only, since scorer or judge import it: {_listed(added)}. Where experiments shall change it, name "
+            "it in editable; results then say `reported`."
+        )
+    if strange := sorted(path for path in known.brought if path != task.train_script):
+        notes.append(f"Scorer and judge do not see what experiments brought into the commit: {_listed(strange)}.")
     return replace(fixed, left_out=tuple(sorted(known.brought)))
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:MOST_SHOWN]) + (" and others" if len(paths) > MOST_SHOWN else "")
 
 
 def find_harness(

@@ -10,7 +10,7 @@ from typing import Any
 
 from mcp_server.errors import InvalidInput, NotReady, Undecided
 from mcp_server.lab.commands import check_commands, named_files
-from mcp_server.lab.data import prepared_data
+from mcp_server.lab.data import check_format, prepared_data
 from mcp_server.lab.interpreters import environment_notes, interpreter_of
 from mcp_server.lab.judging import with_judge
 from mcp_server.lab.ledger import usable
@@ -87,7 +87,7 @@ def _plan(
                 name: value for name, value in found.values.items() if name not in ANEW or value != ours[name]
             }
         if not found.values.get("external"):
-            prepared_data(settings)
+            check_format(*prepared_data(settings), repository.read_file(commit, "prepare.py") or "")
     elif found.values.get("name") == BUILTIN:
         what = "task 'gpt' is not known here"
         raise InvalidInput(what, "Use it in a repository with our prepare.py and train.py", ["task"])

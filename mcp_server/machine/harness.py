@@ -81,20 +81,26 @@ def _led(link: Path) -> Path | None:
         return None
 
 
-def _link(source: Path, place: Path) -> None:
-    """Link a file or a folder to a place as far as that is free, and nothing of it that Python would import."""
+def _link(source: Path, place: Path, around: tuple[Path, ...] = ()) -> None:
+    """Link a file or a folder to a place as far as that is free, and nothing of it that Python would import.
+
+    Args:
+        around: the folders that it was found in; a link to one of them is left out.
+    """
     if not source.is_dir():
         if source.exists() and not os.path.lexists(place) and not (_is_code(place) or _is_code(source.resolve())):
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(source)
+    elif (real := source.resolve()) in around or place.is_symlink():
+        return
     elif not os.path.lexists(place) and not _holds_code(source):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(source)
-    elif not place.is_symlink():
+    else:
         place.mkdir(parents=True, exist_ok=True)
         for child in sorted(source.iterdir()):
-            if child.name != ".git" and not _leads_back(child):
-                _link(child, place / child.name)
+            if child.name != ".git":
+                _link(child, place / child.name, (*around, real))
 
 
 def _is_code(path: Path) -> bool:
@@ -110,8 +116,3 @@ def _holds_code(folder: Path) -> bool:
             if _is_code(path) or (path.is_symlink() and _is_code(path.resolve())):
                 return True
     return False
-
-
-def _leads_back(path: Path) -> bool:
-    """Whether a link leads to a folder around itself."""
-    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())

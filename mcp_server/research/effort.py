@@ -138,7 +138,7 @@ def starved(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead =
     task, had, waited = run.task, ending.cpu_seconds / cores, ending.waited_seconds / cores
     budget, least = task.time_budget_seconds, LEAST_MISSING
     if ending.status == "timed_out":
-        wanted = budget
+        wanted, least = budget, LEAST_UNKNOWN
     elif _goes_by_wall(run, case, ending, clock):
         known = [trial.cpu_seconds / cores for trial in _baselines(case) if trial.cpu_seconds]
         wanted = min(fmean(known), had + waited) if known else had + waited

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mcp_server.errors import NotReady
 from mcp_server.lab.lab import Lab
 from mcp_server.machine.sandbox import probe
 from mcp_server.settings import Settings
@@ -82,6 +83,7 @@ async def test_committed_by_the_user_it_verifies_whatever_is_editable(
     async with Lab.open(replace(settings, sandbox=sandbox)) as lab:
         run, first = await baseline(lab, "mar8")
         assert {"score.py", "judge.py", "measure.py"} <= set(run.config["readonly"])
+        assert "Read-only, since scorer or judge import it: measure.py." in " ".join(run.adjustments)
         assert (first.status, first.value, first.verification) == ("keep", 3, VERIFIED[sandbox])
 
 
@@ -163,6 +165,15 @@ async def test_a_link_beside_it_is_the_users_where_it_leads_to_what_is_committed
         assert second.verification == "reported"
 
 
+async def test_a_judge_that_imports_what_is_researched_verifies_nothing(project: Project, settings: Settings) -> None:
+    judging = {"judge.py": JUDGE.replace("import sys", "import sys\nif False: import train")}
+    project.commit("A task", files() | judging)
+    async with Lab.open(settings) as lab:
+        run = await lab.setup.setup_run(tag="mar8", task="task.yaml", preview=True)
+        assert "experiments may change train.py, which scores" in run.config["unjudged"]
+        assert "measure.py" not in run.config["readonly"]
+
+
 @pytest.mark.parametrize(
     ("judge", "told"),
     [
@@ -184,3 +195,16 @@ async def test_a_judge_that_is_no_committed_script_verifies_nothing(
         run = await lab.setup.setup_run(tag="mar8", task="task.yaml", preview=True)
         assert any(told in note for note in run.adjustments)
         assert (run.config["judge_command"], told in run.config["unjudged"]) == ("", True)
+
+
+async def test_data_of_another_format_are_told_of_when_a_run_is_set_up(project: Project, settings: Settings) -> None:
+    project.commit("The harness", {"prepare.py": 'HARNESS = "autoresearch-mcp"\nFORMAT = 7  # of the folder\n'})
+    folder = settings.cache / "data" / "small"
+    folder.mkdir(parents=True)
+    (folder.parent / "current.json").write_text('{"folder": "small"}')
+    async with Lab.open(settings) as lab:
+        (folder / "manifest.json").write_text('{"format": 6, "files": {}}')
+        with pytest.raises(NotReady, match=r"of format 6, and prepare\.py here reads 7"):
+            await lab.setup.setup_run(tag="mar8", preview=True)
+        (folder / "manifest.json").write_text('{"format": 7, "files": {}}')
+        assert (await lab.setup.setup_run(tag="mar8", preview=True)).config["builtin"]

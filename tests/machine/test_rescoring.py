@@ -306,6 +306,9 @@ def test_what_experiments_brought_and_untracked_code_is_not_there_to_be_imported
         (place.repo / name).parent.mkdir(exist_ok=True)
         (place.repo / name).write_text(EVIL)
     (place.repo / ".gitignore").write_text("graphlib.py\nstash\n__pycache__\nplain\n")
+    for link, target in (("stash/a/round", "../b"), ("stash/b/round", "../a"), ("stash/self", ".")):
+        (place.repo / link).parent.mkdir(exist_ok=True)
+        (place.repo / link).symlink_to(target)
     (place.repo / "judge.py").write_text(LIST + JUDGE)
     inputs = ("graphlib.py", "stash", "__pycache__", "plain")
     wanted = task(place, inputs=inputs, left_out=("sitecustomize.py", "colorsys.py"))

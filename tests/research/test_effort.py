@@ -108,6 +108,7 @@ def test_what_compiling_took_is_believed_up_to_the_allowance(claim: float, used:
         # Ended at the deadline.
         ({}, case(22), {"cpu": 10, "waited": 2000, "wall": 5000, "status": "timed_out"}, True),
         ({}, case(22), {"cpu": 10, "waited": 0, "wall": 160, "status": "timed_out"}, False),  # it hangs
+        ({"time_budget_seconds": 0.2}, case(), {"cpu": 0.05, "waited": 0.4, "wall": 1, "status": "timed_out"}, False),
         ({}, case(22), {"cpu": 0, "waited": 0, "wall": 0.2, "status": "failed"}, False),
         ({"time_budget_seconds": 0.5}, case(), {"cpu": 0.4, "waited": 1.0, "wall": 0.6}, False),  # over in a moment
     ],

@@ -223,7 +223,7 @@ def test_data_of_the_format_before_are_to_be_prepared_again(tmp_path: Path) -> N
     corpus = write_corpus(tmp_path / "corpus")
     manifest = prepare.prepare(small(corpus)) / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
-    with pytest.raises(prepare.HarnessError, match=r"of an older format: run `python prepare\.py` again"):
+    with pytest.raises(prepare.HarnessError, match=r"of format 1, not \d+: run `python prepare\.py` again"):
         prepare.open_data()
     prepare.prepare(small(corpus))
     assert prepare.open_data().train.size
