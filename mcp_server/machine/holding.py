@@ -53,16 +53,16 @@ async def run_trial(rig: Rig, order: Order, busy: int, ask: Ask, look: Look) -> 
 
 
 def weighed(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead = "") -> Ending:
-    """The ending of a training by what it took: `lost` and run again where that was too little by no fault of its own,
-    rejected where it was too much.
+    """The ending of a training by what it took: rejected where it was too much, `lost` and run again where that was too
+    little by no fault of its own. What took too much elsewhere may have had too little by its own clock.
 
     Args:
         cores, clock: see `effort.starved`.
     """
-    if why := starved(run, case, ending, cores, clock):
-        return replace(ending, status="lost", starved=True, metrics={}, error=why)
     if ending.status == "finished" and not ending.error and (why := over_budget(run, case, ending)):
         return rejected(run, ending, why)
+    if why := starved(run, case, ending, cores, clock):
+        return replace(ending, status="lost", starved=True, metrics={}, error=why)
     return ending
 
 

@@ -17,9 +17,11 @@ from mcp_server.machine.cgroups import make_group
 from mcp_server.machine.cpu_users import CpuUsers
 from mcp_server.machine.devices import Device, Nvml
 from mcp_server.machine.effort import Meter
+from mcp_server.machine.holding import weighed
 from mcp_server.research.effort import load
 from mcp_server.research.experiment import MAX_LOST
 from tests.machine.conftest import until
+from tests.research import test_effort as given
 
 BURN = """
 import os, subprocess, sys, threading, time
@@ -227,3 +229,15 @@ def test_the_seconds_in_which_a_gpu_was_idle(busy: int | None, share: float) -> 
     assert effort.seconds >= 0.3
     assert effort.idle_seconds == pytest.approx(share * effort.seconds, abs=0.02)
     assert (effort.waited_seconds, effort.users) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("effort", "status", "told"), [(60.0, "finished", "rejected .*more effort: 60.0 s"), (10.0, "lost", "^starved: ")]
+)
+def test_what_took_too_much_is_rejected_on_a_busy_machine_too(effort: float, status: str, told: str) -> None:
+    """By its own clock it had next to nothing, in twenty-five times its budget on the wall."""
+    metrics = {"loss": 1.0, "training_seconds": 1.0}
+    taken = given.ended(effort, wall_seconds=500.0, waited_seconds=400.0, cpu_seconds=effort, metrics=metrics)
+    weight = weighed(given.run(builtin=True), given.case(26, **given.CLOCK), taken, 1)
+    assert weight.status == status
+    assert re.search(told, weight.error)
