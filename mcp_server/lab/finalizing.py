@@ -216,7 +216,10 @@ def _kept(keep: Experiment) -> dict[str, Any]:
 
 
 def _shown(keep: Experiment, conflict: Conflict) -> dict[str, Any]:
-    return {"experiment_id": keep.id, **asdict(conflict)}
+    return {"experiment_id": keep.id, **asdict(conflict)} | {
+        "present": Words(conflict.present),
+        "change": Words(conflict.change),
+    }
 
 
 def _next(run: Run, mode: Mode, made: Made) -> str:
