@@ -93,7 +93,7 @@ async def test_every_ten_experiments_there_is_a_progress_report(project: Project
         (number, f"Progress report after {number} experiments: {folder / f'progress-{number:04}.md'}")
         for number in (10, 20)
     ]
-    assert "10: 4 discarded, 6 kept" in (folder / "progress-0010.md").read_text()
+    assert "10: 1 baseline, 4 discarded, 5 kept" in (folder / "progress-0010.md").read_text()
     assert "no: as it was reported" in (folder / "progress-0020.md").read_text()
 
 
