@@ -1,0 +1,69 @@
+"""What is told of a run as a fact, what stays provisional, and a best that its own runs do not bear out."""
+
+from pathlib import Path
+
+import pytest
+
+from mcp_server.lab.lab import Lab
+from mcp_server.settings import Settings
+from tests.lab.noisy import NOISY, again, begun
+from tests.lab.researcher import Researcher
+from tests.project import Project
+
+pytestmark = pytest.mark.anyio
+
+LUCK = "LUCK = {42: 0.01, 43: -0.01, 44: 0.01, 45: -0.01}"
+"""The line of the noisy script that a change for luck alone replaces."""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project.make(tmp_path / "project", NOISY)
+
+
+async def test_a_gain_is_provisional_until_it_was_run_often_enough(settings: Settings) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await begun(agent)
+        once = await agent.attempt("faster", knobs={"LR": 0.3})
+        assert once.status == "keep"
+        assert once.claim is not None
+        assert (once.claim["claimed"], once.claim["runs"], once.claim["base_runs"]) == (False, 1, 4)
+        for seed in (43, 44, 45):
+            more = await again(agent, "mar8-2", seed)
+        assert more.claim is not None
+        assert more.best_claim is not None
+        assert (more.claim["claimed"], more.best_claim["claimed"], more.claim["runs"]) == (True, True, 4)
+        assert 0.1 < more.claim["gain"] <= 0.2 + more.claim["error"]
+        summary = await lab.reading.summary("mar8")
+        assert summary.told.startswith("Best against baseline, claimed: better by ")
+        assert summary.claims["mar8-2"]["claimed"]
+        assert "| Against the baseline | claimed: better by " in (await lab.reporting.report("mar8")).text  # type: ignore[operator]
+        handed = await lab.finalizing.finalize("mar8")
+        assert handed.claim == summary.claim
+        assert handed.kept[0]["claim"]["claimed"]
+
+
+async def test_a_best_that_its_repeats_do_not_bear_out_is_displaced(settings: Settings, project: Project) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await begun(agent)
+        start = project.git("rev-parse", "autoresearch/mar8")
+        lucky = "LUCK = {42: -0.05, 43: 0.5, 44: 0.5, 45: 0.5}"
+        kept = await agent.attempt("lucky", edits=[{"path": "train.py", "old": LUCK, "new": lucky}])
+        assert kept.status == "keep"
+        assert project.git("rev-parse", "autoresearch/mar8") != start
+        for seed in (43, 44, 45):
+            verdict = await again(agent, "mar8-2", seed)
+            if verdict.status != "keep":
+                break
+        assert (verdict.status, verdict.near_miss) == ("discard", True)
+        assert verdict.reason.startswith("Displaced after ")
+        best = (await lab.reading.best("mar8")).experiment
+        assert best is not None
+        assert best.experiment_id == "mar8-1"
+        assert project.git("rev-parse", "autoresearch/mar8") == start
+        last = (await lab.reading.summary("mar8")).last_five[0]
+        assert last.experiment_id == "mar8-2"  # the last verdict is the last
+        lines = (project.root / "results.tsv").read_text().splitlines()
+        assert [line.split("\t")[3] for line in lines[1:]] == ["keep", "keep", "discard"]
