@@ -228,3 +228,24 @@ def test_the_seconds_in_which_a_gpu_was_idle(busy: int | None, share: float) -> 
     assert effort.seconds >= 0.3
     assert effort.idle_seconds == pytest.approx(share * effort.seconds, rel=0.3)
     assert (effort.waited_seconds, effort.users) == (0, ())
+
+
+def test_groups_of_workers_that_are_no_more_are_deleted() -> None:
+    group = make_group("mine")
+    if group is None:
+        pytest.skip("no control group can be made here")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left, other = (group.folder.with_name(f"autoresearch-{'0' * 16}-{pid}-1") for pid in (gone.pid, os.getpid()))
+    left.mkdir()
+    other.mkdir()
+    try:
+        again = make_group("mine")
+        assert again is not None
+        assert not group.folder.exists()
+        assert not left.exists()
+        assert other.exists()
+        again.remove()
+        assert not again.folder.exists()
+    finally:
+        other.rmdir()
