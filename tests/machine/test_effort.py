@@ -54,7 +54,7 @@ SCRIPTS = {
         0.6,
     ),
     "without the mark": (
-        "code = 'import time\\nwhile time.process_time() < 0.6: pass\\nprint(flush=True)\\nwhile True: pass'\n"
+        "code = 'import time\\nwhile time.process_time() < 0.6: pass\\nprint(flush=True)\\nwhile time.process_time() < 1: pass'\n"
         "words = [sys.executable, '-c', code]\n"
         "subprocess.Popen(words, env={}, start_new_session=True, stdout=subprocess.PIPE).stdout.readline()",
         0.6,
