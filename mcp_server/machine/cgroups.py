@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+import psutil
+
 ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 """Where version 2 is mounted: alone, or beside version 1."""
 _numbers = itertools.count(1)
@@ -46,7 +48,7 @@ class Group:
 def make_group(mark: str) -> Group | None:
     """A new group for a training on the device with this mark; None where this process may make none.
 
-    Groups that an earlier worker of the device left are deleted.
+    Groups that an earlier worker of the device left are deleted, and those of workers that are no more.
     """
     parent = _own()
     if parent is None:
@@ -54,8 +56,10 @@ def make_group(mark: str) -> Group | None:
     name = f"autoresearch-{hashlib.sha256(mark.encode()).hexdigest()[:16]}"
     folder = parent / f"{name}-{os.getpid()}-{next(_numbers)}"
     try:
-        for left in parent.glob(f"{name}-*"):
-            Group(left).remove()
+        for left in parent.glob("autoresearch-*-*-*"):
+            maker = left.name.split("-")[-2]
+            if left.name.startswith(f"{name}-") or (maker.isdigit() and not psutil.pid_exists(int(maker))):
+                Group(left).remove()
         folder.mkdir()
     except OSError:
         return None
