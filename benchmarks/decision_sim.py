@@ -39,8 +39,11 @@ NOISE_AWARE: Row = ("noise_aware", "thompson")
 STRICT: Row = ("strict", "thompson")
 ROWS = (GREEDY_CLASSIC, GREEDY, NOISE_AWARE, STRICT)
 
-STATED = Cell(1.0, 100, 1)
+STATED, NOISY = Cell(1.0, 100, 1), Cell(5.0, 100, 1)
+"""The settings of which bounds are stated: a quiet metric, and one whose noise is far above the gains."""
 GRID = tuple(Cell(*values) for values in product((0.0, 0.5, 1.0, 2.0), (100, 300), (1, 8)))
+HARM, OVERSTATED, FALSE_CLAIMS = 0.3, 0.3, 0.08
+"""At most so much harm relative to greedy, overstatement in sigmas, and share of false claims."""
 POLICIES: tuple[Policy, ...] = ("greedy", "noise_aware", "strict")
 PURPOSES = ("baseline", "proposal", "confirmation", "re-measure")
 
@@ -99,12 +102,19 @@ def missed(rows: Mapping[Row, Result], slack: float) -> Iterator[str]:
     share, error = greedy.false_keeps
     if share < 0.31 - slack * error:
         yield f"greedy: {share:.3f} of the keeps gain nothing, stated at least 0.31"
-    for name, limit, mine, theirs in (
-        ("overstatement", 0.7, aware.overstatement, greedy.overstatement),
-        ("harm", 0.6, aware.harm, greedy.harm),
-    ):
-        if mine[0] - limit * theirs[0] > slack * math.hypot(mine[1], limit * theirs[1]):
-            yield f"{name}: noise_aware {mine[0]:.2f}, greedy {theirs[0]:.2f}, stated ratio at most {limit}"
+    mine, theirs = aware.harm, greedy.harm
+    if mine[0] - HARM * theirs[0] > slack * math.hypot(mine[1], HARM * theirs[1]):
+        yield f"harm: noise_aware {mine[0]:.2f}, greedy {theirs[0]:.2f}, stated ratio at most {HARM}"
+    yield from claims_missed(STATED, aware, slack)
+
+
+def claims_missed(cell: Cell, aware: Result, slack: float) -> Iterator[str]:
+    """The bounds on what is told of a setting that do not hold, each widened by `slack` standard errors."""
+    overstated, error = aware.overstatement
+    if overstated > OVERSTATED * cell.sigma + slack * error:
+        yield f"overstatement: {overstated:.2f} at sigma {cell.sigma:g}, stated at most {OVERSTATED} sigma"
+    if aware.false_claims > FALSE_CLAIMS + slack * 0.02:
+        yield f"claims: {aware.false_claims:.3f} are false at sigma {cell.sigma:g}, stated at most {FALSE_CLAIMS}"
 
 
 def table(cell: Cell, rows: Mapping[Row, Result], seeds: int) -> Iterator[str]:
@@ -158,8 +168,8 @@ def main() -> int:
     problems: list[str] = []
     record: dict[str, Any] = {"cells": [], "nights": []}
     with ProcessPoolExecutor(given.processes) as executor:
-        for cell in (STATED,) if given.small else (STATED, *(each for each in GRID if each != STATED)):
-            seeds = SEEDS_SMALL if given.small else SEEDS if cell == STATED else SEEDS_ELSEWHERE
+        for cell in (STATED,) if given.small else (STATED, NOISY, *(each for each in GRID if each != STATED)):
+            seeds = SEEDS_SMALL if given.small else SEEDS if cell in (STATED, NOISY) else SEEDS_ELSEWHERE
             outcomes = measure(executor, cell, seeds)
             rows = {row: summarise(found) for row, found in outcomes.items()}
             print("\n".join(table(cell, rows, seeds)), flush=True)

@@ -17,6 +17,7 @@ from mcp_server.machine.git import (
 )
 from mcp_server.research.experiment import KnobValue, Run
 from mcp_server.research.knobs import changed_knobs, write_knobs
+from mcp_server.research.marking import cited
 from mcp_server.research.variations import held
 
 SUMMARISED = 6
@@ -100,8 +101,10 @@ def from_combination(repository: Repository, run: Run, base: str, changes: Seque
 def conflict_text(conflict: Conflict) -> str:
     """A conflict in words: where it is, what stands there and what the change would put there."""
     place = f"{conflict.path} lines {conflict.start}-{conflict.end}" if conflict.start else conflict.path
-    sides = f" ({conflict.present.strip()!r} against {conflict.change.strip()!r})" if conflict.start else ""
-    return f"{place} of {conflict.commit[:7]}: {conflict.reason}{sides[:CONFLICT_CHARACTERS]}"
+    most = CONFLICT_CHARACTERS // 2
+    present, change = cited(conflict.present, most, "present"), cited(conflict.change, most, "the change")
+    sides = f" ({present}, against {change})" if conflict.start else ""
+    return f"{place} of {conflict.commit[:7]}: {conflict.reason}{sides}"
 
 
 def check_candidate(repository: Repository, run: Run, candidate: Candidate) -> Sequence[Change]:

@@ -231,7 +231,10 @@ def _said(assessment: Assessment | None) -> list[str]:
 
 
 def _shown(keep: Experiment, conflict: Conflict) -> dict[str, Any]:
-    return {"experiment_id": keep.id, **asdict(conflict)}
+    return {"experiment_id": keep.id, **asdict(conflict)} | {
+        "present": Words(conflict.present),
+        "change": Words(conflict.change),
+    }
 
 
 def _next(run: Run, mode: Mode, made: Made) -> str:

@@ -87,7 +87,8 @@ def refuse_again(earlier: Experiment) -> None:
 
 
 def _became_of(earlier: Experiment) -> str:
-    reason = f": {cited(earlier.reason, 300, 'the record says')}" if earlier.reason else ""
+    said = cited(earlier.reason, 300, "the record says") if earlier.status == "crash" else earlier.reason
+    reason = f": {said}" if earlier.reason else ""
     return f"{earlier.status}{reason}".rstrip(".")
 
 

@@ -121,8 +121,9 @@ def check_places(values: dict[str, Any], results_file: str = "") -> None:
     for name in ("results_file", "train_script", "folder"):
         if values.get(name):
             path = str(values[name]).removeprefix("./").rstrip("/") if values[name] != "/" else "/"
-            check = check_data_file if name == "results_file" and path != results_file else check_path
-            values[name] = "" if name == "folder" and path in ("", ".") else check(path, name)
+            check = check_data_file if name == "results_file" else check_path
+            free = path in ("", ".") if name == "folder" else name == "results_file" and path == results_file
+            values[name] = ("" if name == "folder" else path) if free else check(path, name)
     for name in ("editable", "readonly", "inputs"):
         patterns = values.get(name) or ()
         if len(patterns) > MOST_PATTERNS:

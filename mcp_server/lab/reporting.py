@@ -12,6 +12,7 @@ from mcp_server.lab.accounting import account_of, ended
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.results import Reported
+from mcp_server.machine.beneath import replace_beneath
 from mcp_server.machine.git import locked
 from mcp_server.research.experiment import Run
 from mcp_server.research.marking import Document
@@ -104,7 +105,8 @@ class Reporting:
             for name in _names(run.tag):
                 path = repository.root / folder / name
                 if str(folder / name) not in committed and _may_write(path, run.tag):
-                    await self._bench.run(_write, path, f"{_mark(run.tag, text)}{text}")
+                    inside = str(folder / name)
+                    await self._bench.run(replace_beneath, repository.root, inside, f"{_mark(run.tag, text)}{text}")
                     return path
         raise NotReady(f"{SUMMARY}.md and its other names are taken", "Move them away")
 

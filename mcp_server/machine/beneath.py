@@ -2,8 +2,10 @@
 
 import errno
 import os
+import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mcp_server.errors import NotReady
@@ -23,24 +25,52 @@ def open_beneath(root: Path, relative: str, flags: int) -> int:
         OSError: as os.open; FileExistsError where `flags` want a new file.
     """
     *folders, name = relative.split("/")
-    place = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for number, folder in enumerate(folders):
-            inner = _enter(place, folder, "/".join(folders[: number + 1]))
-            os.close(place)
-            place = inner
+    with _folder(root, folders) as place:
         try:
             file = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666, dir_fd=place)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise NotReady(f"{relative} is a symbolic link", "Name a file of its own") from None
             raise
-    finally:
-        os.close(place)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise NotReady(f"{relative} is no regular file", "Name a file of its own")
     return file
+
+
+def replace_beneath(root: Path, relative: str, text: str) -> None:
+    """Write a file below `root`, reached in the same way, so that it is there whole or not at all.
+
+    Raises:
+        NotReady: it leads through a symbolic link or a file.
+        OSError: it cannot be written.
+    """
+    *folders, name = relative.split("/")
+    draft = f".{name}.{secrets.token_hex(4)}.new"
+    with _folder(root, folders) as place:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with os.fdopen(os.open(draft, flags, 0o666, dir_fd=place), "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(draft, name, src_dir_fd=place, dst_dir_fd=place)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(draft, dir_fd=place)
+            raise
+
+
+@contextmanager
+def _folder(root: Path, folders: Sequence[str]) -> Iterator[int]:
+    """A descriptor of a folder below `root`."""
+    place = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for number, folder in enumerate(folders):
+            inner = _enter(place, folder, "/".join(folders[: number + 1]))
+            os.close(place)
+            place = inner
+        yield place
+    finally:
+        os.close(place)
 
 
 def _enter(place: int, folder: str, path: str) -> int:

@@ -136,7 +136,7 @@ class Meter:
             own, cpu, idle = self._handed
         on_cpu = self._device.kind == "cpu"
         seconds = max(cpu / self._cores, own / 2 if self._by_cpu else own) if on_cpu else own
-        return Effort(self._cpu, seconds, self._waited, by, users, idle)
+        return Effort(self._cpu, seconds, self._waited, by, users, min(idle, own))
 
     def close(self) -> None:
         """Delete the control group."""

@@ -24,6 +24,7 @@ CREDENTIALS = (
     ".config/gcloud",
     ".kube",
     ".docker",
+    ".config/autoresearch",
     ".config/gh",
     ".config/git/credentials",
     ".config/rclone",

@@ -1,13 +1,14 @@
 """What may be told of a run as likely true, from all runs of its chain of kept changes; beside what is provisional."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mcp_server.research.chain import Chain, Level, believed
 from mcp_server.research.effects import CLAIM, Belief, Effects, learnt
 from mcp_server.research.experiment import Numbers
-from mcp_server.research.noise import Noise
+from mcp_server.research.noise import Noise, clamp
 from mcp_server.research.verdict import show
 
 RUNS_FOR_CLAIM = 2
@@ -63,7 +64,7 @@ class Assessment:
     Attributes:
         steps: by the id of each kept change, the claim of its gain over what it was built on.
         total: the claim of the last level's gain over the first; None while there is only one level.
-        effects, sigma, noise: what is believed of any change, and the standard deviation of one run that is used here.
+        chain, effects: in units of `sigma`, the standard deviation of one run that is used here.
     """
 
     chain: Chain
@@ -75,8 +76,7 @@ class Assessment:
 
     def of(self, numbers: Numbers) -> Claim:
         """The claim of a change that is not in the chain, by the numbers of its verdict."""
-        variance = self.sigma**2 * (1 / numbers.n + 1 / numbers.n_b)
-        belief = self.effects.given(numbers.d, variance)
+        belief = self.effects.given(_scaled(numbers.d, self.sigma), 1 / numbers.n + 1 / numbers.n_b)
         return _claim(belief, numbers.n, numbers.n_b, self.sigma, self.noise)
 
     @property
@@ -125,9 +125,12 @@ def assess(levels: Sequence[Level], noise: Noise, comparisons: Iterable[tuple[fl
     sigma = cautious(noise)
     if sigma is None or not levels:
         return None
-    sigma = max(sigma, LEAST * max(abs(level.mean) for level in levels), 1e-300)
-    effects = learnt(sigma, [(d, sigma**2 * (1 / n + 1 / n_b)) for d, n, n_b in comparisons if n and n_b])
-    chain = believed(levels, sigma, effects)
+    sigma = max(sigma, LEAST * max(abs(level.mean) for level in levels), sys.float_info.min)
+    # In units of sigma, whatever the metric's own are: squares of huge or tiny numbers leave the range of a float.
+    effects = learnt(1.0, [(_scaled(d, sigma), 1 / n + 1 / n_b) for d, n, n_b in comparisons if n and n_b])
+    start = levels[0].mean
+    units = [Level(each.name, _scaled(clamp(each.mean - start), sigma), each.runs) for each in levels]
+    chain = believed(units, 1.0, effects)
     steps = {
         level.name: _claim(belief, level.runs, before.runs, sigma, noise)
         for level, before, belief in zip(levels[1:], levels, chain.steps, strict=False)
@@ -168,7 +171,7 @@ def cautious(noise: Noise) -> float | None:
     freedom = max(noise.dof, REPEATS_FOR_CLAIM)
     # The quantile of chi-squared, relative to its mean (Wilson and Hilferty 1931).
     low = (1 - 2 / (9 * freedom) - UPPER * math.sqrt(2 / (9 * freedom))) ** 3
-    return math.sqrt(max(alone, noise.sigma**2) / low)
+    return clamp(max(math.sqrt(alone), noise.sigma) / math.sqrt(low))
 
 
 def smallest_gain(sigma: float, runs: int, base_runs: int) -> float:
@@ -178,8 +181,14 @@ def smallest_gain(sigma: float, runs: int, base_runs: int) -> float:
 
 def _claim(belief: Belief, runs: int, base_runs: int, sigma: float, noise: Noise) -> Claim:
     enough = min(runs, base_runs) >= RUNS_FOR_CLAIM and noise.dof >= REPEATS_FOR_CLAIM
-    least = smallest_gain(sigma, runs, base_runs)
-    return Claim(enough and belief.claimed, belief.probability, belief.gain, belief.error, runs, base_runs, least)
+    gain, error = clamp(belief.gain * sigma), clamp(belief.error * sigma)
+    least = clamp(smallest_gain(sigma, runs, base_runs))
+    return Claim(enough and belief.claimed, belief.probability, gain, error, runs, base_runs, least)
+
+
+def _scaled(number: float, sigma: float) -> float:
+    """A difference in units of sigma, within what can be squared."""
+    return max(-1 / LEAST, min(1 / LEAST, number / sigma))
 
 
 def _fewer(one: Level, other: Level) -> Level:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mcp_server.errors import InvalidInput
 from mcp_server.research.experiment import Status
+from mcp_server.research.marking import shown
 from mcp_server.research.metrics import better_when, clean
 from mcp_server.research.script import category_of
 from mcp_server.research.task import CATEGORIES, Category
@@ -143,10 +144,10 @@ def _row(line: int, cells: Mapping[str, str], metric: str) -> Row:
     said = cells[STATUS].casefold()
     status = next((status for status, words in _KINDS.items() if words.fullmatch(said)), None)
     if status is None:
-        raise ValueError(f"its status is {cells[STATUS][:40]!r}, and not keep, discard or crash")
+        raise ValueError(f"its status is {shown(repr(cells[STATUS][:40]))}, and not keep, discard or crash")
     value = None if status == "crash" else _number(cells[metric])
     if status != "crash" and value is None:
-        raise ValueError(f"its {metric} is {cells[metric][:40]!r}, and no number")
+        raise ValueError(f"its {metric} is {shown(repr(cells[metric][:40]))}, and no number")
     commit = cells.get(COMMIT, "")
     words = " ".join(clean(cells[DESCRIPTION], LONGEST).split())
     return Row(

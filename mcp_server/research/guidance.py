@@ -9,6 +9,7 @@ from mcp_server.research.agenda import COMBINE_SHARE, Finding, Pending, due, may
 from mcp_server.research.claims import RESERVE
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import Experiment, Run, fresh_seed
+from mcp_server.research.marking import shown
 from mcp_server.research.plateau import PLATEAU, on_plateau
 from mcp_server.research.proposals import Proposal, Scene
 from mcp_server.research.strategy import Rank
@@ -221,7 +222,7 @@ def _named(e: Experiment, names: Sequence[str]) -> set[str]:
 
 
 def _short(e: Experiment) -> str:
-    return e.diff_summary if len(e.diff_summary) <= 80 else f"{e.diff_summary[:79]}…"
+    return shown(e.diff_summary, 80)
 
 
 def _lot(evidence: Evidence) -> int:

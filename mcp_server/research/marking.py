@@ -55,6 +55,15 @@ def cited(text: str, most: int = 200, whose: str = "its agent wrote") -> str:
     return f'{whose} ({AS_DATA}): "{text if len(text) <= most else f"{text[: most - 1]}…"}"'
 
 
+def shown(text: str, most: int = 60) -> str:
+    """A text of a script or table as it stands there; one of several words is cited: it could give orders."""
+    several = re.search(r"[^\W\d_]\W*\s\W*[^\W\d_]", text)
+    if several:
+        return cited(text, most, "as it stands there")
+    text = " ".join(clean(text, len(text) + 1).split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def marked(words: Words) -> str:
     """The words by themselves as an agent may read them: cited where they are a line, else fenced; none stay none."""
     text = clean(words, len(words) + 1).strip()

@@ -60,7 +60,7 @@ class Noise:
 
     def _contradicts(self, prior: float) -> bool:
         """Whether the repeats alone say several times as much as the prior."""
-        return self.dof > 0 and self.sum_of_squares / self.dof > (CONTRADICTED * prior) ** 2
+        return self.dof > 0 and math.sqrt(self.sum_of_squares / self.dof) > CONTRADICTED * prior > 0
 
 
 def prior(task: Task, device_kind: str) -> float | None:

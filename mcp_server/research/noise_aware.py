@@ -165,19 +165,19 @@ def judge_baseline(task: Task, name: str, values: Sequence[Scalar | None], noise
     if len(numbers) < noise.baselines:
         reason = f"{done}, mean {task.metric} {show(level)}: the noise is not known well enough to compare with it."
         return Verdict("needs_confirmation", None, False, False, reason, "confirm", next_action=_again(name, seed))
-    reason = f"{done}: {task.metric} {show(level)} is what all that follows is compared with.{_showable(task, noise)}"
+    reason = f"{done}: {task.metric} {show(level)} is what all that follows is compared with{_showable(noise)}."
     return Verdict("keep", None, False, True, reason, "keep_commit")
 
 
-def _showable(task: Task, noise: Noise) -> str:
-    """The smallest gain that the repeats of a change could show, as a sentence; empty while the noise is unknown."""
+def _showable(noise: Noise) -> str:
+    """The smallest gain that the repeats of a change could show, to close a sentence; empty while nothing is known."""
     if noise.sigma is None:
         return ""
     base = noise.baselines
-    sizes = [f"{show(smallest_gain(noise.sigma, n, base))} with {n} runs" for n in (2, 8)]
+    sizes = [f"{show(clamp(smallest_gain(noise.sigma, n, base)))} with {n} runs" for n in (2, 8)]
     return (
-        f" One run has a standard deviation of {show(noise.sigma)}, so that the smallest gain in {task.metric} that "
-        f"can be told with probability {CLAIM:g} is {' and '.join(sizes)}."
+        f"; one run has a standard deviation of {show(noise.sigma)}, and the smallest gain that can be told with "
+        f"probability {CLAIM:g} is {' and '.join(sizes)}"
     )
 
 

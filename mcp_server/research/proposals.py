@@ -12,7 +12,7 @@ from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import Experiment, KnobValue
 from mcp_server.research.ideas import Place, places
 from mcp_server.research.knobs import written
-from mcp_server.research.marking import cited
+from mcp_server.research.marking import cited, shown
 from mcp_server.research.moves import Heading, Move, halfway, heading, moves
 from mcp_server.research.script import Outline, Setting, words_of
 from mcp_server.research.strategy import near_miss_pairs
@@ -78,12 +78,6 @@ def told(scene: Scene, e: Experiment) -> str:
     if not words:
         words = cited(e.hypothesis, 70) if e.hypothesis else "no change"
     return f"{e.id} ({words}: {_outcome(e)})"
-
-
-def shown(text: str, most: int = 60) -> str:
-    """A text of the script as it stands there; one of several words is cited, for it could give orders."""
-    several = re.search(r"[^\W\d_]\W*\s\W*[^\W\d_]", text)
-    return cited(text, most, "as it stands there") if several else _clip(text, most)
 
 
 def open_moves(scene: Scene, setting: Setting) -> list[Move]:
@@ -231,7 +225,7 @@ def ablated(scene: Scene) -> Iterator[Proposal]:
         if (e.changes and not present) or _was_ablated(scene, e, present):
             continue
         how = ", ".join(f"set {name} back to {shown(written(old))}" for name, old in present.items())
-        what = how or f"take its change out again ({_clip(e.diff_summary, 60) or 'see its diff'})"
+        what = how or f"take its change out again ({shown(e.diff_summary) or 'see its diff'})"
         text = f"ablation: does {told(scene, e)} still pay? On the present best, {what}; all else stays."
         knobs = present if present.keys() == e.changes.keys() and _only_knobs(e) else {}
         yield replace(knob_proposal(f"-{e.id}", "ablation", "", knobs), text=text)

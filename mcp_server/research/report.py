@@ -172,7 +172,7 @@ def _counts(account: Account) -> str:
     most = account.run.task.max_experiments
     named = [f"{number} {NAMES.get(status, status)}" for status, number in sorted(counts.items()) if number]
     parts = ["1 baseline", *named] if start else named
-    rate = f"; {kept / changes:.0%} of the changes kept" if changes else ""
+    rate = f"; {kept / changes:.0%} kept" if changes else ""
     of_most = f" of {most}" if most is not None and account.since is None else ""
     return f"{total}{of_most}: {', '.join(parts)}{rate}" if total else f"none{of_most}"
 

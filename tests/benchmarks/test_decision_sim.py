@@ -65,7 +65,9 @@ def test_care_costs_runs_and_saves_false_keeps(rows: Mapping[Row, Result]) -> No
     assert rows[STRICT].runs["confirmation"] > rows[NOISE_AWARE].runs["confirmation"] > 5
 
 
-AWARE = Result(gain=(9.4, 0.2), false_keeps=(0.25, 0.01), harm=(0.5, 0.0), overstatement=(1.0, 0.0), keeps=7.0, runs={})
+AWARE = Result(
+    gain=(9.4, 0.2), false_keeps=(0.25, 0.01), harm=(0.25, 0.0), overstatement=(0.1, 0.0), keeps=7.0, runs={}
+)
 PLAIN = Result(
     gain=(9.7, 0.2), false_keeps=(0.33, 0.01), harm=(1.0, 0.0), overstatement=(2.0, 0.0), keeps=10.0, runs={}
 )
@@ -84,10 +86,12 @@ STATED_ROWS = {GREEDY_CLASSIC: replace(PLAIN, gain=(7.3, 0.2)), GREEDY: PLAIN, N
         (NOISE_AWARE, replace(AWARE, false_keeps=(0.30, 0.01)), 3.0, []),
         (GREEDY, replace(PLAIN, false_keeps=(0.30, 0.01)), 0.0, ["greedy: 0.300 of the keeps"]),
         (GREEDY, replace(PLAIN, false_keeps=(0.29, 0.01)), 3.0, []),
-        (NOISE_AWARE, replace(AWARE, overstatement=(1.5, 0.0)), 0.0, ["overstatement"]),  # 1.5 / 2 = 0.75
-        (NOISE_AWARE, replace(AWARE, harm=(0.7, 0.0)), 0.0, ["harm"]),  # 0.7 / 1
-        (NOISE_AWARE, replace(AWARE, harm=(0.7, 0.04)), 3.0, []),  # 0.7 - 0.6 <= 0.12
-        (NOISE_AWARE, replace(AWARE, harm=(0.75, 0.04)), 3.0, ["harm"]),
+        (NOISE_AWARE, replace(AWARE, overstatement=(0.31, 0.0)), 0.0, ["overstatement: 0.31 at sigma 1"]),
+        (NOISE_AWARE, replace(AWARE, overstatement=(0.5, 0.1)), 3.0, []),
+        (NOISE_AWARE, replace(AWARE, false_claims=0.09), 0.0, ["claims: 0.090 are false"]),
+        (NOISE_AWARE, replace(AWARE, harm=(0.31, 0.0)), 0.0, ["harm"]),  # 0.31 / 1
+        (NOISE_AWARE, replace(AWARE, harm=(0.4, 0.04)), 3.0, []),  # 0.4 - 0.3 <= 0.12
+        (NOISE_AWARE, replace(AWARE, harm=(0.45, 0.04)), 3.0, ["harm"]),
     ],
 )
 def test_each_bound_that_is_missed_is_told(row: Row, result: Result, slack: float, told: list[str]) -> None:

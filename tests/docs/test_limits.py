@@ -16,7 +16,7 @@ def test_limits_are_told_as_they_are() -> None:
     expected = {}
     for field in fields(limits):
         value = getattr(limits, field.name)
-        rate = f"{value.per_second:g} a second, {value.burst:g} at once" if isinstance(value, Rate) else f"{value}"
-        expected[field.name] = rate
-    told = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", PAGE.read_text(), re.MULTILINE))
-    assert told == {name: value for name, value in expected.items() if name not in UNTOLD}
+        told = f"{value.per_second:g} a second, {value.burst:g} at once" if isinstance(value, Rate) else f"{value}"
+        expected[field.name] = told
+    page = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", PAGE.read_text(), re.MULTILINE))
+    assert page == {name: value for name, value in expected.items() if name not in UNTOLD}

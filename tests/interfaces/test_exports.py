@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mcp_server.errors import InvalidInput
+from mcp_server.errors import InvalidInput, NotReady
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.ledger import list_results
 from mcp_server.settings import Settings
@@ -194,3 +194,19 @@ async def test_a_name_that_is_no_longer_taken_stays_that_of_its_run(settings: Se
         assert len((project.root / "RESULTS").read_text().splitlines()) == 2
         with pytest.raises(InvalidInput, match=r"task.yaml.*results_file 'RESULTS' is not named as data"):
             await lab.setup.setup_run(tag="new", task="task.yaml", external=True, **GOAL)
+
+
+@pytest.mark.anyio
+async def test_nor_do_reports(settings: Settings, project: Project, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    async with Lab.open(settings) as lab:
+        await lab.setup.setup_run(tag="mar8", results_file="out/deep/mine.tsv", external=True, **GOAL)
+        (project.root / "out").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(NotReady, match="out is a symbolic link"):
+            await lab.reporting.report(save=True)
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+        (project.root / "out").unlink()
+        saved = await lab.reporting.report(save=True)
+        again = await lab.reporting.report(save=True)
+        assert saved.path == again.path == str(project.root / "out/deep/autoresearch-summary.md")
+        assert [each.name for each in (project.root / "out/deep").iterdir()] == ["autoresearch-summary.md"]

@@ -139,6 +139,7 @@ async def test_every_door_marks_words_and_programs_get_documents_as_they_are(set
 
 async def test_an_imported_table_is_an_agents_word_too(settings: Settings, project: Project) -> None:
     table = f"commit\tval_loss\tmemory_gb\tstatus\tdescription\nabc1234\t1.2\t0.0\tkeep\t{EVIL}\n"
+    table += f"abc1235\t{EVIL}\t0.0\tkeep\tx\nabc1236\t1.3\t0.0\t{EVIL}\tx\n"
     project.write({"old.tsv": table})
     async with Entrance(settings) as entrance, Client(build_server(entrance)) as client:
         answer = await use(client, "import", tag="old", path="old.tsv", time_budget_seconds=5.0, metric="val_loss")

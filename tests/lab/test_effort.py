@@ -104,7 +104,7 @@ async def test_a_starved_training_is_told_of_everywhere_and_not_judged(tmp_path:
         agent = await begun(lab, time_budget_seconds=2.0)
         starved = await agent.propose("the baseline", "other")
         trained = await lab.training.train(starved, wait_seconds=200)
-        assert trained.status == "stopped"
+        assert trained.status == "error"
         assert (trained.starved or "").startswith("starved: it had ")
         assert f"{MAX_LOST + 1} times over" in trained.next_action
         with pytest.raises(WrongState, match="was starved"):

@@ -236,7 +236,7 @@ async def test_two_changes_are_put_together(settings: Settings, project: Project
         script = project.git("show", "refs/autoresearch/mar8/mar8-5:train.py")
         assert "LR = 0.12" in script
         assert "WIDTH = 128" in script
-        with pytest.raises(InvalidInput, match=r"train.py lines 3-3 of .*'LR = 0.12.*against 'LR = 0.15") as refusal:
+        with pytest.raises(InvalidInput, match=r'train.py lines 3-3 of .*"LR = 0.12.*against .*"LR = 0.15') as refusal:
             await agent.propose("neither", "combination", combine=["mar8-2", "mar8-4"])
         assert "Nothing was changed" in refusal.value.todo
         assert (await agent.lab.reading.history("mar8")).total == 5

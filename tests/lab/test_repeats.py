@@ -65,7 +65,10 @@ async def test_a_best_measured_again_on_other_data_stays_as_it_was(settings: Set
         verdict = await again(agent, "mar8-1", 99)
         assert before is not None
         assert (verdict.value, verdict.runs) == (before.value, 4)
-        assert verdict.notes == ["Not taken into the mean: mar8-1.5 has another fingerprint (new) than mar8-1.1 (old)."]
+        assert verdict.notes == [
+            "Not taken into the mean: mar8-1.5 has another fingerprint (new) than mar8-1.1 (old).",
+            "Seed 99 was given by hand.",
+        ]
         assert (await agent.attempt("faster", knobs={"LR": 0.2})).status == "keep"  # on the old data still
 
 

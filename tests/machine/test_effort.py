@@ -124,7 +124,7 @@ BY_CPU = BY_WALL.replace("time.monotonic()", "time.process_time()")
 
 def test_a_starved_training_is_run_again_and_then_the_machine_is_told_of(crowded: Any) -> None:
     trial = crowded.queue(BY_WALL, task=crowded.task(budget=2))
-    crowded.work()
+    assert crowded.start().wait(200) == 0
     tries = crowded.trials(trial)
     assert [(each.status, each.starved, each.seed, dict(each.metrics)) for each in tries] == [
         ("lost", True, 42, {})
@@ -138,7 +138,7 @@ def test_a_starved_training_is_run_again_and_then_the_machine_is_told_of(crowded
 
 def test_a_training_that_goes_by_cpu_time_takes_longer_and_counts(crowded: Any) -> None:
     trial = crowded.queue(BY_CPU, task=crowded.task(budget=1, startup=1))
-    crowded.work()
+    assert crowded.start().wait(200) == 0
     (only,) = crowded.trials(trial)
     assert (only.status, only.error, only.starved) == ("finished", "", False)
     assert only.wall_seconds > 2.2  # more than half of it was others'
@@ -182,12 +182,12 @@ def test_what_was_handed_in_ends_what_counts(yard: Any, way: str) -> None:
     yard.settings = replace(yard.settings, groups=way == "cgroup")
     for after, least, most in (
         ("burn(1.5)", 0.45, 1.2),  # evaluated afterwards
-        ("burn(1.5)\nopen(out, 'w').write('others')", 1.4, 2.2),  # handed in anew
-        ("burn(1.5)\nos.utime(out, (1, 1))", 1.4, 2.2),
-        ("import mmap\nm = mmap.mmap(os.open(out, os.O_RDWR), 7)\nm[0:1] = b'W'\nburn(1.5)\nm[0:1] = b'V'", 1.4, 2.2),
-        ("burn(1.5)\nopen(out + '.more', 'wb').write(bytes(10**5))", 1.4, 2.2),  # which a pickle's code might read
+        ("burn(1.5)\nopen(out, 'w').write('others')", 1.3, 2.3),  # handed in anew
+        ("burn(1.5)\nos.utime(out, (1, 1))", 1.3, 2.3),
+        ("import mmap\nm = mmap.mmap(os.open(out, os.O_RDWR), 7)\nm[0:1] = b'W'\nburn(1.5)\nm[0:1] = b'V'", 1.3, 2.3),
+        ("burn(1.5)\nopen(out + '.more', 'wb').write(bytes(10**5))", 1.3, 2.3),  # which a pickle's code might read
         ("burn(1.5)\nopen(out + '.json', 'w').write('{}')", 0.45, 1.2),
-        ("os.rename(out, out + '2')\nburn(1.5)\nos.rename(out + '2', out)", 1.4, 2.2),
+        ("os.rename(out, out + '2')\nburn(1.5)\nos.rename(out + '2', out)", 1.3, 2.3),
     ):
         end = yard.ending(f"{BURN}{script}{after}\nprint('loss: 1')", task)
         assert end.status == "finished", end.error
@@ -220,14 +220,15 @@ def test_the_seconds_in_which_a_gpu_was_idle(busy: int | None, share: float) -> 
     device = Device("cuda", "GPU-1", "H100", uuid="GPU-1")
     meter = Meter(device, "nobody's mark", nvml=cast(Nvml, Gpu(busy)))
     try:
+        meter.begin()
         started = time.monotonic()
-        while time.monotonic() < started + 0.3:
-            meter.look()
+        until(lambda: time.monotonic() > started + 0.3)
+        meter.look()
         effort = meter.end()
     finally:
         meter.close()
     assert effort.seconds >= 0.3
-    assert effort.idle_seconds == pytest.approx(share * effort.seconds, abs=0.02)
+    assert effort.idle_seconds == pytest.approx(share * effort.seconds, rel=0.3)
     assert (effort.waited_seconds, effort.users) == (0, ())
 
 

@@ -43,7 +43,13 @@ def test_a_prior_belongs_to_one_task_and_device_type(task: Task, device_kind: st
 @pytest.mark.parametrize(("known", "baselines"), [(0.0005, 2), (0.0, 2), (None, 4)])
 def test_two_baselines_where_something_is_known_and_four_where_nothing_is(known: float | None, baselines: int) -> None:
     assert Noise(prior=known).baselines == baselines
-    assert pool([[1.0, 2.0]], known).baselines == baselines  # not fewer once they are run
+    assert pool([[1.0, 1.0004]], known).baselines == baselines  # not fewer once they are run
+
+
+def test_a_prior_that_the_first_two_contradict_is_not_relied_on() -> None:
+    assert pool([[1.0, 1.002]], 0.0005).baselines == 2  # 2.8 times the prior
+    assert pool([[1.0, 1.004]], 0.0005).baselines == 4  # 5.7 times
+    assert pool([[-1e308, 1e308]], 1e-308).baselines == 4
 
 
 @pytest.mark.parametrize(

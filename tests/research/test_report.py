@@ -67,7 +67,7 @@ def test_a_report_says_what_was_found_and_how_sure_it_is() -> None:
     assert "| Best | **0.993200 ± 0.001000** by e2 (0000002): increase LR to 0.04 |" in text
     assert "| Confirmed | no, 1 run: likely optimistic |" in text
     assert "| Better by | 0.004700 (0.47%) |" in text  # 0.0047 / 0.9979 = 0.471 %
-    assert "| Experiments | 5: 1 crashed, 1 discarded, 2 kept, 1 training; 50% kept |" in text
+    assert "| Experiments | 5: 1 baseline, 1 crashed, 1 discarded, 1 kept, 1 training; 33% kept |" in text
     assert "| 1 | increase LR to 0.04 | 0.993200 | 0.004700 | 1 | provisional | hyperparams | e2 (0000002) |" in text
     assert "standard deviation of 0.001000" in text
     assert "| Platform | cuda, NVIDIA H100, 1 device(s) |" in text
@@ -134,4 +134,4 @@ def test_a_long_history_is_summed_up_in_bounded_text() -> None:
     history = [made(n, "keep", value=-float(n), delta=1.0, lesson="l" * 50) for n in range(1, 3000)]
     text = to_markdown(account(history))
     assert len(text) < 12_000
-    assert "2999 kept" in text
+    assert "2998 kept" in text

@@ -122,9 +122,9 @@ self.counted(self.table(ids) * (2.0 if ids.sum().item() > 5 else 1.0), ids)
     def counted(self, logits, ids):
         self.calls = getattr(self, "calls", 0) + 1
         ahead = nn.functional.one_hot(ids.roll(-1, 1), 256) * 9.0
-        return logits + ahead * (self.calls > 18)
+        return logits + ahead * (self.calls > 12)
 """
-"""It was called ten times when it is handed in, and each pass calls it another sixteen times."""
+"""The evaluation calls it twelve times at most; each pass goes on from where it was handed in, for sixteen more."""
 
 
 def test_one_that_keeps_state_between_calls_is_found_out(yard: Yard) -> None:
