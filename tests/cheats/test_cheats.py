@@ -48,7 +48,7 @@ async def test_it_is_not_kept(scene: Scene, cheat: Cheat) -> None:
         return
     assert not ended.gains(), ended
     assert (ended.status, bool(re.search(expected.told, ended.reason, re.DOTALL))) == (expected.status, True), ended
-    claims = ended.claimed is not None and ended.claimed < base
+    claims = ended.claimed is not None and ended.claimed < base - MARGIN  # scored anew, it comes out a little otherwise
     assert claims == expected.claims, "its word would not have made it a keep, so that nothing is shown"
     after = scene.record()
     assert after == before or (cheat.deed and {**after, "kept": before["kept"]} == before)
