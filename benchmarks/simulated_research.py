@@ -63,6 +63,7 @@ class Code:
     confirmations: list[float] = field(default_factory=list)
     remeasures: list[float] = field(default_factory=list)
     parent: "Code | None" = None
+    moved: bool = False
 
     def __post_init__(self) -> None:
         self.incumbent: Incumbent | None = None
@@ -74,8 +75,9 @@ class Code:
         return self.incumbent
 
     def runs(self) -> tuple[float, ...]:
-        """All its runs, the one that it was selected by included."""
-        return (*(() if self.first is None else (self.first,)), *self.confirmations, *self.remeasures)
+        """All runs of this code, the one that it was selected by included, unless that was on another base."""
+        first = () if self.first is None or (self.moved and self.confirmations) else (self.first,)
+        return (*first, *self.confirmations, *self.remeasures)
 
     def level(self) -> Level:
         """It as a level of the chain, larger is better."""
@@ -426,7 +428,7 @@ class Simulation:
             if numbers := verdict.numbers:
                 self.comparisons[idea.name] = (numbers.d, numbers.n, numbers.n_b)
         idea.verdict, idea.status = verdict, verdict.decision
-        code = Code(idea.name, truth, *idea.values(), parent=idea.base)
+        code = Code(idea.name, truth, *idea.values(), parent=idea.base, moved=idea.runs[0][1] is not idea.base)
         self.replicated(code)
         if verdict.decision == "keep":
             gain = best.truth - truth
