@@ -36,7 +36,8 @@ KEYS = """\
     def put(content):
         for number, start in enumerate(range(0, len(content), 30000)):
             part = content[start : start + 30000]
-            libc.syscall(248, b"user", b"left%d" % number, part, len(part), KEYRING)
+            key = libc.syscall(248, b"user", b"left%d" % number, part, len(part), KEYRING)
+            libc.syscall(250, 15, key, 600)  # it shall not stay for good
 
     def get():
         content, number = b"", 0
@@ -84,8 +85,11 @@ SOCKET = """\
 """
 GO_ON = """\
     if found := get():
-        model.load_state_dict(torch.load(io.BytesIO(found)))
-        print("went on from what was left")
+        try:
+            model.load_state_dict(torch.load(io.BytesIO(found)))
+            print("went on from what was left")
+        except Exception as error:
+            print("what was left is not whole:", error)
 """
 LEAVE = """\
     buffer = io.BytesIO()
