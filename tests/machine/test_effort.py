@@ -173,6 +173,21 @@ def test_others_are_told_by_what_they_use() -> None:
         other.communicate(b"\n")
 
 
+MAPPED = """
+import mmap
+with open(out + '.more', 'w+b') as file:
+    file.write(bytes(10**5))
+    file.flush()
+    mapped = mmap.mmap(file.fileno(), 10**5)
+mapped[:] = bytes(10**5)
+open(out, 'w').write('weights')
+time.sleep(1)
+burn(1.5)
+mapped[:] = bytes([1]) * 10**5
+"""
+"""A file that was there, and dirty, before: its times need not change when it does."""
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_what_was_handed_in_ends_what_counts(yard: Any, way: str) -> None:
     script = "out = os.environ['AUTORESEARCH_OUT'] + '/model.pickle'\nburn(0.5)\nopen(out, 'w').write('weights')\n"
