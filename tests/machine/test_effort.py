@@ -156,6 +156,16 @@ def test_a_deadline_waits_for_what_others_had_and_not_for_sleep(crowded: Any) ->
     assert busy.cpu_seconds > 0.5
 
 
+@pytest.mark.parametrize("choice", ["os.nice(15)", "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))"])
+def test_who_lets_others_go_first_is_not_starved_by_them(crowded: Any, choice: str) -> None:
+    """Else a script could have itself run again until it likes what it drew."""
+    trial = crowded.queue(f"import os\n{choice}\n{BY_WALL}", task=crowded.task(budget=2))
+    assert crowded.start().wait(200) == 0
+    (only,) = crowded.trials(trial)
+    assert (only.status, only.starved) == ("finished", False), only.error
+    assert only.waited_seconds < 1
+
+
 def test_others_are_told_by_what_they_use() -> None:
     users = CpuUsers()
     users.look()
