@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child
+from mcp_server.machine.effort import Meter
 from mcp_server.machine.environment import command_words, confined
 from mcp_server.machine.faults import check_not_killed, check_started, check_trusted, is_machines, tried
 from mcp_server.machine.git import restore
@@ -233,10 +234,12 @@ async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None
     """One pass, in processes of its own: what the judge printed; None where it has no such data."""
     shutil.rmtree(room.order.folder / "tmp-scorer", ignore_errors=True)  # where the scorer before could leave word
     questions, answers = os.pipe(), os.pipe()
-    task = room.order.task
+    task, rig = room.order.task, room.rig
+    # What others have of their time does not count; either waits for the other, so that each meter sees both.
+    meters = [Meter(rig.device, rig.lock.mark, groups=False) for _ in ("scorer", "judge")]
     results = await asyncio.gather(
-        _run(room, "scorer", task.rescore_command, (split, number), (questions[0], answers[1])),
-        _run(room, "judge", task.judge_command, (split, number), (answers[0], questions[1])),
+        _run(room, "scorer", task.rescore_command, (split, number), (questions[0], answers[1]), meters[0]),
+        _run(room, "judge", task.judge_command, (split, number), (answers[0], questions[1]), meters[1]),
         return_exceptions=True,  # if one could not be started, the other ends by itself
     )
     scored, judged = results
@@ -263,7 +266,7 @@ async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None
 
 
 async def _run(
-    room: Room, role: str, command: str, which: tuple[str, int], pipes: tuple[int, int]
+    room: Room, role: str, command: str, which: tuple[str, int], pipes: tuple[int, int], meter: Meter
 ) -> tuple[child.Exit, str]:
     """Run one of the two in a pass over a split, with its errors in a log of its own."""
     order, environment = room.order, room.environment(role, *which)
@@ -277,9 +280,10 @@ async def _run(
         words = walled(room.sandbox, view, room.place, confined(*words))
     split, number = which
     log = BoundedLog(order.folder / (f"{role}-{split}.txt" if number == 1 else f"{role}-{split}-{number}.txt"))
+    deadline = order.task.deadline_seconds
     try:
         end = await child.run(
-            words, room.place, environment, log, order.task.deadline_seconds, room.ask, [room.busy], pipes=pipes
+            words, room.place, environment, log, deadline, room.ask, [room.busy], pipes=pipes, meter=meter
         )
         check_started(end, f"the {role}", bool(room.sandbox), log.text())
         return (replace(end, code=exit_code(end.code)) if room.sandbox else end), log.text()

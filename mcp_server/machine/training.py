@@ -61,7 +61,12 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         written, packages = state_of_files(checkout, fixed), installed(task.interpreter)
         check_left(order.left, packages)
         sandbox = find_sandbox(rig.settings.sandbox)
-        bay = _bay(rig, order, sandbox, Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy]))
+        bay = _bay(
+            rig,
+            order,
+            sandbox,
+            Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy], device=rig.device),
+        )
         end, effort = await _run(rig, order, bay)
         text = log.text()
         after = state_of(rig.repository.root, task.inputs)

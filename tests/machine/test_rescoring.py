@@ -1,6 +1,8 @@
 """Scores made anew by two processes that the training cannot reach, with walls around them and without."""
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +152,32 @@ def test_scoring_that_never_ends_has_a_deadline_and_can_be_stopped(place: Any) -
     assert worker.wait(30) == 0
     assert place.trials(trial)[-1].status == "stopped"
     assert not place.lock().is_busy()
+
+
+SLOWLY = """
+import time
+begin = time.process_time()
+while time.process_time() < begin + 1.5:
+    pass
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no process can be bound to a core here")
+def test_what_others_have_of_a_core_does_not_count_against_scoring(place: Any) -> None:
+    core = place.devices[0].cores[0]
+    words = [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, [{core}])\nwhile True: pass"]
+    others = [subprocess.Popen(words) for _ in range(4)]
+    try:
+        (place.repo / "score.py").write_text(SLOWLY + SCORER)
+        (place.repo / "check.py").write_text(SLOWLY)
+        limits = task(place, time_budget_seconds=1.0, startup_seconds=3, checks=("python check.py",))
+        ended = trained(place, HONEST.format(weight=1, loss=0), limits)
+        assert (ended.status, ended.error) == ("finished", "")
+        assert ended.verification.startswith("verified")
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 AGAIN = """
