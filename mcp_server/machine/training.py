@@ -61,12 +61,7 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
         written, packages = state_of_files(checkout, fixed), installed(task.interpreter)
         check_left(order.left, packages)
         sandbox = find_sandbox(rig.settings.sandbox)
-        bay = _bay(
-            rig,
-            order,
-            sandbox,
-            Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy], device=rig.device),
-        )
+        bay = _bay(rig, order, sandbox, Bay(checkout / task.folder, _environment(rig, order), log, ask, [busy]))
         end, effort = await _run(rig, order, bay)
         text = log.text()
         after = state_of(rig.repository.root, task.inputs)
@@ -128,7 +123,8 @@ def _check_base(rig: Rig, order: Order) -> None:
 
 
 def _bay(rig: Rig, order: Order, sandbox: str | None, bay: Bay) -> Bay:
-    """The same place behind walls, where there are any."""
+    """The same place on the device, behind walls where there are any."""
+    bay = replace(bay, device=rig.device)
     if sandbox is None:
         return bay
     environment = {**bay.environment, **{name: f"{TEMPORARY}/{folder}" for name, folder in COMPILED.items()}}
