@@ -143,7 +143,7 @@ OPERATIONS = {
         "pixel_unshuffle reflection_pad1d repeat repeat_interleave replication_pad1d replication_pad2d reshape "
         "reshape_as roll rot90 select slice split split_with_sizes squeeze stack swapaxes t take_along_dim tile "
         "transpose tril tril_indices triu triu_indices unbind unflatten unfold unsqueeze view view_as vsplit vstack "
-        "_reshape_alias _unsafe_view"
+        "_unsafe_view"
     ),
     "by index": (
         "bucketize diagonal_scatter embedding gather index index_add index_copy index_fill index_put "
@@ -172,7 +172,8 @@ ACCEPTED = frozenset(name for names in OPERATIONS.values() for name in names.spl
 """The operations of a program: each makes numbers from numbers, and leaves what it is given as it is.
 
 Not among them is what writes to its arguments whatever its schema says (batch norms in training), reads memory that
-nothing was written to (empty, as_strided), draws random numbers, or reads files.
+nothing was written to (empty), or beyond its arguments (as_strided, _reshape_alias), draws random numbers, or reads
+files. Two read beyond an argument that is too short, and are given a length that fits, see `fits`.
 """
 
 
@@ -201,7 +202,10 @@ class Program(nn.Module):
         values: dict[str, Any] = {**self.fixed, self.input: tokens}
         for number, (call, function) in enumerate(self.calls):
             keywords = {name: self.value(item, values) for name, item in call["kwargs"].items()}
-            values[call["name"]] = function(*self.value(call["args"], values), **keywords)
+            arguments = self.value(call["args"], values)
+            if not fits(call["op"], function, arguments, keywords):
+                raise PortableError(f"{call['op']} would read beyond its arguments")
+            values[call["name"]] = function(*arguments, **keywords)
             for name in nodes_in([call["args"], call["kwargs"]]):
                 if self.last[name] == number and name != self.output:
                     values.pop(name, None)
@@ -258,6 +262,23 @@ def operation(call: dict[str, Any]) -> Callable[..., Any]:
     if torch.Tag.nondeterministic_seeded in overload.tags and not without_chance(overload, call):
         raise PortableError(f"the program draws random numbers: {call['op']}")
     return overload  # type: ignore[no-any-return]
+
+
+def fits(op: str, function: Any, args: list[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether the arguments are as long as an operation takes for granted that they are.
+
+    PyTorch checks most of them itself, but not the statistics of a batch norm, one number for each channel, nor the
+    lengths of normalised weights, one for each of them.
+    """
+    if not op.startswith(("aten._native_batch_norm", "aten._weight_norm")):
+        return True
+    given = dict(zip((argument.name for argument in function._schema.arguments), args, strict=False)) | kwargs
+    if "weight_norm" in op:
+        weights, along = given["v"], int(given.get("dim", 0))
+        return bool(given["g"].numel() == (1 if along == -1 else weights.shape[along]))
+    names = ("weight", "bias", "running_mean", "running_var")
+    channels = given["input"].shape[1]
+    return all(given[name] is None or given[name].numel() == channels for name in names)
 
 
 def without_chance(overload: Any, call: dict[str, Any]) -> bool:

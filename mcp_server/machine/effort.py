@@ -13,6 +13,7 @@ import psutil
 from mcp_server.machine.cgroups import Group, make_group
 from mcp_server.machine.cpu_users import CpuUsers
 from mcp_server.machine.devices import Device, Nvml, reading
+from mcp_server.machine.leftovers import Entry, changed_bytes, entries
 from mcp_server.machine.sampling import Sampler
 from mcp_server.research.experiment import CountedBy
 
@@ -23,7 +24,7 @@ RECENT = 2.0
 LOOK_SECONDS = 5.0
 """Between two such look-ups, each of which goes through all processes of the machine."""
 SMALL_FILE = 64 * 1024
-"""Bytes that hold a summary and no model."""
+"""Bytes in all that hold a summary and no model."""
 WIDEST = 32.0
 """A training that waits for others is ended after so many times its deadline at the latest."""
 
@@ -81,6 +82,7 @@ class Meter:
         self._handed: tuple[float, float, float] | None = None
         self._moment: float | None = None
         self._digest = ""
+        self._beside: dict[str, Entry] = {}
         self._sampled = self._cpu = self._waited = self._idle = 0.0
         self._ended = self._spare = self._ready = self._span = 0.0
         self.lost_seconds = 0.0
@@ -162,16 +164,14 @@ class Meter:
         self.lost_seconds = min(self.lost_seconds + waited / abreast, self._looked - self._started)
 
     def _left_more(self) -> bool:
-        """Whether a pickle was handed in, whose code may read other files, and the training wrote large ones later."""
-        pickles = [path for path in self._handed_in if path.suffix == ".pickle" and path.exists()]
-        for parent, _, names in os.walk(pickles[0].parents[1] if pickles else os.devnull):
-            for path in (Path(parent, name) for name in names if Path(parent, name) not in self._handed_in):
-                with contextlib.suppress(OSError):
-                    status = path.stat()
-                    late = self._moment is not None and status.st_ctime > self._moment
-                    if late and status.st_size > SMALL_FILE and path != pickles[0].parents[1] / "log.txt":
-                        return True
-        return False
+        """Whether a pickle was handed in, whose code may read other files, and more than a summary changed later."""
+        return changed_bytes(self._beside, self._lying_beside()) > SMALL_FILE
+
+    def _lying_beside(self) -> dict[str, Entry]:
+        """What the code of a pickle may read beside it; nothing without one."""
+        pickle = next((path for path in self._handed_in if path.suffix == ".pickle" and path.exists()), None)
+        places = (pickle.parent, pickle.parents[1] / "checkout") if pickle else ()
+        return entries(places, self._handed_in)
 
     def _utilisation(self) -> float | None:
         """How busy a GPU was lately, in percent; None for other devices and where nobody tells."""
@@ -207,7 +207,7 @@ class Meter:
             spent = cpu_before + share * (self._cpu - cpu_before)
             own = max(0.0, self._looked - self._started - self.lost_seconds - ago)
             self._handed = (own, spent, self._idle)
-            self._digest = _digest(self._handed_in)
+            self._digest, self._beside = _digest(self._handed_in), self._lying_beside()
         self._moment = changed
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mcp_server.machine import child, demanding
+from mcp_server.machine.devices import Device
 from mcp_server.machine.effort import Meter
-from mcp_server.machine.environment import command_words
+from mcp_server.machine.environment import MARK, command_words
 from mcp_server.machine.faults import check_not_killed, check_started, tried
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.sandbox import exit_code
@@ -45,6 +46,7 @@ class Bay:
         log: the log of the trial, to which their output is added.
         ask, inherited: see `child.run`.
         behind: puts walls around the words of a command; None where there are none.
+        device: whose cores they run on: what others have of these does not count against a deadline.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Bay:
     ask: Callable[[], Awaitable[child.EndedBy | None]]
     inherited: Sequence[int] = ()
     behind: Callable[[Sequence[str]], list[str]] | None = None
+    device: Device | None = None
 
     async def run(
         self, words: Sequence[str], log: BoundedLog, deadline: float, meter: Meter | None = None
@@ -124,8 +127,9 @@ async def _run(task: Task, command: str, bay: Bay, output: Path) -> tuple[child.
 
 async def _run_once(task: Task, command: str, bay: Bay, output: Path) -> tuple[child.Exit, str]:
     log = BoundedLog(output)
+    meter = Meter(bay.device, bay.environment[MARK], groups=False) if bay.device else None
     try:
-        end = await bay.run(command_words(task, command), log, task.time_budget_seconds + task.startup_seconds)
+        end = await bay.run(command_words(task, command), log, task.time_budget_seconds + task.startup_seconds, meter)
         text = log.text()
     finally:
         log.close()

@@ -15,14 +15,24 @@ from pathlib import Path
 
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child
+from mcp_server.machine.effort import Meter
 from mcp_server.machine.environment import command_words, confined
-from mcp_server.machine.faults import check_not_killed, check_started, check_trusted, is_machines, tried
+from mcp_server.machine.faults import (
+    MOST_MEMORY,
+    MachineFault,
+    check_not_killed,
+    check_started,
+    check_trusted,
+    is_machines,
+    tried,
+)
 from mcp_server.machine.git import restore
 from mcp_server.machine.harness import check_out_harness, harness_environment
 from mcp_server.machine.hidden import in_reach, noted
 from mcp_server.machine.logfile import BoundedLog
+from mcp_server.machine.memory import used_share
 from mcp_server.machine.outcome import last_words
-from mcp_server.machine.rig import Order, Rig
+from mcp_server.machine.rig import HANDED_IN, Order, Rig
 from mcp_server.machine.sandbox import exit_code, find_sandbox, walled
 from mcp_server.machine.views import judge_view, scorer_view
 from mcp_server.research.case import Case
@@ -40,6 +50,7 @@ MOST_PASSES = 8
 AFTER_TOKENS = "before its last answer"
 """What our judge says of a scorer that failed after it was shown text. Its own words then may hold that text, and are
 nobody's to read."""
+PROGRAM, _, PICKLE = HANDED_IN
 FOLDER, PRIVATE = "scoring", "judged"
 LEFT = (FOLDER, PRIVATE, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
@@ -98,6 +109,13 @@ class Ended(Exception):  # noqa: N818 - no error: somebody wished it
         self.by = by
 
 
+class EndsItself(MachineFault):
+    """What the training left ended its scorer, as far as can be told: tried again, and its own doing at last.
+
+    Else a training that does not like its score could be lost by its scorer's end, and be run again.
+    """
+
+
 @dataclass(frozen=True)
 class Question:
     """A trial that has just been trained: its run, its case before it, and how it ended."""
@@ -132,6 +150,8 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
     except Unscored as unscored:
         return rejected(run, ending, unscored.what)
     except (ResearchError, OSError) as error:
+        if isinstance(error, EndsItself):
+            return rejected(run, ending, error.what)
         if is_machines(error):
             return replace(ending, status="lost", metrics={}, error=f"Its score could not be made anew: {error}")
         return replace(ending, metrics={**ending.metrics, "not_verified": str(error)[:LONGEST_QUOTE]})
@@ -233,10 +253,12 @@ async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None
     """One pass, in processes of its own: what the judge printed; None where it has no such data."""
     shutil.rmtree(room.order.folder / "tmp-scorer", ignore_errors=True)  # where the scorer before could leave word
     questions, answers = os.pipe(), os.pipe()
-    task = room.order.task
+    task, rig = room.order.task, room.rig
+    # What others have of their time does not count; either waits for the other, so that each meter sees both.
+    meters = [Meter(rig.device, rig.lock.mark, groups=False) for _ in ("scorer", "judge")]
     results = await asyncio.gather(
-        _run(room, "scorer", task.rescore_command, (split, number), (questions[0], answers[1])),
-        _run(room, "judge", task.judge_command, (split, number), (answers[0], questions[1])),
+        _run(room, "scorer", task.rescore_command, (split, number), (questions[0], answers[1]), meters[0]),
+        _run(room, "judge", task.judge_command, (split, number), (answers[0], questions[1]), meters[1]),
         return_exceptions=True,  # if one could not be started, the other ends by itself
     )
     scored, judged = results
@@ -246,7 +268,7 @@ async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None
     for end in (scorer, judge):
         if end.by in ("stop", "shutdown"):
             raise Ended(end.by)
-    check_not_killed(scorer, "The scorer")
+    check_scorer(room.order, scorer)
     check_trusted(judge, "The judge", judges_words, room.order.folder)
     if judge.code == NOTHING_HELD:
         return None
@@ -262,8 +284,23 @@ async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None
     raise Unscored(told, "Let the harness evaluate the model that was trained")
 
 
+def check_scorer(order: Order, end: child.Exit) -> None:
+    """Raise EndsItself where a scorer was killed that runs code of the training's, or for want of memory that nobody
+    else has; MachineFault where it was killed otherwise.
+    """
+    try:
+        check_not_killed(end, "The scorer")
+    except MachineFault as fault:
+        out = order.folder / "out"
+        code = (out / PICKLE).exists() and not (out / PROGRAM).exists()
+        if used_share() <= MOST_MEMORY if end.starved else code:
+            why = "wants more memory than there is" if end.starved else "is imported, and may have ended it"
+            raise EndsItself(f"{fault.what}; the model that was handed in {why}", fault.todo) from fault
+        raise
+
+
 async def _run(
-    room: Room, role: str, command: str, which: tuple[str, int], pipes: tuple[int, int]
+    room: Room, role: str, command: str, which: tuple[str, int], pipes: tuple[int, int], meter: Meter
 ) -> tuple[child.Exit, str]:
     """Run one of the two in a pass over a split, with its errors in a log of its own."""
     order, environment = room.order, room.environment(role, *which)
@@ -277,9 +314,10 @@ async def _run(
         words = walled(room.sandbox, view, room.place, confined(*words))
     split, number = which
     log = BoundedLog(order.folder / (f"{role}-{split}.txt" if number == 1 else f"{role}-{split}-{number}.txt"))
+    deadline = order.task.deadline_seconds
     try:
         end = await child.run(
-            words, room.place, environment, log, order.task.deadline_seconds, room.ask, [room.busy], pipes=pipes
+            words, room.place, environment, log, deadline, room.ask, [room.busy], pipes=pipes, meter=meter
         )
         check_started(end, f"the {role}", bool(room.sandbox), log.text())
         return (replace(end, code=exit_code(end.code)) if room.sandbox else end), log.text()

@@ -34,6 +34,7 @@ class Seen:
         own: CPU seconds of its threads, ended ones too.
         reaped: CPU seconds of the children that it has waited for.
         delays: by thread, seconds for which it was ready to run and did not; None where the system does not tell.
+        yielding: threads that let others go first by their own choice, so that their waiting is nobody else's doing.
     """
 
     key: Key
@@ -41,6 +42,7 @@ class Seen:
     own: float
     reaped: float
     delays: dict[int, float] | None
+    yielding: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class Sampler:
             if seen.delays is None:
                 told = False
             else:
-                delay += _added(seen.delays, (last.delays or {}) if last else {})
+                yielding = seen.yielding | (last.yielding if last else frozenset())
+                delay += _added(seen.delays, (last.delays or {}) if last else {}, yielding)
         return Look(cpu + self._unseen(before, gone), delay if told else None)
 
     def _unseen(self, before: dict[int, Seen], gone: dict[int, Seen]) -> float:
@@ -117,8 +120,16 @@ class Sampler:
         return set(_descendants(roots, others)) - {self._root}
 
 
-def _added(now: dict[int, float], before: dict[int, float]) -> float:
-    return sum(max(0.0, delay - before.get(thread, 0.0)) for thread, delay in now.items())
+def _added(now: dict[int, float], before: dict[int, float], without: Collection[int]) -> float:
+    added = {thread: max(0.0, delay - before.get(thread, 0.0)) for thread, delay in now.items()}
+    return sum(delay for thread, delay in added.items() if thread not in without)
+
+
+def _yields(thread: int) -> bool:
+    """Whether a thread made itself less urgent than this process, by its niceness or its scheduling policy."""
+    if os.getpriority(os.PRIO_PROCESS, thread) > os.getpriority(os.PRIO_PROCESS, 0):
+        return True
+    return os.sched_getscheduler(thread) in (os.SCHED_IDLE, os.SCHED_BATCH) and os.sched_getscheduler(0) == 0
 
 
 def _reaped_here() -> float:
@@ -175,10 +186,15 @@ def _seen_in_proc(pid: int) -> Seen | None:
         user, system, reaped_user, reaped_system = (int(field) / tick for field in fields[11:15])
         key = (pid, float(fields[19]))
         delays: dict[int, float] = {}
+        yielding: set[int] = set()
         for task in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended just now
-                delays[int(task.name)] = int((task / "schedstat").read_bytes().split()[1]) / 1e9
+                thread = int(task.name)
+                delays[thread] = int((task / "schedstat").read_bytes().split()[1]) / 1e9
+                if _yields(thread):
+                    yielding.add(thread)
     except (OSError, ValueError, IndexError):
         return None
     told = bool(delays) or Path("/proc/self/schedstat").exists()
-    return Seen(key, int(fields[1]), user + system, reaped_user + reaped_system, delays if told else None)
+    reaped = reaped_user + reaped_system
+    return Seen(key, int(fields[1]), user + system, reaped, delays if told else None, frozenset(yielding))

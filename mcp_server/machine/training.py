@@ -123,7 +123,8 @@ def _check_base(rig: Rig, order: Order) -> None:
 
 
 def _bay(rig: Rig, order: Order, sandbox: str | None, bay: Bay) -> Bay:
-    """The same place behind walls, where there are any."""
+    """The same place on the device, behind walls where there are any."""
+    bay = replace(bay, device=rig.device)
     if sandbox is None:
         return bay
     environment = {**bay.environment, **{name: f"{TEMPORARY}/{folder}" for name, folder in COMPILED.items()}}

@@ -4,6 +4,7 @@ All is in seconds of effort, which the worker counts from outside, whatever a sc
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean, stdev, variance
 from typing import Literal
 
@@ -147,6 +148,8 @@ def starved(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead =
         trained = finite(ending.metrics.get("training_seconds"))
         if not task.builtin or trained is None or ending.wall_seconds < CLOCK_WIDEST * budget:
             return ""
+        if _had_its_share(run, case, ending, cores):
+            return ""
         had, wanted = min(had, trained), budget
     missing = wanted - had
     if had >= ENOUGH * wanted or missing * cores < least or waited < missing / 2:
@@ -156,6 +159,14 @@ def starved(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead =
         f"starved: it had {had:.1f} s of CPU time on each core where {wanted:.1f} s were due, in "
         f"{ending.wall_seconds:.0f} s on the clock; others had {waited:.1f} s of its cores.{users}"
     )
+
+
+def _had_its_share(run: Run, case: Case, ending: Ending, cores: int) -> bool:
+    """Whether a training used all of its budget and what the baseline takes beside it, whatever it says of itself."""
+    budget = run.task.time_budget_seconds
+    known = [trial for trial in _baselines(case) if trial.cpu_seconds]
+    beside = [_beside(replace(trial, effort_seconds=trial.cpu_seconds / cores), budget) for trial in known]
+    return bool(known) and ending.cpu_seconds / cores > budget + fmean(beside) + _slack(run, beside)
 
 
 TOLD = 0.05

@@ -156,6 +156,16 @@ def test_a_deadline_waits_for_what_others_had_and_not_for_sleep(crowded: Any) ->
     assert busy.cpu_seconds > 0.5
 
 
+@pytest.mark.parametrize("choice", ["os.nice(15)", "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))"])
+def test_who_lets_others_go_first_is_not_starved_by_them(crowded: Any, choice: str) -> None:
+    """Else a script could have itself run again until it likes what it drew."""
+    trial = crowded.queue(f"import os\n{choice}\n{BY_WALL}", task=crowded.task(budget=2))
+    assert crowded.start().wait(200) == 0
+    (only,) = crowded.trials(trial)
+    assert (only.status, only.starved) == ("finished", False), only.error
+    assert only.waited_seconds < 1
+
+
 def test_others_are_told_by_what_they_use() -> None:
     users = CpuUsers()
     users.look()
@@ -171,6 +181,21 @@ def test_others_are_told_by_what_they_use() -> None:
         assert only.seconds >= 0.3
         assert str(only).startswith("python")
         other.communicate(b"\n")
+
+
+MAPPED = """
+import mmap
+with open(out + '.more', 'w+b') as file:
+    file.write(bytes(10**5))
+    file.flush()
+    mapped = mmap.mmap(file.fileno(), 10**5)
+mapped[:] = bytes(10**5)
+open(out, 'w').write('weights')
+time.sleep(1)
+burn(1.5)
+mapped[:] = bytes([1]) * 10**5
+"""
+"""A file that was there, and dirty, before: its times need not change when it does."""
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,15 +1,21 @@
 """Scores made anew by two processes that the training cannot reach, with walls around them and without."""
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from mcp_server.machine.child import Exit
+from mcp_server.machine.faults import MachineFault
+from mcp_server.machine.rescoring import EndsItself, check_scorer
 from mcp_server.machine.sandbox import probe
-from mcp_server.research.experiment import Trial
+from mcp_server.research.experiment import MAX_LOST, Trial
 from mcp_server.research.task import Task
 
 SCORER = """
@@ -150,6 +156,62 @@ def test_scoring_that_never_ends_has_a_deadline_and_can_be_stopped(place: Any) -
     assert worker.wait(30) == 0
     assert place.trials(trial)[-1].status == "stopped"
     assert not place.lock().is_busy()
+
+
+SLOWLY = """
+import time
+begin = time.process_time()
+while time.process_time() < begin + 1.5:
+    pass
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no process can be bound to a core here")
+def test_what_others_have_of_a_core_does_not_count_against_scoring(place: Any) -> None:
+    core = place.devices[0].cores[0]
+    words = [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, [{core}])\nwhile True: pass"]
+    others = [subprocess.Popen(words) for _ in range(4)]
+    try:
+        (place.repo / "score.py").write_text(SLOWLY + SCORER)
+        (place.repo / "check.py").write_text(SLOWLY)
+        limits = task(place, time_budget_seconds=1.0, startup_seconds=3, checks=("python check.py",))
+        ended = trained(place, HONEST.format(weight=1, loss=0), limits)
+        assert (ended.status, ended.error) == ("finished", "")
+        assert ended.verification.startswith("verified")
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+KILLED = "import os, pathlib\nplace = pathlib.Path(os.environ['AUTORESEARCH_OUT'])\n"
+
+
+@pytest.mark.parametrize(
+    ("left", "status", "tries"), [("model.pickle", "finished", 1), ("program.json", "lost", MAX_LOST + 1)]
+)
+def test_a_model_whose_code_may_have_killed_its_scorer_is_not_trained_again(
+    place: Any, left: str, status: str, tries: int
+) -> None:
+    """Else it could have itself trained again until it likes what it drew."""
+    (place.repo / "score.py").write_text("import os\nos.kill(os.getpid(), 9)")
+    script = f"{KILLED}(place / '{left}').touch()\n{HONEST.format(weight=1, loss=0)}"
+    trial = place.queue(script, task=task(place))
+    assert place.start().wait(200) == 0
+    last = place.trials(trial)[-1]
+    assert (last.status, last.attempt) == (status, tries), last.error
+    assert "The scorer was killed (SIGKILL" in last.error
+    assert ("may have ended it" in last.error) == (left == "model.pickle")
+
+
+@pytest.mark.parametrize(("used", "error"), [(0.3, EndsItself), (0.9, MachineFault)])
+def test_a_scorer_without_memory_is_the_machines_fault_where_others_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: float, error: type[MachineFault]
+) -> None:
+    monkeypatch.setattr("mcp_server.machine.rescoring.used_share", lambda: used)
+    with pytest.raises(MachineFault) as raised:
+        check_scorer(cast(Any, SimpleNamespace(folder=tmp_path)), Exit("itself", -9, 1.0, starved=True))
+    assert type(raised.value) is error
 
 
 AGAIN = """

@@ -36,6 +36,7 @@ def ended(effort: float = 0.0, status: Any = "finished", **fields: Any) -> Endin
 
 
 CLOCK: Any = {"metrics": {"training_seconds": 20.0}}
+BY_CPU = case(22, cpu_seconds=44, **CLOCK)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,9 @@ def test_what_compiling_took_is_believed_up_to_the_allowance(claim: float, used:
         ({"builtin": True}, case(22), {"cpu": 30, "waited": 700, "wall": 405, "trained": 11}, True),
         ({"builtin": True}, case(22), {"cpu": 50, "waited": 300, "wall": 190, "trained": 20}, False),
         ({"builtin": True}, case(22), {"cpu": 30, "waited": 300, "wall": 190, "trained": 11}, False),  # it chose to
+        # Whatever it says of itself: it had more than it was to have, as the baseline's CPU time shows.
+        ({"builtin": True}, BY_CPU, {"cpu": 150, "waited": 700, "wall": 405, "trained": 0.3}, False),
+        ({"builtin": True}, BY_CPU, {"cpu": 44, "waited": 700, "wall": 405, "trained": 0.3}, True),
         # Ended at the deadline.
         ({}, case(22), {"cpu": 10, "waited": 2000, "wall": 5000, "status": "timed_out"}, True),
         ({}, case(22), {"cpu": 10, "waited": 0, "wall": 160, "status": "timed_out"}, False),  # it hangs
