@@ -49,12 +49,19 @@ class Claim:
 
     def words(self) -> str:
         """The claim in words, for a sentence."""
-        kind = "claimed" if self.claimed else "provisional"
-        size = f"{show(abs(self.gain))} ± {show(self.error)}"
         return (
-            f"{kind}: {'better' if self.gain >= 0 else 'worse'} by {size}, probability of a gain {_percent(self)} "
+            f"{self._said()}, probability of a gain {_percent(self)} "
             f"({self.runs} and {self.base_runs} runs, which can show {show(self.smallest_gain)})"
         )
+
+    def brief(self) -> str:
+        """The claim in few words, for the cell of a table."""
+        return f"{self._said()}, p {_percent(self)}"
+
+    def _said(self) -> str:
+        kind = "claimed" if self.claimed else "provisional"
+        size = f"{show(abs(self.gain))} ± {show(self.error)}"
+        return f"{kind}: {'better' if self.gain >= 0 else 'worse'} by {size}"
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,25 @@ def project(tmp_path: Path) -> Project:
     return Project.make(tmp_path / "project", NOISY)
 
 
-async def test_a_gain_is_provisional_until_it_was_run_often_enough(settings: Settings) -> None:
+async def told(lab: Lab) -> str:
+    """The change of the second experiment, with what history tells of it."""
+    (shown, start) = (await lab.reading.history("mar8", detail="full")).experiments
+    assert start.told == "baseline"
+    assert shown.told is not None
+    assert shown.reason is not None
+    assert shown.reason.startswith("At its verdict: Better by ")
+    assert f"By all runs now, {shown.told.split(':')[0]}: better by " in shown.reason
+    return f"faster ({shown.told})"
+
+
+async def test_a_gain_is_provisional_until_it_was_run_often_enough(settings: Settings, project: Project) -> None:
     async with Lab.open(settings) as lab:
         agent = Researcher(lab)
         await begun(agent)
         once = await agent.attempt("faster", knobs={"LR": 0.3})
         assert once.status == "keep"
+        assert (project.root / "results.tsv").read_text().splitlines()[-1].endswith("\tkeep\t" + await told(lab))
+        assert (await told(lab)).startswith("faster (provisional: better by 0.")
         assert once.claim is not None
         assert (once.claim["claimed"], once.claim["runs"], once.claim["base_runs"]) == (False, 1, 4)
         for seed in (43, 44, 45):
@@ -42,6 +55,16 @@ async def test_a_gain_is_provisional_until_it_was_run_often_enough(settings: Set
         handed = await lab.finalizing.finalize("mar8")
         assert handed.claim == summary.claim
         assert handed.kept[0]["claim"]["claimed"]
+        lines = (project.root / "results.tsv").read_text().splitlines()
+        assert (len(lines), lines[1].split("\t")[-1]) == (3, "the baseline")
+        assert lines[2].endswith("\tkeep\t" + await told(lab))
+        assert "\tfaster (claimed: better by 0." in lines[2]
+        assert (await lab.reading.export("mar8", "tsv")).text == "\n".join([*lines, ""])
+        await lab.finalizing.finalize("mar8", mode="squash", onto="main")
+        message = project.git("log", "-1", "--format=%B", "autoresearch/mar8-final")
+        assert message.startswith("Improve val_loss by 0.")
+        assert f"(mar8-2, {(await told(lab))[8:-1]})" in message
+        assert "All of them against the baseline, claimed: better by 0." in message
 
 
 async def test_a_best_that_its_repeats_do_not_bear_out_is_displaced(settings: Settings, project: Project) -> None:
@@ -67,3 +90,4 @@ async def test_a_best_that_its_repeats_do_not_bear_out_is_displaced(settings: Se
         assert last.experiment_id == "mar8-2"  # the last verdict is the last
         lines = (project.root / "results.tsv").read_text().splitlines()
         assert [line.split("\t")[3] for line in lines[1:]] == ["keep", "keep", "discard"]
+        assert [line.split("\t")[4] for line in lines[2:]] == ["lucky (not kept any more)", "lucky"]
