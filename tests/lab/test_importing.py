@@ -63,7 +63,7 @@ async def test_a_session_goes_on_in_a_run_that_knows_what_was_tried(project: Pro
     lines = table.read_text().removeprefix(before).splitlines()
     assert [line.split("\t")[1:] for line in lines] == [
         ["1.140000", "0.0", "keep", "the baseline"],
-        ["1.120000", "0.0", "keep", "shallower"],
+        ["1.120000", "0.0", "keep", "shallower (provisional)"],
     ]
 
 
