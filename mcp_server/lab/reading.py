@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from mcp_server.errors import InvalidInput, NotReady, UnknownId
-from mcp_server.lab.accounting import displaced
+from mcp_server.lab.accounting import displaced, removable
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.claiming import claiming
@@ -63,7 +63,9 @@ class Reading:
         run = await self._bench.store.runs.named(tag)
         source = await self._script(run, await self._branch.tip(run))
         gathered = await gather(self._bench, run, source)
-        evidence = replace(gathered, displaced=tuple(await displaced(self._bench, self._branch, run, fitting=True)))
+        others = tuple(await displaced(self._bench, self._branch, run, fitting=True))
+        leaving = await removable(self._bench, self._branch, run, gathered)
+        evidence = replace(gathered, displaced=others, removable=leaving)
         suggestion = suggestions.suggest(run, evidence)
         fields = asdict(suggestion)
         return Suggested(

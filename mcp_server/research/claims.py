@@ -93,10 +93,10 @@ class Assessment:
         return any(each.probability < FALLS_BELOW and each.runs >= RUNS_FOR_CLAIM for each in last)
 
     @property
-    def weakest(self) -> str | None:
-        """The kept change that is most likely none, if it is more likely none than one."""
-        doubtful = {name: each for name, each in self.steps.items() if each.probability < FALLS_BELOW}
-        return min(doubtful, key=lambda name: doubtful[name].probability, default=None)
+    def doubtful(self) -> tuple[str, ...]:
+        """The kept changes that do not hold any more, those least likely to gain anything first."""
+        found = {name: each.probability for name, each in self.steps.items() if each.probability < FALLS_BELOW}
+        return tuple(sorted(found, key=lambda name: found[name]))
 
     @property
     def next_repeat(self) -> str | None:

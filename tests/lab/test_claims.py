@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from mcp_server.errors import ResearchError
 from mcp_server.lab.lab import Lab
 from mcp_server.settings import Settings
-from tests.lab.noisy import NOISY, again, begun
+from tests.lab.noisy import NOISY, again, baseline, begun
 from tests.lab.researcher import Researcher
 from tests.project import Project
 
@@ -91,3 +92,44 @@ async def test_a_best_that_its_repeats_do_not_bear_out_is_displaced(settings: Se
         lines = (project.root / "results.tsv").read_text().splitlines()
         assert [line.split("\t")[3] for line in lines[1:]] == ["keep", "keep", "discard"]
         assert [line.split("\t")[4] for line in lines[2:]] == ["lucky (not kept any more)", "lucky"]
+
+
+async def test_a_change_that_its_repeats_do_not_bear_out_is_taken_out(settings: Settings, project: Project) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await agent.begin(policy="noise_aware", max_experiments=5)
+        await baseline(agent)
+        lucky = "LUCK = {42: -0.06, 43: 0.5, 44: 0.5, 45: 0.5}"
+        assert (await agent.attempt("lucky", edits=[{"path": "train.py", "old": LUCK, "new": lucky}])).status == "keep"
+        assert (await agent.attempt("faster", knobs={"LR": 0.3})).status == "keep"
+        for seed in (43, 44, 45):
+            await again(agent, "mar8-2", seed)
+            await again(agent, "mar8-3", seed)
+        claims = (await lab.reading.summary("mar8")).claims
+        assert claims["mar8-2"]["probability"] < 0.3 < claims["mar8-3"]["probability"]
+        asked = (await lab.reading.suggest("mar8")).proposals[0]
+        assert (asked["tool"], asked["arguments"]["revert"]) == ("register", "mar8-2")
+        made = await lab.registering.register(**asked["arguments"])
+        assert LUCK in project.script_at(made.commit)
+        assert "LR = 0.3" in project.script_at(made.commit)
+        others = (await lab.reading.suggest("mar8")).proposals
+        assert all("revert" not in each["arguments"] for each in others)
+        verdict = await again(agent, made.experiment_id)
+        while verdict.status == "needs_confirmation":
+            verdict = await again(agent, made.experiment_id)
+        assert verdict.status == "keep"
+        best = (await lab.reading.best("mar8")).experiment
+        assert best is not None
+        assert best.experiment_id == made.experiment_id
+
+
+@pytest.mark.parametrize(
+    ("revert", "says"), [("mar8-9", "mar8-9"), ("mar8-1", "nothing|same|no change|Nothing"), ("", "revert is empty")]
+)
+async def test_what_cannot_be_taken_out_is_refused(settings: Settings, revert: str, says: str) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await agent.begin()
+        await agent.baseline()
+        with pytest.raises(ResearchError, match=says):
+            await agent.propose("without it", "ablation", revert=revert)
