@@ -1,11 +1,14 @@
 """What is told of a run as a fact, what stays provisional, and a best that its own runs do not bear out."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from mcp_server.errors import ResearchError
 from mcp_server.lab.lab import Lab
+from mcp_server.research.claims import QUANTILE
+from mcp_server.research.verdict import show
 from mcp_server.settings import Settings
 from tests.lab.noisy import NOISY, again, baseline, begun
 from tests.lab.researcher import Researcher
@@ -39,6 +42,10 @@ async def test_a_gain_is_provisional_until_it_was_run_often_enough(settings: Set
         await begun(agent)
         once = await agent.attempt("faster", knobs={"LR": 0.3})
         assert once.status == "keep"
+        assert once.numbers is not None
+        sigma = once.numbers["sigma"]
+        assert "1 run against 4 of mar8-1): " in once.reason
+        assert once.reason.endswith(f"So many runs can show a gain of {show(QUANTILE * sigma * math.sqrt(1 + 1 / 4))}.")
         assert (project.root / "results.tsv").read_text().splitlines()[-1].endswith("\tkeep\t" + await told(lab))
         assert (await told(lab)).startswith("faster (provisional: better by 0.")
         assert once.claim is not None
