@@ -55,7 +55,8 @@ def restated(lines: Sequence[str], kept: Iterable[str]) -> list[str]:
     for line in reversed(lines):
         key = _key(line)
         if _status(line) == "keep" and key not in double:
-            now = present.get(key, f"{_stem(line)} ({TAKEN_BACK})" if key in later else None)
+            ours = _stem(line) != line.rstrip("\n")  # a table of before may have the like, and stays as it was
+            now = present.get(key, f"{_stem(line)} ({TAKEN_BACK})" if ours and key in later else None)
             found.append(line if now is None else f"{now}\n")
         else:
             later.add(key)

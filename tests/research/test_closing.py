@@ -92,9 +92,9 @@ def test_a_change_that_does_not_hold_is_put_back_on_the_best() -> None:
     [(tool, arguments)] = asked(chain(*LOST))
     assert (tool, arguments) == ("register", {"knobs": {"LR": 0.1}})
     code = replace(FIRST, changes={}, source="edits")
-    others = {"keeps": (SECOND, code, START), "recent": ()}
-    assert asked(chain(*LOST, **others)) == []  # it cannot be taken out as it is
-    assert asked(chain(*LOST, **others, removable=frozenset({"e2"}))) == [("register", {"revert": "e2"})]
+    evidence = replace(chain(*LOST), keeps=(SECOND, code, START), recent=())
+    assert asked(evidence) == []  # it cannot be taken out as it is
+    assert asked(replace(evidence, removable=frozenset({"e2"}))) == [("register", {"revert": "e2"})]
 
 
 @pytest.mark.parametrize(

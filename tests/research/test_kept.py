@@ -64,5 +64,7 @@ def test_lines_that_are_not_ours_to_change_stay() -> None:
     lines = ["commit\tval_loss\tmemory_gb\tstatus\tdescription\n", f"{edited}\n", "a note of mine\n", "\n"]
     assert restated(lines, [line]) == lines
     twice = replace(KEPT, id="e3")  # one commit, measured twice under the same words: which is which cannot be told
+    foreign = ["abc1234\t1.1\t0.0\tkeep\tdeeper\n", "abc1234\t1.2\t0.0\tdiscard\tdeeper\n"]
+    assert restated(foreign, [line]) == foreign
     both = [f"{told_line(KEPT, TASK, None)}\n"] * 2
     assert restated(both, [line, told_line(twice, TASK, None)]) == both
