@@ -8,6 +8,7 @@ from mcp_server.lab.gathering import gather
 from mcp_server.machine.git import combine
 from mcp_server.research.case import error_of
 from mcp_server.research.effort import noise_by_load, starved_text
+from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.report import FAILURES, IMPROVEMENTS, LESSONS, Account
 
@@ -74,6 +75,17 @@ async def displaced(bench: Bench, branch: Branch, run: Run, fitting: bool = Fals
     trees = [(keep, await bench.run(_together, bench, tip, keep)) for keep in others]
     present = await bench.run(bench.repository.tree_of, tip) if trees else None
     return [keep for keep, tree in trees if tree != present and (tree is not None or not fitting)]
+
+
+async def removable(bench: Bench, branch: Branch, run: Run, evidence: Evidence) -> frozenset[str]:
+    """Of the kept changes that do not hold any more, those that can be taken out of the best without a conflict."""
+    if evidence.assessment is None or not evidence.assessment.doubtful:
+        return frozenset()
+    tip = await branch.tip(run)
+    keeps = [e for e in evidence.keeps if e.id in evidence.assessment.doubtful and e.commit_known]
+    trees = [(e, await bench.run(combine, bench.repository, tip, [(e.commit, e.base_commit)])) for e in keeps]
+    present = await bench.run(bench.repository.tree_of, tip) if trees else None
+    return frozenset(e.id for e, without in trees if without.tree not in (None, present))
 
 
 def _together(bench: Bench, tip: str, keep: Experiment) -> str | None:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 from mcp_server.machine.store.verdicts import Decision, Restatement
 from mcp_server.research.case import Case, candidate, decide, noise_of, replicates, scored, stand, weigh
+from mcp_server.research.claims import smallest_gain
 from mcp_server.research.experiment import Numbers, Run, Scalar
+from mcp_server.research.noise import clamp
 from mcp_server.research.plateau import reconsidered
 from mcp_server.research.selection import told
-from mcp_server.research.verdict import finite, judge
+from mcp_server.research.verdict import finite, judge, show
 
 
 def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Decision:
@@ -28,7 +30,7 @@ def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Dec
     counting = case.subject.counting
     return Decision(
         status=verdict.decision,
-        reason=f"{verdict.reason} {told(run.task, case.subject.trials)}".strip(),
+        reason=" ".join(filter(None, (verdict.reason, _shows(verdict.numbers), told(run.task, case.subject.trials)))),
         value=scored(run, case.subject, verdict),
         delta=verdict.delta,
         near_miss=verdict.near_miss,
@@ -41,6 +43,13 @@ def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Dec
         verification=counting[-1].verification if counting else "reported",
         sandboxed=bool(counting) and counting[-1].sandboxed,
     )
+
+
+def _shows(numbers: Numbers | None) -> str:
+    """The smallest gain that the runs of a verdict could show, in words; empty where there is no noise to hide one."""
+    if numbers is None or not numbers.sigma:
+        return ""
+    return f"So many runs can show a gain of {show(clamp(smallest_gain(numbers.sigma, numbers.n, numbers.n_b)))}."
 
 
 def restatement(run: Run, case: Case, near_misses: list[Case]) -> Restatement | None:

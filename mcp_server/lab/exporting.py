@@ -9,11 +9,13 @@ from mcp_server.errors import InvalidInput, NotReady
 from mcp_server.lab.accounting import account_of
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.claiming import claiming
 from mcp_server.machine.beneath import open_beneath
 from mcp_server.machine.git import exclude
 from mcp_server.research.case import noise_of
 from mcp_server.research.data_files import EXPORTS, check_data_file, in_exports
 from mcp_server.research.experiment import Run
+from mcp_server.research.kept import kept_words, told_line
 from mcp_server.research.report import to_markdown
 from mcp_server.research.tables import Layout, csv_layout, jsonl_layout, latex_layout, tsv_layout
 
@@ -73,21 +75,22 @@ async def _parts(bench: Bench, branch: Branch, run: Run, form: Format) -> AsyncI
     if form == "markdown":
         yield to_markdown(await account_of(bench, branch, run))
         return
-    layout = await _layout(bench, run, form)
+    layout = await _layout(bench, branch, run, form)
     yield layout.head
     async for experiment in bench.store.history.all(run.tag):
         yield layout.row(experiment)
     yield layout.end
 
 
-async def _layout(bench: Bench, run: Run, form: Format) -> Layout:
-    if form == "tsv":
-        return tsv_layout(run.task)
+async def _layout(bench: Bench, branch: Branch, run: Run, form: Format) -> Layout:
     if form == "jsonl":
         return jsonl_layout()
+    assessment = (await claiming(bench, branch, run)).assessment
+    if form == "tsv":
+        return tsv_layout(run.task, lambda e, task: told_line(e, task, assessment))
     noise = noise_of(run, *await bench.store.history.noise(run.tag))
     sigma = None if run.task.policy == "greedy" else noise.sigma
     if form == "csv":
-        return csv_layout(run.task, sigma)
+        return csv_layout(run.task, sigma, lambda e: kept_words(e, assessment))
     best = await bench.store.experiments.best(run.tag)
     return latex_layout(run, sigma, best.id if best else None)

@@ -44,6 +44,7 @@ class Findings:
     baseline: Experiment | None
     best: Experiment
     sigma: float | None
+    assessment: Assessment | None = None
 
 
 @dataclass
@@ -101,7 +102,9 @@ class Finalizing:
         steps = [Step(keep, old) for keep, old in zip(lineage, olds, strict=False) if not keep.unchanged]
         noise = noise_of(run, *await self._bench.store.history.noise(run.tag))
         sigma = None if run.task.policy == "greedy" else noise.sigma
-        return Findings(run, steps, await self._bench.store.history.baseline(run.tag), lineage[-1], sigma)
+        baseline = await self._bench.store.history.baseline(run.tag)
+        assessment = (await claiming(self._bench, self._branch, run)).assessment
+        return Findings(run, steps, baseline, lineage[-1], sigma, assessment)
 
     async def _notes(self, findings: Findings, onto: str, made: Made) -> list[str]:
         """What a maintainer should know of the new branches."""
@@ -122,7 +125,7 @@ class Finalizing:
         run, best = findings.run, findings.best
         others = await displaced(self._bench, self._branch, run)
         noise = noise_of(run, *await self._bench.store.history.noise(run.tag))
-        assessment = (await claiming(self._bench, self._branch, run)).assessment
+        assessment = findings.assessment
         claims = told_steps(assessment)
         return Finalized(
             tag=run.tag,
@@ -152,7 +155,7 @@ def _squash(repository: Repository, findings: Findings, onto: str) -> Made:
     if combined.tree == repository.tree_of(onto):
         return Made()
     ideas = [step.keep for step in findings.steps]
-    message = squash_message(findings.run, findings.baseline, ideas, best, findings.sigma)
+    message = squash_message(findings.run, findings.baseline, ideas, best, findings.sigma, findings.assessment)
     commit = repository.commit_tree(combined.tree, [onto], message, best.decided_at or 0.0)
     return Made({_final(findings.run): commit})
 
@@ -198,7 +201,7 @@ def _apply(repository: Repository, findings: Findings, step: Step, tip: str, mad
         return None
     if combined.tree == repository.tree_of(tip):
         return None
-    message = idea_message(findings.run, step.keep, findings.sigma)
+    message = idea_message(findings.run, step.keep, findings.sigma, findings.assessment)
     return repository.commit_tree(combined.tree, [tip], message, step.keep.decided_at or 0.0)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from mcp_server.errors import InvalidInput, NotReady, UnknownId
-from mcp_server.lab.accounting import displaced
+from mcp_server.lab.accounting import displaced, removable
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.claiming import claiming
@@ -34,6 +34,7 @@ from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
 from mcp_server.research.guidance import claim_text, noise_text
+from mcp_server.research.kept import kept_words
 from mcp_server.research.marking import Document, Words, fenced
 from mcp_server.research.strategy import choose
 from mcp_server.research.suggestions import Suggestion
@@ -62,7 +63,9 @@ class Reading:
         run = await self._bench.store.runs.named(tag)
         source = await self._script(run, await self._branch.tip(run))
         gathered = await gather(self._bench, run, source)
-        evidence = replace(gathered, displaced=tuple(await displaced(self._bench, self._branch, run, fitting=True)))
+        others = tuple(await displaced(self._bench, self._branch, run, fitting=True))
+        leaving = await removable(self._bench, self._branch, run, gathered)
+        evidence = replace(gathered, displaced=others, removable=leaving)
         suggestion = suggestions.suggest(run, evidence)
         fields = asdict(suggestion)
         return Suggested(
@@ -97,10 +100,11 @@ class Reading:
         before = _number(cursor)
         history = self._bench.store.history
         found = await history.page(run.tag, status, category, before, limit + 1)
+        assessment = (await claiming(self._bench, self._branch, run)).assessment
         page = found[:limit]
         more = str(page[-1].number) if len(found) > limit else None
         return HistoryPage(
-            experiments=[view(experiment, detail) for experiment in page],
+            experiments=[view(experiment, detail, assessment) for experiment in page],
             total=await history.total(run.tag, status, category),
             next_cursor=more,
             next_action=f"Call history({_same(run, status, category)}, cursor={more!r}) for older ones"
@@ -141,7 +145,7 @@ class Reading:
             metric=task.metric,
             direction=task.direction,
             baseline=start,
-            best=view(best) if best else None,
+            best=view(best, "concise", evidence.assessment) if best else None,
             improvement=gain,
             improvement_percent=None if gain is None or not start else finite(100 * gain / abs(start)),
             counts=plain(counts),
@@ -150,9 +154,10 @@ class Reading:
             elapsed_seconds=round(time.time() - run.created_at, 1),
             training_minutes=round(await history.training_seconds(run.tag) / 60, 2),
             keep_rate=round(counts.get("keep", 0) / finished, 4) if finished else None,
-            last_five=[view(experiment) for experiment in await history.decided(run.tag, LAST)],
+            last_five=[view(e, "concise", evidence.assessment) for e in await history.decided(run.tag, LAST)],
             progression=[
                 {"experiment_id": keep.id, "value": keep.value, "delta": keep.delta, "change": Words(keep.hypothesis)}
+                | {"told": kept_words(keep, evidence.assessment)}
                 for keep in reversed(keeps)
             ],
             categories={name: asdict(count) for name, count in (await history.categories(run.tag)).items()},
@@ -175,7 +180,8 @@ class Reading:
         todo = f"Call register(tag={run.tag!r}, ...) with a change to it" if best else "Register and train the baseline"
         error = error_of(run, best, noise_of(run, *await self._bench.store.history.noise(run.tag)))
         assessment = (await claiming(self._bench, self._branch, run)).assessment
-        return Best(view(best, "full") if best else None, commit, run.branch, todo, error, told(assessment))
+        shown = view(best, "full", assessment) if best else None
+        return Best(shown, commit, run.branch, todo, error, told(assessment))
 
     async def diff(self, experiment_a: str, experiment_b: str) -> Diff:
         """Compare two experiments by id, e.g. mar8-3: metric deltas (b minus a) and the unified diff of their code."""

@@ -70,16 +70,17 @@ class Registering:
             dict[str, Any] | None, "Constants or options of the script to set {NAME: value}, e.g. LR, --lr"
         ] = None,
         combine: Annotated[list[str] | None, "Two experiment ids whose changes to put together on the best"] = None,
+        revert: Annotated[str | None, "Id of a kept experiment whose change to take out of the best"] = None,
         commit_sha: Annotated[str | None, "A commit that already holds the change"] = None,
         parent_id: Annotated[str | None, "Experiment to build on; default: the best"] = None,
         agent: Annotated[str | None, "Whose workspace; needed only if several are yours"] = None,
     ) -> Registered:
-        """Commit one change as an experiment: edits, files, knobs, combine or commit_sha; without any of these, what
-        you edited in the workspace. The first experiment of a run is the baseline and needs no change. Next: train.
+        """Commit one change as an experiment: edits, files, knobs, combine, revert or commit_sha; without any, what you
+        edited in the workspace. The first experiment of a run is the baseline and needs no change. Next: train.
         """
         run = await self._bench.store.runs.get(tag)
-        sources = {"edits": edits, "files": files, "knobs": knobs, "combine": combine, "commit_sha": commit_sha}
-        claim = make_claim(run, hypothesis, description, category, parent_id, **sources)
+        sources = {"edits": edits, "files": files, "knobs": knobs, "combine": combine, "revert": revert}
+        claim = make_claim(run, hypothesis, description, category, parent_id, **sources, commit_sha=commit_sha)
         author = await self._author(run, agent)
         if claim.source is None and not run.task.external:
             return await self._from_workspace(run, claim, author)
@@ -105,8 +106,9 @@ class Registering:
             return Candidate(tree, base.commit, base.parent_id, request, commit)
         assert claim.source is not None
         name, value = claim.source
-        if name == "combine":
-            changes = [await self._change(run, experiment_id) for experiment_id in value]
+        if name in ("combine", "revert"):
+            changes = [await self._change(run, each) for each in (value if name == "combine" else [value])]
+            changes = [(new, old) for old, new in changes] if name == "revert" else changes
             tree = await self._bench.run(from_combination, repository, run, base.commit, changes)
             return Candidate(tree, base.commit, base.parent_id, request)
         tree = await self._bench.run(MAKERS[name], repository, run, base.commit, value)

@@ -11,7 +11,9 @@ Decided = Literal["keep", "discard", "needs_confirmation", "crash"]
 
 @dataclass(frozen=True)
 class ExperimentView:
-    """An experiment as history shows it; `concise` detail leaves the later fields empty."""
+    """An experiment as history shows it; `concise` detail leaves later fields empty. `delta` is that of the verdict;
+    `told` and `gain` say what may be told by now of what is kept.
+    """
 
     experiment_id: str
     status: Status
@@ -38,6 +40,8 @@ class ExperimentView:
     decided_at: str | None = None
     runs: int | None = None
     numbers: dict[str, Any] | None = None
+    told: str | None = None
+    gain: float | None = None
 
 
 @dataclass(frozen=True)
@@ -208,10 +212,8 @@ class NearMisses:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run at a glance.
-
-    `claim` is what may be told of the best against the baseline, `claims` of each kept change in it against what that
-    was built on, and `told` says the first in words.
+    """A run at a glance. `claim` (in words, `told`) is what may be told of the best against the baseline, `claims` of
+    each kept change in it against what that was built on.
     """
 
     tag: str
@@ -243,9 +245,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Best:
-    """The best experiment of a run and the tip of its branch; `error` is the standard error of its value, and `claim`
-    what may be told of it against the baseline.
-    """
+    """The best of a run and its branch's tip; the standard error of its value, and its `claim` against the baseline."""
 
     experiment: ExperimentView | None
     commit: str

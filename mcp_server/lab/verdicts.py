@@ -11,7 +11,7 @@ from mcp_server.lab.branch import Branch
 from mcp_server.lab.claiming import claiming
 from mcp_server.lab.decisions import decision, restatement
 from mcp_server.lab.gathering import PENDING, gather
-from mcp_server.lab.ledger import list_results
+from mcp_server.lab.ledger import list_results, restate_results
 from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
@@ -148,7 +148,9 @@ class Verdicts:
 
     async def _verdict(self, run: Run, experiment: Experiment, reopened: list[str]) -> Completed:
         """Show the verdict, after bringing the branch and the agent's workspace up to date with it."""
-        notes = [*await self._branch.settle(run), *await list_results(self._bench, run)]
+        notes = await self._branch.settle(run)
+        assessment = (await claiming(self._bench, self._branch, run)).assessment
+        notes += await list_results(self._bench, run, assessment) or await restate_results(self._bench, run, assessment)
         experiment = await self._bench.store.experiments.get(experiment.id)
         updated, note = await self._move_workspace(run, experiment)
         best = await self._bench.store.experiments.best(run.tag)
@@ -157,7 +159,6 @@ class Verdicts:
         streak = await self._bench.store.history.consecutive_crashes(run.tag)
         standing = await self._reporting.after_verdict(run)
         following = await self._next(run, experiment, best, streak, updated, reopened)
-        assessment = (await claiming(self._bench, self._branch, run)).assessment
         return Completed(
             experiment_id=experiment.id,
             status=_decided(experiment),

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mcp_server.lab.results import ExperimentView
-from mcp_server.research.claims import Assessment
+from mcp_server.research.claims import Assessment, Claim
 from mcp_server.research.experiment import Experiment, Run
+from mcp_server.research.kept import kept_words
 from mcp_server.research.marking import Words
 
 Detail = Literal["concise", "full"]
@@ -18,8 +19,13 @@ def when(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
-    """An experiment as history shows it."""
+def view(experiment: Experiment, detail: Detail = "concise", assessment: Assessment | None = None) -> ExperimentView:
+    """An experiment as history shows it.
+
+    Args:
+        assessment: what may be told of its run now.
+    """
+    claim = assessment.steps.get(experiment.id) if assessment else None
     concise: dict[str, Any] = {
         "experiment_id": experiment.id,
         "status": experiment.status,
@@ -31,6 +37,8 @@ def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
         "commit": experiment.commit[:7],
         "verification": experiment.label,
         "sandboxed": experiment.sandboxed,
+        "told": kept_words(experiment, assessment) or None,
+        "gain": claim.gain if claim else None,
     }
     if detail == "concise":
         return ExperimentView(**concise, origin="reported" if experiment.origin == "reported" else None)
@@ -45,7 +53,7 @@ def view(experiment: Experiment, detail: Detail = "concise") -> ExperimentView:
         changes={name: [_value(each) for each in pair] for name, pair in experiment.changes.items()},
         metrics=dict(experiment.metrics),
         origin=experiment.origin,
-        reason=reason_of(experiment),
+        reason=_reason_now(experiment, claim),
         lesson=Words(experiment.lesson),
         registered_at=when(experiment.registered_at),
         decided_at=when(experiment.decided_at),
@@ -62,6 +70,12 @@ def unjudged(run: Run) -> list[str]:
 def reason_of(experiment: Experiment) -> str:
     """Why an experiment got its verdict. An agent may have said why it crashed."""
     return Words(experiment.reason) if experiment.status == "crash" else experiment.reason
+
+
+def _reason_now(experiment: Experiment, claim: Claim | None) -> str:
+    """The reason of a verdict, and after it what all runs say by now."""
+    reason = reason_of(experiment)
+    return f"At its verdict: {reason} By all runs now, {claim.words()}." if claim else reason
 
 
 def _value(value: Any) -> Any:

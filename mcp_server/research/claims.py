@@ -49,12 +49,19 @@ class Claim:
 
     def words(self) -> str:
         """The claim in words, for a sentence."""
-        kind = "claimed" if self.claimed else "provisional"
-        size = f"{show(abs(self.gain))} ± {show(self.error)}"
         return (
-            f"{kind}: {'better' if self.gain >= 0 else 'worse'} by {size}, probability of a gain {_percent(self)} "
+            f"{self._said()}, probability of a gain {_percent(self)} "
             f"({self.runs} and {self.base_runs} runs, which can show {show(self.smallest_gain)})"
         )
+
+    def brief(self) -> str:
+        """The claim in few words, for the cell of a table."""
+        return f"{self._said()}, p {_percent(self)}"
+
+    def _said(self) -> str:
+        kind = "claimed" if self.claimed else "provisional"
+        size = f"{show(abs(self.gain))} ± {show(self.error)}"
+        return f"{kind}: {'better' if self.gain >= 0 else 'worse'} by {size}"
 
 
 @dataclass(frozen=True)
@@ -86,10 +93,10 @@ class Assessment:
         return any(each.probability < FALLS_BELOW and each.runs >= RUNS_FOR_CLAIM for each in last)
 
     @property
-    def weakest(self) -> str | None:
-        """The kept change that is most likely none, if it is more likely none than one."""
-        doubtful = {name: each for name, each in self.steps.items() if each.probability < FALLS_BELOW}
-        return min(doubtful, key=lambda name: doubtful[name].probability, default=None)
+    def doubtful(self) -> tuple[str, ...]:
+        """The kept changes that do not hold any more, those least likely to gain anything first."""
+        found = {name: each.probability for name, each in self.steps.items() if each.probability < FALLS_BELOW}
+        return tuple(sorted(found, key=lambda name: found[name]))
 
     @property
     def next_repeat(self) -> str | None:

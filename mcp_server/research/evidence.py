@@ -58,6 +58,8 @@ class Evidence:
         level_seeds: by the id of each kept change in the best, and of the baseline, the seeds that it was run with.
         levels_busy: ids of those of which a run is under way.
         untaken: ids of those that were run again since their value was computed.
+        removable: ids of kept changes that do not hold any more and that can be taken out of the best as it is, where
+            that was looked at.
         points: the knobs and outcomes of the latest trials, the oldest first.
     """
 
@@ -85,6 +87,7 @@ class Evidence:
     level_seeds: Mapping[str, frozenset[int]] = field(default_factory=dict)
     levels_busy: frozenset[str] = frozenset()
     untaken: tuple[str, ...] = ()
+    removable: frozenset[str] = frozenset()
 
     @property
     def finished(self) -> int:

@@ -1,7 +1,7 @@
 """What to do next where scores are noisy: first what is owed, then ideas in the order that sampling gives."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from random import Random
 
 from mcp_server.research import proposals
@@ -22,6 +22,8 @@ VALUES_OF_FIRST, VALUES_OF_OTHERS = 2, 1
 """How many values of knobs are proposed in the category that comes first, and in each of the others."""
 CLOSING_RUNS = 6
 """The most runs of one code that are asked for at the end."""
+QUESTIONED = 3
+"""So many experiments before the last, kept changes are questioned, whatever the budget."""
 LONG_STUCK = 2
 """So many plateaus in a row are an end, where no budget is known."""
 WITHOUT_VALUES = 0.3
@@ -83,13 +85,38 @@ def closing(run: Run, evidence: Evidence) -> Iterator[Proposal]:
     levels = {level.name: level.runs for level in assessment.chain.levels}
     if name is None or name in evidence.levels_busy or levels[name] >= CLOSING_RUNS:
         return
+    total = assessment.total
+    why = f"so far {total.words()}" if total and not total.claimed else "the nearest to a claim among the kept changes"
+    yield _once_more(evidence, name, why)
+
+
+def _once_more(evidence: Evidence, name: str, why: str) -> Proposal:
+    """Run a code of the chain again, with a seed that another one was run with where there is one."""
     own = evidence.level_seeds.get(name, frozenset())
     others = sorted({seed for seeds in evidence.level_seeds.values() for seed in seeds} - own)
     seed = others[0] if others else fresh_seed(own)
-    total = assessment.total
-    why = f"so far {total.words()}" if total and not total.claimed else "the nearest to a claim among the kept changes"
     text = f"{name} once more, so that more can be told ({why}): call train({name!r}, seed={seed}), then complete it."
-    yield Proposal(f"closing {name}", "other", text, "train", {"experiment_id": name, "seed": seed})
+    return Proposal(f"closing {name}", "other", text, "train", {"experiment_id": name, "seed": seed})
+
+
+def questioned(run: Run, scene: Scene) -> Iterator[Proposal]:
+    """A kept change to take out of the best, at the end of the budget or where nothing gets better; at most one.
+
+    The latest kept change is run again in its place: where that does not bear it out, the best is what it was built on.
+    """
+    evidence, assessment = scene.evidence, scene.evidence.assessment
+    if assessment is None or run.task.policy == "greedy" or "ablation" not in run.task.scope:
+        return
+    left = run.task.max_experiments
+    left = None if left is None else left - evidence.finished - len(evidence.in_flight)
+    late = ends(run, evidence) or evidence.discards >= LONG_STUCK * PLATEAU or (left is not None and left <= QUESTIONED)
+    if not late or (left is not None and left < 1):
+        return
+    last = assessment.chain.levels[-1]
+    if last.name in assessment.doubtful[:1] and last.name not in evidence.levels_busy and last.runs < CLOSING_RUNS:
+        yield _once_more(evidence, last.name, f"so far {assessment.steps[last.name].words()}")
+        return
+    yield from islice((p for p in proposals.taken_out(scene) if p.topic != f"-{last.name}"), 1)
 
 
 def ends(run: Run, evidence: Evidence) -> bool:

@@ -231,6 +231,30 @@ def ablated(scene: Scene) -> Iterator[Proposal]:
         yield replace(knob_proposal(f"-{e.id}", "ablation", "", knobs), text=text)
 
 
+def taken_out(scene: Scene) -> Iterator[Proposal]:
+    """Take a kept change that does not hold any more out of the best, those least likely to gain anything first.
+
+    What is left is measured and judged like any other change. None while such an experiment is under way, and none of
+    a change that was taken out before or that is there for having fewer lines.
+    """
+    evidence, assessment = scene.evidence, scene.evidence.assessment
+    if assessment is None or any(e.category == "ablation" for e in evidence.in_flight):
+        return
+    keeps = {e.id: e for e in evidence.keeps}
+    for e in (keeps[name] for name in assessment.doubtful if name in keeps):
+        present = {name: old for name, (old, new) in e.changes.items() if repr(scene.values.get(name)) == repr(new)}
+        if e.lines_added < e.lines_removed or _was_ablated(scene, e, present):
+            continue
+        whole = bool(present) and present.keys() == e.changes.keys() and _only_knobs(e)
+        if not whole and e.id not in evidence.removable:
+            continue
+        call: dict[str, Any] = {"knobs": present} if whole else {"revert": e.id}
+        ((how, what),) = call.items()
+        text = f"ablation: {told(scene, e)} does not hold any more ({assessment.steps[e.id].brief()})"
+        text += f": take it out of the best: register with {how} {json.dumps(what)}."
+        yield Proposal(f"-{e.id}", "ablation", text, "register", call)
+
+
 def rescued(scene: Scene) -> Iterator[Proposal]:
     """Near misses that were measured on an older best: on the present one they may do better."""
     best = scene.evidence.best

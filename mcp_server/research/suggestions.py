@@ -133,12 +133,13 @@ def _chosen(
         chosen += _baseline(run, evidence)
     if run.task.policy != "greedy":
         chosen += guidance.owed(run, evidence)
-        chosen += guidance.closing(run, evidence)
     scene = Scene(run.task, evidence)
     try:
         scene = Scene(run.task, evidence, effective(outline(evidence.source or ""), run.device_kind, run.task.command))
     except InvalidInput as problem:
         remarks.append(f"other: {problem}")
+    last = [*guidance.questioned(run, scene), *guidance.closing(run, evidence)]
+    chosen += list(_distinct(p for p in last if _leaves(p, run)))
     plan = list(islice(planned(scene), max(1, AT_MOST - len(chosen)))) if run.task.vary else []
     if plan:
         return [*chosen, *plan], remarks

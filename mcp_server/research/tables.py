@@ -18,7 +18,7 @@ from mcp_server.research.verdict import finite, show
 
 CSV_COLUMNS = (
     *("experiment", "commit", "status", "metric", "value", "standard_error", "runs", "better_by", "category"),
-    *("what", "peak_memory_gb", "origin", "verification"),
+    *("what", "peak_memory_gb", "origin", "verification", "told"),
 )
 LONGEST_WORDS = 100
 
@@ -46,12 +46,17 @@ class Point:
     label: str
 
 
-def results_line(experiment: Experiment, task: Task) -> str:
-    """One line of results.tsv, without its end: commit, value, memory in GiB, status, description."""
+def results_line(experiment: Experiment, task: Task, said: str = "") -> str:
+    """One line of results.tsv, without its end: commit, value, memory in GiB, status, description.
+
+    Args:
+        said: what may be told of it, which follows its description in brackets.
+    """
     crashed = experiment.status == "crash"
     value = 0.0 if crashed or experiment.value is None else experiment.value
     memory = None if crashed else finite(experiment.metrics.get("peak_vram_mb"))
-    what = harmless(" ".join((experiment.description or experiment.hypothesis).split()))
+    what = " ".join((experiment.description or experiment.hypothesis).split())
+    what = harmless(f"{what} ({said})" if said else what)
     return f"{harmless(experiment.commit[:7])}\t{value:.6f}\t{(memory or 0.0) / 1024:.1f}\t{experiment.status}\t{what}"
 
 
@@ -104,9 +109,9 @@ class Layout:
     end: str = ""
 
 
-def tsv_layout(task: Task) -> Layout:
-    """The table of results.tsv."""
-    return Layout("".join(to_tsv([], task)), lambda e: "".join([*to_tsv([e], task)][1:]))
+def tsv_layout(task: Task, line: Callable[[Experiment, Task], str] = results_line) -> Layout:
+    """The table of results.tsv, with the line of each finished experiment."""
+    return Layout("".join(to_tsv([], task)), lambda e: f"{line(e, task)}\n" if e.status in FINISHED else "")
 
 
 def jsonl_layout() -> Layout:
@@ -114,11 +119,12 @@ def jsonl_layout() -> Layout:
     return Layout("", lambda e: "".join(to_jsonl([e])))
 
 
-def csv_layout(task: Task, sigma: float | None) -> Layout:
+def csv_layout(task: Task, sigma: float | None, told: Callable[[Experiment], str] = lambda _: "") -> Layout:
     """A CSV table with a header.
 
     Args:
         sigma: the standard deviation of one run, from which the standard errors follow; None where it is not known.
+        told: what may be told of an experiment, in few words.
     """
 
     def row(e: Experiment) -> str:
@@ -130,7 +136,7 @@ def csv_layout(task: Task, sigma: float | None) -> Layout:
         error = standard_error(e, sigma)
         gigabytes = None if memory is None else round(memory / 1024, 3)
         first = (e.id, e.commit[:7], e.status, task.metric, value, error, e.runs, e.delta)
-        return _csv_line((*first, e.category, what, gigabytes, e.origin, e.label))
+        return _csv_line((*first, e.category, what, gigabytes, e.origin, e.label, told(e)))
 
     return Layout(_csv_line(CSV_COLUMNS), row)
 

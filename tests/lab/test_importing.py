@@ -59,11 +59,11 @@ async def test_a_session_goes_on_in_a_run_that_knows_what_was_tried(project: Pro
 
         report = (await lab.reporting.report("mar8")).text or ""
         assert "4 of an earlier session, as they were reported" in report
-        assert "2: 2 kept" in report
+        assert "2: 1 baseline, 1 kept" in report
     lines = table.read_text().removeprefix(before).splitlines()
     assert [line.split("\t")[1:] for line in lines] == [
         ["1.140000", "0.0", "keep", "the baseline"],
-        ["1.120000", "0.0", "keep", "shallower"],
+        ["1.120000", "0.0", "keep", "shallower (provisional)"],
     ]
 
 

@@ -156,7 +156,7 @@ def test_a_best_that_its_runs_do_not_bear_out_has_fallen() -> None:
     assert before is not None
     assert after is not None
     assert (before.fallen, after.fallen) == (False, True)
-    assert after.weakest == "b"
+    assert after.doubtful == ("b",)
 
 
 def test_the_words_say_which_is_which() -> None:

@@ -44,7 +44,10 @@ function draw(name, data, drawing) {
 
 const LOOKS = [["keep", "kept"], ["near", "near miss"], ["discard", "discarded"], ["crash", "crashed"], ["busy", "under way"]];
 const look = (e) => e.near_miss ? "near" : ["keep", "discard", "crash"].includes(e.status) ? e.status : "busy";
-const label = (e) => e.near_miss ? "near miss" : e.status.replaceAll("_", " ");
+const isBaseline = (e) => e.status === "keep" && e.told === "baseline";
+const label = (e) => e.near_miss ? "near miss" : isBaseline(e) ? "baseline" : e.status === "keep" ? "kept" : e.status.replaceAll("_", " ");
+/* What is believed of a kept change by now, rather than what its verdict saw. */
+const gainOf = (e) => typeof e.gain === "number" ? e.gain : e.delta;
 const number = (id) => Number((/(\d+)$/.exec(id) || [0, 0])[1]);
 
 function figure(value) {
@@ -61,23 +64,37 @@ function duration(seconds) {
   return `${Math.round(seconds / 86400)} days`;
 }
 
+/* The best against the baseline: claimed or provisional, with error and probability where they are known. */
+function gainText(s) {
+  if (s.improvement === null) return "no baseline yet";
+  if (s.claim) {
+    const { claimed, gain, error, probability } = s.claim;
+    return `${claimed ? "claimed" : "provisional"}: ${gain >= 0 ? "better" : "worse"} by ${figure(Math.abs(gain))} ± ${figure(error)}, p ${chance(probability, claimed)}`;
+  }
+  if (!(s.improvement > 0)) return "no improvement yet";
+  return `provisional: ${figure(s.improvement)} better${s.improvement_percent === null ? "" : ` (${s.improvement_percent.toFixed(2)} %)`}`;
+}
+/* Rounded so that it stays below what a claim needs where nothing is claimed. */
+function chance(p, claimed) {
+  if (p >= 0.995) return "> 0.99";
+  return p.toFixed(!claimed && p.toFixed(2) >= 0.95 ? 4 : 2);
+}
+
 function drawHero(s) {
   $("metric").textContent = `Best ${s.metric}, ${s.direction}d`;
   $("value").textContent = figure(s.best ? s.best.value : null);
   const gain = $("gain"), improved = s.improvement > 0;
-  gain.className = improved ? "gain good" : "gain";
-  gain.replaceChildren(
-    s.improvement === null ? "no baseline yet" : !improved ? "no improvement yet" :
-      `${figure(s.improvement)} better${s.improvement_percent === null ? "" : ` (${s.improvement_percent.toFixed(2)} %)`}`,
-    s.baseline === null ? "" : make("small", {}, `baseline ${figure(s.baseline)}`),
-  );
+  gain.className = improved && s.claim && s.claim.claimed ? "gain good" : "gain";
+  gain.replaceChildren(gainText(s), s.baseline === null ? "" : make("small", {}, `baseline ${figure(s.baseline)}`));
   $("best-hypothesis").textContent = s.best ? `${s.best.experiment_id}: ${s.best.hypothesis}` : "";
   const n = (status) => s.counts[status] || 0;
+  const start = s.baseline === null || !n("keep") ? 0 : 1, kept = n("keep") - start;
+  const tried = kept + n("discard") + n("crash");
   const underWay = n("queued") + n("training") + n("registered") + n("trained") + n("needs_confirmation");
   const [mode, ...why] = s.strategy.split(":");
   const tiles = [
     ["Experiments", s.experiments, s.max_experiments ? `of ${s.max_experiments}` : ""],
-    ["Kept", n("keep"), s.keep_rate === null ? "" : `${Math.round(100 * s.keep_rate)} %`],
+    ["Kept", kept, tried ? `${Math.round(100 * kept / tried)} %` : ""],
     ["Discarded", n("discard"), ""], ["Crashed", n("crash"), ""],
     ["Under way", underWay, ""], ["Training", duration(60 * s.training_minutes), ""],
     ["Elapsed", duration(s.elapsed_seconds), ""], ["Strategy", mode, ""],
@@ -155,7 +172,7 @@ function drawChart(experiments, summary) {
 
 function tell(e, left, top) {
   const tip = $("tip");
-  tip.replaceChildren(make("b", {}, `${e.experiment_id}  ${figure(e.value)}`), make("span", {}, `${label(e)}, ${e.category}. ${e.hypothesis}`));
+  tip.replaceChildren(make("b", {}, `${e.experiment_id}  ${figure(e.value)}`), make("span", {}, `${e.told || label(e)}, ${e.category}. ${e.hypothesis}`));
   tip.hidden = false;
   tip.style.left = `${Math.min(left + 14, innerWidth - tip.offsetWidth - 12)}px`;
   tip.style.top = `${Math.min(top + 14, innerHeight - tip.offsetHeight - 12)}px`;
@@ -178,7 +195,7 @@ function drawTable() {
     const row = make("tr", { class: open ? "row open" : "row", tabindex: 0, "data-id": e.experiment_id, "aria-expanded": open },
       make("td", {}, make("span", { class: "status" }, make("i", { class: `swatch s-${look(e)}` }), label(e))),
       make("td", { class: "id" }, e.experiment_id), make("td", {}, e.category), make("td", {}, e.hypothesis),
-      make("td", { class: "num" }, figure(e.value)), make("td", { class: `num ${e.delta > 0 ? "up" : "down"}` }, signed(e.delta)));
+      make("td", { class: "num" }, figure(e.value)), make("td", { class: `num ${gainOf(e) > 0 ? "up" : "down"}` }, signed(gainOf(e))));
     const toggle = () => { if (!state.open.delete(e.experiment_id)) state.open.add(e.experiment_id); drawTable(); };
     row.addEventListener("click", toggle);
     row.addEventListener("keydown", (event) => { if (event.key === "Enter") toggle(); });
@@ -194,7 +211,7 @@ function details(e) {
   const changes = Object.entries(e.changes || {}).map(([name, [old, now]]) => `${name}: ${JSON.stringify(old)} → ${JSON.stringify(now)}`);
   const metrics = Object.entries(e.metrics || {}).map(([name, value]) => `${name} ${typeof value === "number" ? figure(value) : value}`);
   const facts = [
-    ["Reason", e.reason], ["Lesson", e.lesson], ["Description", e.description], ["Changed", changes.join("\n")],
+    ["Told", e.told], ["Gain at its verdict", typeof e.gain === "number" ? signed(e.delta) : ""], ["Reason", e.reason], ["Lesson", e.lesson], ["Description", e.description], ["Changed", changes.join("\n")],
     ["Diff", e.diff_summary || (e.lines_added === undefined ? "" : `+${e.lines_added} −${e.lines_removed}`)], ["Metrics", metrics.join("   ")],
     ["Commit", e.commit], ["Parent", e.parent_id], ["Agent", e.agent], ["Measured by", e.origin === "reported" ? "the caller (reported)" : ""],
     ["Registered", e.registered_at && new Date(e.registered_at).toLocaleString()], ["Decided", e.decided_at && new Date(e.decided_at).toLocaleString()],
