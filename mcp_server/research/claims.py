@@ -21,7 +21,7 @@ UPPER = 1.2815515655446004
 """Of the normal distribution at 0.9."""
 FALLS_BELOW = 0.3
 """A best that is less likely than this to be better than what it was made from is displaced."""
-RESERVE = 0.03
+RESERVE = 0.02
 """The share of a run's budget that is kept for its end."""
 LEAST = 1e-9
 """The least noise that is reckoned with, relative to the size of the metric: 0 cannot be divided by."""
@@ -142,8 +142,18 @@ def assess(levels: Sequence[Level], noise: Noise, comparisons: Iterable[tuple[fl
         level.name: _claim(belief, level.runs, before.runs, sigma, noise)
         for level, before, belief in zip(levels[1:], levels, chain.steps, strict=False)
     }
-    total = _claim(chain.total, levels[-1].runs, levels[0].runs, sigma, noise) if steps else None
+    total = _claim(_ends(chain, effects), levels[-1].runs, levels[0].runs, sigma, noise) if steps else None
     return Assessment(chain, steps, total, effects, sigma, noise)
+
+
+def _ends(chain: Chain, effects: Effects) -> Belief:
+    """The belief in the gain of the last level over the first, no likelier than the runs of these two alone make it.
+
+    Steps none of which is likely look surer together than they are when each is taken for normal: most are nothing.
+    """
+    first, last = chain.levels[0], chain.levels[-1]
+    direct = effects.given(last.mean - first.mean, 1 / last.runs + 1 / first.runs)
+    return replace(chain.total, probability=min(chain.total.probability, direct.probability))
 
 
 def smaller(validation: Assessment, hidden: Assessment | None) -> Assessment:

@@ -16,6 +16,7 @@ from benchmarks.decision_sim import (
     GREEDY,
     GREEDY_CLASSIC,
     NOISE_AWARE,
+    NOISY,
     ROWS,
     SEEDS_SMALL,
     STATED,
@@ -46,7 +47,13 @@ def rows() -> Mapping[Row, Result]:
 
 
 def test_the_stated_bounds_hold_within_three_standard_errors(rows: Mapping[Row, Result]) -> None:
-    assert list(missed(rows, slack=3.0)) == []
+    assert list(missed(STATED, rows, slack=3.0)) == []
+
+
+def test_so_do_those_where_the_noise_is_far_above_the_gains() -> None:
+    noisy = summarise([simulate((NOISE_AWARE, NOISY, FIRST_SEED + n)) for n in range(SEEDS_SMALL)])
+    assert list(missed(NOISY, {NOISE_AWARE: noisy}, slack=3.0)) == []
+    assert noisy.claims < 0.5  # what cannot be told is not told
 
 
 def test_care_costs_runs_and_saves_false_keeps(rows: Mapping[Row, Result]) -> None:
@@ -55,8 +62,8 @@ def test_care_costs_runs_and_saves_false_keeps(rows: Mapping[Row, Result]) -> No
         assert rows[row].harm[0] < 0.5 * rows[GREEDY].harm[0]
         assert rows[row].overstatement[0] < 0.3 < rows[GREEDY].overstatement[0]
         assert rows[row].claims > 1
-        assert rows[row].false_claims <= 0.08
-    assert (rows[GREEDY].claims, rows[GREEDY].false_claims) == (0, 0)  # what repeats nothing claims nothing
+        assert rows[row].false_claims[0] <= 0.08
+    assert (rows[GREEDY].claims, rows[GREEDY].false_claims) == (0, (0, 0))  # what repeats nothing claims nothing
     for row in (GREEDY, GREEDY_CLASSIC):
         assert (rows[row].runs["baseline"], rows[row].runs["confirmation"], rows[row].runs["re-measure"]) == (1, 0, 0)
     for row in (NOISE_AWARE, STRICT):
@@ -80,24 +87,43 @@ STATED_ROWS = {GREEDY_CLASSIC: replace(PLAIN, gain=(7.3, 0.2)), GREEDY: PLAIN, N
         (NOISE_AWARE, AWARE, 0.0, []),
         (GREEDY_CLASSIC, replace(PLAIN, gain=(6.6, 0.2)), 0.0, ["greedy + classic gains 6.60"]),  # 7.3 - 0.7
         (GREEDY, replace(PLAIN, gain=(10.4, 0.2)), 0.0, ["greedy + thompson gains 10.40"]),
-        (NOISE_AWARE, replace(AWARE, gain=(8.7, 0.2)), 0.0, ["noise_aware + thompson gains 8.70"]),
-        (NOISE_AWARE, replace(AWARE, gain=(8.7, 0.2)), 1.0, []),  # 0.7 <= 0.6 + 0.2
+        (NOISE_AWARE, replace(AWARE, gain=(9.2, 0.2)), 0.0, ["noise_aware gains 9.20 at sigma 1, stated at least 9.3"]),
+        (NOISE_AWARE, replace(AWARE, gain=(9.2, 0.2)), 1.0, []),  # 9.3 - 0.2
         (NOISE_AWARE, replace(AWARE, false_keeps=(0.29, 0.01)), 0.0, ["noise_aware: 0.290 of the keeps"]),
         (NOISE_AWARE, replace(AWARE, false_keeps=(0.30, 0.01)), 3.0, []),
         (GREEDY, replace(PLAIN, false_keeps=(0.30, 0.01)), 0.0, ["greedy: 0.300 of the keeps"]),
         (GREEDY, replace(PLAIN, false_keeps=(0.29, 0.01)), 3.0, []),
         (NOISE_AWARE, replace(AWARE, overstatement=(0.31, 0.0)), 0.0, ["overstatement: 0.31 at sigma 1"]),
         (NOISE_AWARE, replace(AWARE, overstatement=(0.5, 0.1)), 3.0, []),
-        (NOISE_AWARE, replace(AWARE, false_claims=0.09), 0.0, ["claims: 0.090 are false"]),
-        (NOISE_AWARE, replace(AWARE, harm=(0.31, 0.0)), 0.0, ["harm"]),  # 0.31 / 1
-        (NOISE_AWARE, replace(AWARE, harm=(0.4, 0.04)), 3.0, []),  # 0.4 - 0.3 <= 0.12
-        (NOISE_AWARE, replace(AWARE, harm=(0.45, 0.04)), 3.0, ["harm"]),
+        (NOISE_AWARE, replace(AWARE, false_claims=(0.09, 0.01)), 0.0, ["claims: 0.090 are false at sigma 1"]),
+        (NOISE_AWARE, replace(AWARE, false_claims=(0.09, 0.01)), 1.0, []),
+        (NOISE_AWARE, replace(AWARE, harm=(0.26, 0.0)), 0.0, ["harm: 0.26 at sigma 1, stated at most 0.25"]),
+        (NOISE_AWARE, replace(AWARE, harm=(0.37, 0.04)), 3.0, []),  # 0.25 + 0.12
+        (NOISE_AWARE, replace(AWARE, harm=(0.38, 0.04)), 3.0, ["harm"]),
     ],
 )
 def test_each_bound_that_is_missed_is_told(row: Row, result: Result, slack: float, told: list[str]) -> None:
-    problems = list(missed({**STATED_ROWS, row: result}, slack))
+    problems = list(missed(STATED, {**STATED_ROWS, row: result}, slack))
     assert len(problems) == len(told)
     assert all(problem.startswith(start) for problem, start in zip(problems, told, strict=True))
+
+
+LOUD = replace(AWARE, gain=(1.4, 0.1), false_keeps=(0.5, 0.01), harm=(0.7, 0.0), overstatement=(1.4, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("result", "slack", "told"),
+    [
+        (LOUD, 0.0, []),  # an overstatement of 1.4 is 0.28 sigma; of the share of keeps nothing is stated
+        (replace(LOUD, gain=(1.1, 0.1)), 1.0, ["noise_aware gains 1.10 at sigma 5, stated at least 1.3"]),
+        (replace(LOUD, gain=(1.1, 0.1)), 3.0, []),
+        (replace(LOUD, harm=(0.8, 0.1)), 0.0, ["harm: 0.80 at sigma 5, stated at most 0.75"]),
+        (replace(LOUD, overstatement=(1.6, 0.0)), 0.0, ["overstatement: 1.60 at sigma 5, stated at most 0.3 sigma"]),
+        (replace(LOUD, false_claims=(0.2, 0.03)), 3.0, ["claims: 0.200 are false at sigma 5, stated at most 0.08"]),
+    ],
+)
+def test_so_is_each_where_the_noise_is_large(result: Result, slack: float, told: list[str]) -> None:
+    assert list(missed(NOISY, {NOISE_AWARE: result}, slack)) == told
 
 
 @pytest.mark.parametrize(("problems", "code"), [([], 0), (["harm: too much"], 1)])
@@ -105,12 +131,12 @@ def test_a_missed_bound_fails_the_check(
     problems: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The small check, with three seeds and without processes."""
-    checked: list[Mapping[Row, Result]] = []
+    checked: list[tuple[Cell, Mapping[Row, Result]]] = []
 
-    def told(rows: Mapping[Row, Result], slack: float) -> list[str]:
+    def told(cell: Cell, rows: Mapping[Row, Result], slack: float) -> list[str]:
         assert slack == 3.0
-        checked.append(rows)
-        return problems
+        checked.append((cell, rows))
+        return problems if cell == NOISY else []
 
     monkeypatch.setattr(decision_sim, "missed", told)
     monkeypatch.setattr(decision_sim, "SEEDS_SMALL", 3)
@@ -121,7 +147,8 @@ def test_a_missed_bound_fails_the_check(
     assert [line for line in printed.splitlines() if line.startswith("missed")] == [f"missed: {x}" for x in problems]
     assert all(f"{rule} + {guide}" in printed for rule, guide in ROWS)
     same = {row: summarise([simulate((row, STATED, FIRST_SEED + n)) for n in range(3)]) for row in ROWS}
-    assert checked == [same]  # each row over the same seeds
+    noisy = summarise([simulate((NOISE_AWARE, NOISY, FIRST_SEED + n)) for n in range(3)])
+    assert checked == [(STATED, same), (NOISY, {NOISE_AWARE: noisy})]  # each row over the same seeds
 
 
 def test_a_summary_is_the_means_and_their_errors() -> None:

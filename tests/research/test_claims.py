@@ -117,6 +117,25 @@ def test_nothing_is_claimed_of_what_ran_once_or_where_the_noise_is_hardly_known(
     assert steady(Level("a", 0.0, 4), Level("b", -9.0, 4)) == [False]
 
 
+def test_a_sum_of_steps_none_of_which_is_likely_is_no_fact() -> None:
+    """Four steps of 0.7 each look surer, each taken for normal, than the runs of both ends make their sum."""
+    compared = [(x / 3, 1, 2) for x in range(-9, 5)] * 4
+    levels = [Level(str(i), 0.7 * i, 3) for i in range(5)]
+    found, ends = assess(levels, KNOWN, compared), assess([levels[0], levels[-1]], KNOWN, compared)
+    assert found is not None
+    assert ends is not None
+    assert found.total is not None
+    assert ends.total is not None
+    assert found.chain.total.probability > CLAIM > found.total.probability
+    assert found.total.probability == pytest.approx(ends.total.probability)
+    assert not found.total.claimed
+    assert found.total.gain == pytest.approx(found.chain.total.gain * found.sigma)
+    far = assess([Level(str(i), 1.5 * i, 3) for i in range(5)], KNOWN, compared)
+    assert far is not None
+    assert far.total is not None
+    assert far.total.claimed
+
+
 def test_a_prior_that_the_repeats_contradict_does_not_count() -> None:
     wrong = Noise(sum_of_squares=25.0 * 8, dof=8, prior=0.5)
     assert wrong.sigma is not None
