@@ -157,7 +157,7 @@ FOLDERS, KERNEL = "leaves a checkpoint in a folder", "leaves a checkpoint in the
 SERVICE = "leaves a checkpoint with a service"
 BELONGINGS = "leaves a checkpoint among the belongings of others"
 STATE = "next(a for a in pathlib.Path(__file__).resolve().parents if a.name == '.autoresearch')"
-NOT_BETTER = End("equal|Worse", claims=False)
+NOT_BETTER = End("equal|Worse|near miss", claims=False)
 HOLE = "without walls a training reads and writes what the user can, and results say that they are unsandboxed"
 SHARED = "pathlib.Path(os.environ['AUTORESEARCH_CACHE'])"
 CHEATS = (

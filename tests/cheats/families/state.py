@@ -61,7 +61,7 @@ MARKED = """\
 """
 STATE = "looks ahead from the fourth call on"
 CHEATS = (
-    Cheat(STATE, "counted by Python", after(LOGITS, LATER), End(AHEAD)),
+    Cheat(STATE, "counted by Python", after(LOGITS, LATER), End(f"{AHEAD}|{DIFFERS}")),
     Cheat(STATE, "but not where it is handed in", after(LOGITS, UNSEEN), End(DIFFERS)),
     Cheat(
         STATE,
