@@ -183,8 +183,8 @@ def test_without_noise_nothing_is_lost_and_the_best_is_what_it_seems(row: Row, w
         assert outcome.false_keeps == 0 or workers > 1  # what vanished on a new base may be kept for its first run
         if row[0] == "greedy":
             assert outcome.overstatement == pytest.approx(0.0, abs=1e-9)
-        else:  # what is told is shrunk, since the prior says that there is noise
-            assert -0.2 * outcome.gain < outcome.overstatement < 0.1
+        else:  # what is told is shrunk, since the prior says that there is noise; most for a late keep
+            assert -0.3 * outcome.gain < outcome.overstatement < 0.1
 
 
 @pytest.mark.parametrize("workers", [1, 8])
