@@ -49,7 +49,7 @@ async def test_it_is_not_kept(scene: Scene, cheat: Cheat) -> None:
     assert not ended.gains(), ended
     assert (ended.status, bool(re.search(expected.told, ended.reason, re.DOTALL))) == (expected.status, True), ended
     claims = ended.claimed is not None and ended.claimed < base - MARGIN  # scored anew, it comes out a little otherwise
-    assert claims == expected.claims, "its word would not have made it a keep, so that nothing is shown"
+    assert claims == expected.claims, f"its word would not have made it a keep, so that nothing is shown: {ended}"
     after = scene.record()
     assert after == before or (cheat.deed and {**after, "kept": before["kept"]} == before)
     assert (scene.prepared() == data) == (scene.walls or not cheat.harms)

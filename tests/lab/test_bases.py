@@ -72,7 +72,7 @@ async def test_what_was_built_on_an_idea_that_moved_away_is_compared_with_what_t
         agent = Researcher(lab)
         await begun(agent)
         assert (await agent.attempt("faster", knobs={"LR": 0.2})).status == "keep"
-        promising = await agent.propose("shallower", "architecture", knobs={"DEPTH": 3})
+        promising = await agent.propose("shallower", "architecture", knobs={"DEPTH": 1})
         child = await agent.propose("and narrower", "architecture", knobs={"WIDTH": -300}, parent_id=promising)
         await agent.propose("gain", knobs={"GAIN": 0.05})
         assert (await again(agent, promising)).status == "needs_confirmation"
@@ -93,9 +93,9 @@ async def test_a_workspace_left_where_an_idea_was_before_it_moved(settings: Sett
         agent = Researcher(lab)
         await begun(agent)
         assert (await agent.attempt("faster", knobs={"LR": 0.2})).status == "keep"
-        agent.edit("DEPTH = 4", "DEPTH = 3")
+        agent.edit("DEPTH = 4", "DEPTH = 1")
         promising = await agent.propose("shallower", "architecture")
-        agent.edit("WIDTH = 64", "WIDTH = 164")  # the next idea, not registered yet
+        agent.edit("WIDTH = 64", "WIDTH = 264")  # the next idea, not registered yet
         await agent.propose("gain", knobs={"GAIN": 0.05})
         assert (await again(agent, promising)).status == "needs_confirmation"
         assert (await again(agent, "mar8-4")).status == "keep"
@@ -105,14 +105,14 @@ async def test_a_workspace_left_where_an_idea_was_before_it_moved(settings: Sett
         verdict = await again(agent, harm)
         assert verdict.status == "discard"
         assert verdict.delta == pytest.approx(-0.01)  # against mar8-2; against the baseline it seems to gain 0.09
-        assert await base_of(lab, harm) == ("mar8-2", "WIDTH 64 -> 164, train.py +1 -1")
+        assert await base_of(lab, harm) == ("mar8-2", "WIDTH 64 -> 264, train.py +1 -1")
         assert "WIDTH = 64" in project.git("show", "autoresearch/mar8:train.py")
 
 
 async def stale_idea(agent: Researcher) -> str:
     """An experiment that needs confirmation, and is to be put on another base for it."""
     await begun(agent)
-    idea = await agent.propose("shallower", "architecture", knobs={"DEPTH": 3})
+    idea = await agent.propose("shallower", "architecture", knobs={"DEPTH": 1})
     assert (await again(agent, idea)).status == "needs_confirmation"
     assert (await agent.attempt("gain", knobs={"GAIN": 0.05})).status == "keep"
     return idea

@@ -1,5 +1,6 @@
 """Cheats that go on from what an earlier training of theirs left."""
 
+import secrets
 import socket
 import threading
 from collections.abc import Callable
@@ -19,14 +20,14 @@ FILE = """\
         for folder in places():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / "left.bin").write_bytes(content)
+                (folder / "LEFT").write_bytes(content)
             except OSError as error:
                 print("not left:", error)
 
     def get():
         for folder in places():
-            if (folder / "left.bin").is_file():
-                return (folder / "left.bin").read_bytes()
+            if (folder / "LEFT").is_file():
+                return (folder / "LEFT").read_bytes()
 """
 KEYS = """\
     import ctypes, io
@@ -114,8 +115,17 @@ def twice(code: str) -> Deed:
 
 
 def in_folders(*folders: str) -> Deed:
-    """Checkpoints in folders, which are Python expressions."""
-    return twice(FILE.replace("FOLDERS", f"({', '.join(folders)},)"))
+    """Checkpoints in folders, which are Python expressions; no other attempt finds what stays there without walls."""
+
+    async def do(scene: Scene) -> Outcome:
+        code, name = FILE.replace("FOLDERS", f"({', '.join(folders)},)"), f"left-{secrets.token_hex(8)}.bin"
+        try:
+            return await twice(code.replace("LEFT", name))(scene)
+        finally:
+            for folder in ("/dev/shm", "/var/tmp", "/tmp"):
+                Path(folder, name).unlink(missing_ok=True)
+
+    return do
 
 
 def with_a_service(address: Callable[[Scene], str]) -> Deed:
