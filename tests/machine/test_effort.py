@@ -99,7 +99,7 @@ CROWD = 4
 
 @pytest.fixture
 def crowded(yard: Any) -> Iterator[Any]:
-    """A place to train in whose first device others use too; what runs without a worker is bound to its core as well."""
+    """A place to train in whose first device others use too; what runs without a worker is bound to it as well."""
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("no process can be bound to a core here")
     core = yard.devices[0].cores[0]
