@@ -105,10 +105,12 @@ def test_who_has_gone_is_nobody(abrupt: bool, uid: int) -> None:
         assert owner_of_peer(accepted) is None
 
 
-@as_root
-def test_an_end_that_another_has_taken_over_is_not_its_own() -> None:
-    """Somebody sends, tears the connection down, and another user has the very same ends before the server looks."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def taken_over(listener: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """What a stranger's torn connection was accepted as, and a connection of ours from the same end.
+
+    The system may lend that port to a program that connects elsewhere meanwhile: then another one is tried.
+    """
+    for _ in range(100):
         with being(NOBODY):
             stranger = socket.create_connection(listener.getsockname())
         ends = stranger.getsockname()
@@ -116,13 +118,27 @@ def test_an_end_that_another_has_taken_over_is_not_its_own() -> None:
         accepted, _ = listener.accept()
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         stranger.close()
-        with accepted, socket.socket() as own:
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        own = socket.socket()
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
             own.bind(ends)
-            own.connect(listener.getsockname())
-            with listener.accept()[0] as second:
-                assert owner_of_peer(second) == 0
-                assert owner_of_peer(accepted) is None
+        except OSError:
+            accepted.close()
+            own.close()
+            continue
+        own.connect(listener.getsockname())
+        return accepted, own
+    raise AssertionError("every port was lent to somebody else")
+
+
+@as_root
+def test_an_end_that_another_has_taken_over_is_not_its_own() -> None:
+    """Somebody sends, tears the connection down, and another user has the very same ends before the server looks."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepted, own = taken_over(listener)
+        with accepted, own, listener.accept()[0] as second:
+            assert owner_of_peer(second) == 0
+            assert owner_of_peer(accepted) is None
 
 
 def test_a_listener_at_the_port_of_who_has_gone_is_not_the_caller() -> None:

@@ -1,5 +1,7 @@
 """Scores that are made anew before they count, as an agent sees it."""
 
+import csv
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,9 +89,8 @@ async def test_only_what_was_earned_is_kept(project: Project, settings: Settings
         assert summary.best is not None
         assert (summary.best.verification, summary.best.sandboxed) == (words, words == "verified")
         table = (await lab.reading.export("mar8", "csv")).text or ""
-        assert [line.rpartition(",")[2] for line in table.splitlines()] == [
-            *("verification", words, "reported", "reported", words, words)
-        ]
+        rows = csv.DictReader(io.StringIO(table))
+        assert [row["verification"] for row in rows] == [words, "reported", "reported", words, words]
         assert f"| Scored | {words}: anew" in ((await lab.reading.export("mar8", "markdown")).text or "")
 
 

@@ -90,8 +90,9 @@ async def test_a_script_of_fixed_epochs_may_take_what_its_own_baseline_takes(gre
 
 @pytest.fixture
 def crowd() -> Iterator[None]:
-    """Others on every core."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * (os.cpu_count() or 1))]
+    """Others on every core, each in a session of its own: a system may share the cores out between sessions."""
+    words = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(words, start_new_session=True) for _ in range(4 * (os.cpu_count() or 1))]
     yield
     for other in others:
         other.kill()
@@ -101,7 +102,7 @@ def crowd() -> Iterator[None]:
 async def test_a_starved_training_is_told_of_everywhere_and_not_judged(tmp_path: Path, crowd: None) -> None:
     settings = Settings.load(Project.make(tmp_path / "by-wall", BY_WALL).root, "cpu:1")
     async with Lab.open(settings) as lab:
-        agent = await begun(lab, time_budget_seconds=2.0)
+        agent = await begun(lab, time_budget_seconds=4.0)
         starved = await agent.propose("the baseline", "other")
         trained = await lab.training.train(starved, wait_seconds=200)
         assert trained.status == "error"

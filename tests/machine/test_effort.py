@@ -104,7 +104,7 @@ def crowded(yard: Any) -> Iterator[Any]:
         pytest.skip("no process can be bound to a core here")
     core = yard.devices[0].cores[0]
     words = [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, [{core}])\nwhile True: pass"]
-    others = [subprocess.Popen(words) for _ in range(CROWD)]
+    others = [subprocess.Popen(words, start_new_session=True) for _ in range(CROWD)]
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, [core])
     yield yard

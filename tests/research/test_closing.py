@@ -75,8 +75,8 @@ def test_what_brings_a_claim_nearest_is_run_again(
 def test_only_at_the_end_and_not_twice_at_once() -> None:
     levels = ((0.0, 4), (2.0, 2))
     endless = replace(RUN, task=replace(TASK, max_experiments=None))
-    assert runs(chain(*levels, finished=96)) == []
-    assert runs(chain(*levels, finished=97)) == [("e2", 44)]
+    assert runs(chain(*levels, finished=97)) == []
+    assert runs(chain(*levels, finished=98)) == [("e2", 44)]
     assert runs(chain(*levels), endless) == []
     assert runs(chain(*levels, discards=LONG_STUCK * PLATEAU), endless) == [("e2", 44)]
     assert runs(chain(*levels, levels_busy=frozenset({"e2"}))) == []
