@@ -280,7 +280,7 @@ def _route(entrance: Entrance, trail: Trail) -> Route:
         try:
             with boundary(trail.path):
                 given = _read(trail.body, await request.body(), request)
-                return JSONResponse(plain(await trail.answer(await entrance.lab(), given)))
+                return JSONResponse(plain(await trail.answer(await entrance.lab(), given), "program"))
         except ResearchError as error:
             return JSONResponse({"error": str(error)}, status_code=STATUS_CODES.get(type(error), 400))
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mcp_server.interfaces import peer_answers as answers
+from mcp_server.research.marking import Words
 from mcp_server.research.tables import harmless
 
 NUMBERS = {
@@ -50,15 +51,15 @@ def experiment(e: Any) -> answers.Experiment:
         "parent_id": e.parent_id,
         "commit_sha": e.commit,
         "commit_verified": e.commit_known,
-        "description": e.description,
-        "hypothesis": e.hypothesis,
+        "description": Words(e.description),
+        "hypothesis": Words(e.hypothesis),
         "category": e.category,
         **numbers(e.metrics if known and e.status != "crash" else {}),
         "status": e.status if known else "running",
         "gpu_id": e.agent,
         "started_at": when(e.registered_at),
         "finished_at": None if e.decided_at is None else when(e.decided_at),
-        "diff_summary": e.diff_summary,
+        "diff_summary": Words(e.diff_summary),
         "error": e.reason if e.status == "crash" else None,
     }
 
@@ -80,9 +81,9 @@ def near_miss(e: Any) -> answers.NearMiss:
         "tag": e.tag,
         "val_bpb": e.value,
         "delta": abs(e.delta or 0.0),
-        "hypothesis": e.hypothesis,
+        "hypothesis": Words(e.hypothesis),
         "category": e.category,
-        "diff_summary": e.diff_summary,
+        "diff_summary": Words(e.diff_summary),
     }
 
 
@@ -215,7 +216,7 @@ def _side(e: Any) -> answers.Side:
     found = numbers(e.metrics if e.status in STATUSES and e.status != "crash" else {})
     return {
         "id": e.id,
-        "description": e.description,
+        "description": Words(e.description),
         "category": e.category,
         "val_bpb": found["val_bpb"],
         "num_params_m": found["num_params_m"],
@@ -225,7 +226,7 @@ def _side(e: Any) -> answers.Side:
 
 def _step(e: Any) -> answers.Step:
     at = None if e.decided_at is None else when(e.decided_at)
-    return {"id": e.id, "val_bpb": e.value, "description": e.description, "category": e.category, "at": at}
+    return {"id": e.id, "val_bpb": e.value, "description": Words(e.description), "category": e.category, "at": at}
 
 
 def _number(seats: Sequence[Any], status: str) -> int:

@@ -1,8 +1,8 @@
 """Files below a folder, reached without following any symbolic link on the way."""
 
 import errno
+import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -41,13 +41,19 @@ def open_beneath(root: Path, relative: str, flags: int) -> int:
 def replace_beneath(root: Path, relative: str, text: str) -> None:
     """Write a file below `root`, reached in the same way, so that it is there whole or not at all.
 
+    It is drafted beside its place under a name of its own, one writer at a time: a draft that a killed process left is
+    taken away by the next.
+
     Raises:
         NotReady: it leads through a symbolic link or a file.
         OSError: it cannot be written.
     """
     *folders, name = relative.split("/")
-    draft = f".{name}.{secrets.token_hex(4)}.new"
+    draft = f".{name}.new"
     with _folder(root, folders) as place:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            os.unlink(draft, dir_fd=place)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with os.fdopen(os.open(draft, flags, 0o666, dir_fd=place), "w", encoding="utf-8") as file:
