@@ -103,16 +103,17 @@ def _innermost(error: BaseException) -> BaseException:
 
 def _outcome(summary: dict[str, Any], place: Scratch) -> list[Text]:
     best = summary["best"]
-    gain = summary["improvement_percent"] or 0.0
     change = unmarked(best["hypothesis"]).split(": ", 1)[0]
-    counts = ", ".join(f"{count} {name}" for name, count in summary["counts"].items() if name != "total" and count)
+    changes = summary["counts"] | {"keep": summary["counts"]["keep"] - 1}  # the baseline is no change
+    counts = ", ".join(f"{count} {name}" for name, count in changes.items() if name != "total" and count)
     near, paths = Path.cwd(), (place.results, place.chart, place.repository)
     results, chart, repository = (path.relative_to(near) if path.is_relative_to(near) else path for path in paths)
     return [
         Text.assemble(
             (f"{METRIC} {summary['baseline']:.4f} → {best['value']:.4f}", "bold green"),
-            f"   {gain:.1f} % better than the baseline, by {best['experiment_id']}: {change}",
+            f"   by {best['experiment_id']}: {change}",
         ),
+        Text(summary["told"] or "Nothing was kept but the baseline."),
         Text(summary["noise"], style="bright_black"),
         Text(f"{counts}; {summary['training_minutes']:.1f} minutes of training", style="bright_black"),
         Text.assemble("results  ", (str(results), "cyan")),

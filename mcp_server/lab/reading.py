@@ -1,6 +1,7 @@
 """Reading: everything that looks at the record and changes nothing."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Annotated, Literal
 
@@ -31,7 +32,7 @@ from mcp_server.research import suggestions
 from mcp_server.research.case import error_of, noise_of
 from mcp_server.research.cleaning import clean
 from mcp_server.research.effort import noise_by_load, starved_text
-from mcp_server.research.evidence import Evidence
+from mcp_server.research.evidence import Count, Evidence
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
 from mcp_server.research.guidance import claim_text, noise_text
 from mcp_server.research.kept import kept_words
@@ -135,7 +136,9 @@ class Reading:
         gain = _gain(run, best, baseline)
         start = baseline.value if baseline else None
         counts = await history.counts(run.tag)
-        finished = sum(counts.get(status, 0) for status in FINISHED)
+        first = 1 if baseline else 0  # which was not tried as a change, nor kept as one
+        finished = sum(counts.get(status, 0) for status in FINISHED) - first
+        changes = _changes(await history.categories(run.tag), baseline)
         keeps = await history.keeps(run.tag, PROGRESSION)
         evidence = await gather(self._bench, run, None)
         strategy = choose(run, evidence)
@@ -153,14 +156,14 @@ class Reading:
             max_experiments=task.max_experiments,
             elapsed_seconds=round(time.time() - run.created_at, 1),
             training_minutes=round(await history.training_seconds(run.tag) / 60, 2),
-            keep_rate=round(counts.get("keep", 0) / finished, 4) if finished else None,
+            keep_rate=round((counts.get("keep", 0) - first) / finished, 4) if finished else None,
             last_five=[view(e, "concise", evidence.assessment) for e in await history.decided(run.tag, LAST)],
             progression=[
                 {"experiment_id": keep.id, "value": keep.value, "delta": keep.delta, "change": Words(keep.hypothesis)}
                 | {"told": kept_words(keep, evidence.assessment)}
                 for keep in reversed(keeps)
             ],
-            categories={name: asdict(count) for name, count in (await history.categories(run.tag)).items()},
+            categories={name: asdict(count) for name, count in changes.items()},
             strategy=f"{strategy.mode}: {strategy.reason}",
             devices=await self._pool.views(),
             noise=" ".join(filter(None, (noise, noise_by_load(run, await store.efforts.repeats(run.tag))))),
@@ -293,6 +296,15 @@ def _same(run: Run, status: Status | None, category: Category | None) -> str:
     """The arguments of a question, to be asked again."""
     given = {"tag": run.tag, "status": status, "category": category}
     return ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+
+
+def _changes(counts: Mapping[Category, Count], baseline: Experiment | None) -> Mapping[Category, Count]:
+    """The counts of the changes that were tried: of all experiments with a verdict but the baseline."""
+    if baseline is None:
+        return counts
+    own = counts[baseline.category]
+    rest = {**counts, baseline.category: Count(own.tries - 1, own.keeps - 1)}
+    return {category: count for category, count in rest.items() if count.tries}
 
 
 def _gain(run: Run, best: Experiment | None, baseline: Experiment | None) -> float | None:

@@ -11,6 +11,8 @@ from mcp_server.lab.lab import Lab
 from mcp_server.lab.results import ExperimentView, Summary
 from mcp_server.lab.setup import today
 from mcp_server.operations import OPERATIONS
+from mcp_server.research.claims import Claim
+from mcp_server.research.verdict import show
 
 OPEN = ("queued", "training")
 
@@ -21,7 +23,8 @@ class Standing:
 
     Attributes:
         experiments, decided: how many are registered, and how many of them have their verdict.
-        counts: experiments by status.
+        counts: experiments by status; the baseline, which is no change, has one of its own.
+        told: what may be told of the best against the baseline, in words.
         training_seconds: what ended trainings took, summed over devices.
         training: the experiments that train now, with their devices.
         last: the latest verdicts, newest first.
@@ -37,7 +40,7 @@ class Standing:
     metric: str = ""
     baseline: float | None = None
     best: ExperimentView | None = None
-    gain_percent: float | None = None
+    told: str = ""
     noise: str = ""
     max_experiments: int | None = None
     used_up: bool = False
@@ -156,6 +159,8 @@ def _target(config: dict[str, Any]) -> tuple[float, str] | None:
 def _standing(summary: Summary, target: tuple[float, str] | None) -> Standing:
     counts = {status: count for status, count in summary.counts.items() if status != "total"}
     decided = sum(counts.get(status, 0) for status in ("keep", "discard", "crash"))
+    if summary.baseline is not None:
+        counts |= {"baseline": 1, "keep": counts["keep"] - 1}
     most = summary.max_experiments
     value = summary.best.value if summary.best else None
     reached = False
@@ -176,9 +181,16 @@ def _standing(summary: Summary, target: tuple[float, str] | None) -> Standing:
         metric=summary.metric,
         baseline=summary.baseline,
         best=summary.best,
-        gain_percent=summary.improvement_percent,
+        told=_told(summary),
         noise=summary.noise,
         max_experiments=most,
         used_up=most is not None and decided >= most,
         target_reached=reached,
     )
+
+
+def _told(summary: Summary) -> str:
+    if summary.claim:
+        return Claim(**summary.claim).brief()
+    gain = summary.improvement or 0.0
+    return f"provisional: better by {show(gain)}" if gain > 0 else ""

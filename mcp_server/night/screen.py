@@ -19,6 +19,7 @@ from mcp_server.night.record import Standing
 REFRESHES = 2
 """Times a second at which the status is drawn."""
 LONGEST_LINE = 160
+WORDS = {"baseline": "baseline", "keep": "kept", "discard": "discarded", "crash": "crashed"}
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Screen:
         done = self.now.decided - self.began.decided
         news = [
             f"{count} {word}"
-            for status, word in (("keep", "kept"), ("discard", "discarded"), ("crash", "crashed"))
+            for status, word in WORDS.items()
             if (count := self.now.count(status) - self.began.count(status)) > 0
         ]
         which = f" ({', '.join(news)})" if news else ""
@@ -100,7 +101,7 @@ class Screen:
         best = self.now.best
         if best is None or best.value is None:
             return None
-        gain = f", {self.now.gain_percent:.2f} % better than the baseline" if self.now.gain_percent else ""
+        gain = f", {self.now.told}" if self.now.told else ""
         return Text(f"{self.now.metric} {best.value:.6g} by {best.experiment_id}{gain}", "green" if gain else "")
 
     def _training(self) -> str:

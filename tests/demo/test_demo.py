@@ -105,7 +105,7 @@ def test_the_demo_leaves_a_record_and_the_user_alone(
     assert bold[3] == "discard"
     assert (folder / "progress.png").read_bytes().startswith(b"\x89PNG")
     assert picture.read_text().startswith("<svg")
-    assert "% better than the baseline, by demo-" in text(console)
+    assert "Best against baseline, provisional: " in text(console)
     assert "has a standard deviation of" in text(console)
     assert (folder / "server.log").read_text() == ""
 

@@ -199,7 +199,7 @@ def test_the_status_on_a_terminal() -> None:
         counts=(("keep", 1), ("discard", 1)),
         metric="val_bpb",
         best=best,
-        gain_percent=0.6,
+        told="provisional: better by 0.006 ± 0.004, p 0.93",
         training=("mar8-13 on cuda:0",),
         training_seconds=1600.0,
     )
@@ -209,7 +209,11 @@ def test_the_status_on_a_terminal() -> None:
     console.print(screen)
     assert isinstance(console.file, StringIO)
     text = console.file.getvalue()
-    for part in ("2 tonight (1 kept, 1 discarded), 13 in all", "val_bpb 1.015 by mar8-9, 0.60 % better", "mar8-13 on"):
+    for part in (
+        "2 tonight (1 kept, 1 discarded), 13 in all",
+        "val_bpb 1.015 by mar8-9, provisional: better by 0.006",
+        "mar8-13 on",
+    ):
         assert part in text
     assert "mar8-9 keep 1.015 (+0.006): a higher rate" in text
     assert "10.0 minutes of training" in text
