@@ -16,7 +16,7 @@ from mcp_server.research.noise_aware import (
     judge_candidate,
     standing,
 )
-from mcp_server.research.pairing import Pairing, Spread, pairs_of, spread_of
+from mcp_server.research.pairing import Pairing, Spread, doubt, pairs_of, spread_of
 from mcp_server.research.verdict import Verdict, finite, judge
 
 
@@ -218,7 +218,7 @@ def _decide(run: Run, case: Case) -> Verdict:
         return judge_baseline(run.task, subject.experiment.id, values or [None], noise, seed)
     best = stand(run, incumbent) if incumbent else None
     compared = candidate(run, case)
-    verdict = judge_candidate(run.task, compared, best, noise, seed=seed, drift=spread(run, case.repeats).drift)
+    verdict = judge_candidate(run.task, compared, best, noise, seed=seed, doubt=_doubt(run, case, noise))
     return verdict if verdict.numbers is None else _with_hidden(run, compared, verdict)
 
 
@@ -273,6 +273,13 @@ def candidate(run: Run, case: Case) -> Candidate:
 def spread(run: Run, repeats: Sequence[Trial]) -> Spread:
     """How far runs differ that should not, near in time and between times."""
     return spread_of(run.task, repeats, lambda trial: value_of(run, trial))
+
+
+def _doubt(run: Run, case: Case, noise: Noise) -> str:
+    """Why the last run of the subject, if it is in no pair, is not enough to keep it; empty where it may be."""
+    last = case.subject.counting[-1:]
+    base = case.bases.get(last[0].base_id or case.first_keep) if last else None
+    return doubt(run.task, spread(run, case.repeats), noise.prior, last, base.counting) if base else ""
 
 
 def _pairing(run: Run, case: Case) -> Pairing | None:

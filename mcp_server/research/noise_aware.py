@@ -195,7 +195,7 @@ def judge_candidate(
     *,
     seed: int = FIRST_SEED,
     displaced: Sequence[str] = (),
-    drift: str = "",
+    doubt: str = "",
 ) -> Verdict:
     """Judge a candidate by the policy of the task.
 
@@ -204,8 +204,8 @@ def judge_candidate(
         noise: the estimate of this task on this run's device type.
         seed: of the next run of the candidate, if it gets one; none of its earlier ones.
         displaced: ids of the keeps between the candidate's base and the incumbent, when these are not the same.
-        drift: that the machine drifts, in words: then nothing is kept for one run that was made at another time than
-            its base; empty where it does not.
+        doubt: why nothing is kept for one run that was made at another time than its base, see `pairing.doubt`; empty
+            where it may be.
 
     Raises:
         InvalidInput: the task's policy knows no noise.
@@ -225,8 +225,8 @@ def judge_candidate(
         if numbers.z >= rule.confirm_from(numbers.n, shorter):
             return _confirm(task, candidate, numbers, threshold, seed)
         return _discard(task, numbers)
-    if drift and numbers.n == 1 and not numbers.pairs:
-        return _confirm(task, candidate, numbers, threshold, seed, f"promising, but the machine drifts: {drift}.")
+    if doubt and numbers.n == 1 and not numbers.pairs:
+        return _confirm(task, candidate, numbers, threshold, seed, f"promising, but {doubt}.")
     if candidate.base == incumbent.name:
         return _keep(task, numbers, rule, "")
     present = _against_present(task, candidate, incumbent, noise)

@@ -12,18 +12,20 @@ from itertools import combinations
 from statistics import median
 
 from mcp_server.research.experiment import Numbers, Run, Trial, fresh_seed
-from mcp_server.research.noise import Noise, clamp, mean
+from mcp_server.research.noise import PRIOR_WEIGHT, Noise, clamp, mean
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import show
 
-NEAR = 3.0
-"""Two runs are near in time where one began within so many trainings' time of the other."""
-DRIFTS = 9.0
-"""A variance between times so many times that of runs near in time is a drift: three times the deviation."""
-FREEDOM = 3
-"""Degrees of freedom of runs near in time from which a drift is told."""
+NEAR, LEAST_NEAR = 3.0, 120.0
+"""Two runs are near in time where one began within so many trainings' time of the other, and so many seconds at least:
+a machine does not drift within moments."""
+SURE = 1.959963984540054
+"""The quantile of the normal distribution at 0.975: a steady machine is taken to drift once in forty tests."""
 LARGE = 2.0
 """So many times what is assumed of it beforehand, noise is large."""
+TRIED = 2
+"""Degrees of freedom of runs of one code at different times from which on it was looked whether the machine drifts."""
+UNSEEN = "its base was run long before, and no code was run at two times yet, to see whether the machine drifts"
 COMPARED, UNTOLD = 5, 1.0
 """Where nothing is assumed it is large when the median |z| of at least so many changes is below this: most of them
 cannot be told from noise."""
@@ -82,6 +84,14 @@ class Pairing:
         return d, clamp(math.sqrt(share * share * paired + (1 - share) * (1 - share) * apart))
 
 
+def _exceeds(between: float, dof: int, within: float, dof_within: int) -> bool:
+    """Whether one variance is larger than another beyond luck (F-test; approximated as by Paulson 1942)."""
+    if not within > 0:
+        return between > 0
+    root, own, other = (between / within) ** (1 / 3), 2 / (9 * dof), 2 / (9 * dof_within)
+    return root * (1 - other) - (1 - own) > SURE * math.sqrt(other * root * root + own)
+
+
 @dataclass(frozen=True)
 class Spread:
     """How far runs differ that should not, in sums of squares (squared units of the metric) with degrees of freedom.
@@ -108,14 +118,19 @@ class Spread:
         prior = None if sigma is None else clamp(math.sqrt(2) * sigma)
         return Noise(clamp(2 * self.near + self.pairs), self.near_dof + self.pairs_dof, prior)
 
-    @property
-    def drift(self) -> str:
-        """By how much a code scores differently at other times, in words; empty where no drift is seen (an F-test)."""
-        dof = self.near_dof + self.pairs_dof
-        if dof < FREEDOM or not self.far_dof:
+    def drift(self, prior: float | None = None) -> str:
+        """By how much a code scores differently at other times, in words; empty where no drift is seen (an F-test).
+
+        Args:
+            prior: what is assumed of the standard deviation of a run, see `noise.prior`.
+        """
+        squares, dof = self.near + self.pairs / 2, self.near_dof + self.pairs_dof
+        if prior is not None:
+            squares, dof = squares + PRIOR_WEIGHT * prior * prior, dof + PRIOR_WEIGHT
+        if not dof or not self.far_dof:
             return ""
-        within, between = (self.near + self.pairs / 2) / dof, self.far / self.far_dof
-        if not between > DRIFTS * within:
+        within, between = squares / dof, self.far / self.far_dof
+        if not _exceeds(between, self.far_dof, within, dof):
             return ""
         return (
             f"the same code differs by {show(math.sqrt(between))} between times, and by {show(math.sqrt(within))} near "
@@ -129,7 +144,12 @@ def is_near(task: Task, one: Trial, other: Trial) -> bool:
         return False
     lasted = min(one.ended_at - one.started_at, other.ended_at - other.started_at)
     apart = abs(one.started_at - other.started_at)
-    return one.device_type == other.device_type and apart <= NEAR * max(task.time_budget_seconds, lasted)
+    return one.device_type == other.device_type and apart <= _near_seconds(task, lasted)
+
+
+def _near_seconds(task: Task, lasted: float, trainings: float = NEAR) -> float:
+    """The time of so many trainings, each of which takes its budget at least."""
+    return max(LEAST_NEAR, trainings * max(task.time_budget_seconds, lasted))
 
 
 def pairs_of(task: Task, own: Sequence[Trial], base: Sequence[Trial]) -> tuple[Pair, ...]:
@@ -195,19 +215,27 @@ def _of_pairs(task: Task, codes: Mapping[tuple[str, str, bool], Sequence[tuple[T
     Each run counts once, with the code that it makes most pairs with.
     """
     values = {trial.id: value for runs in codes.values() for trial, value in runs}
-    several = [[trial for trial, _ in runs] for runs in codes.values() if len(runs) > 1]
-    found = [pairs for a, b in combinations(several, 2) if len(pairs := pairs_of(task, a, b)) > 1]
+    by_seed: dict[int, list[tuple[tuple[str, str, bool], Trial]]] = {}
+    for code, runs in codes.items():
+        for trial, _ in runs:
+            by_seed.setdefault(trial.seed, []).append((code, trial))
+    couples: dict[tuple[object, object], list[Pair]] = {}
+    for several in by_seed.values():
+        for (one, a), (other, b) in combinations(several, 2):
+            if one != other and is_near(task, a, b):
+                couples.setdefault((one, other), []).append(Pair(a, b))
     taken: set[str] = set()
     squares, dof = 0.0, 0
-    for pairs in sorted(found, key=len, reverse=True):
-        free = [pair for pair in pairs if not {pair.own.id, pair.beside.id} & taken]
-        if len(free) < 2:
-            continue
-        taken |= {trial.id for pair in free for trial in (pair.own, pair.beside)}
-        gains = [values[pair.own.id] - values[pair.beside.id] for pair in free]
-        middle = mean(gains)
-        squares += sum((gain - middle) ** 2 for gain in gains)
-        dof += len(free) - 1
+    for pairs in sorted(couples.values(), key=len, reverse=True):
+        gains = []
+        for pair in pairs:
+            if not {pair.own.id, pair.beside.id} & taken:
+                taken |= {pair.own.id, pair.beside.id}
+                gains.append(values[pair.own.id] - values[pair.beside.id])
+        if gains:
+            middle = mean(gains)
+            squares += sum((gain - middle) ** 2 for gain in gains)
+            dof += len(gains) - 1
     return squares, dof
 
 
@@ -231,43 +259,103 @@ def in_words(numbers: Numbers) -> str:
     return f", {numbers.pairs} of its {numbers.n} in pairs with runs of the base: same seed, near in time"
 
 
-def worthwhile(run: Run, noise: Noise, spread: Spread, load: str, compared: Iterable[Numbers]) -> str:
-    """Why a change is to be confirmed side by side with the best; empty where repeats at any time do.
+def doubt(task: Task, spread: Spread, prior: float | None, own: Sequence[Trial], base: Sequence[Trial]) -> str:
+    """Why a change is not kept for one run that is in no pair: the machine drifts, or may, for all that is known.
+
+    Args:
+        prior: see `Spread.drift`.
+        own, base: finished runs of the change and of its base.
+
+    Returns:
+        the reason, to go on in a sentence; empty where it may be kept.
+    """
+    if drift := spread.drift(prior):
+        return f"the machine drifts: {drift}"
+    if spread.far_dof >= TRIED or any(trial.started_at is None for trial in (*own, *base)):
+        return ""
+    return "" if any(is_near(task, one, other) for one in own for other in base) else UNSEEN
+
+
+def worthwhile(
+    run: Run, noise: Noise, spread: Spread, load: str, compared: Iterable[Numbers], best: Sequence[Trial], now: float
+) -> str:
+    """Why a change is to be confirmed side by side with the best; empty where repeats at any time do as well.
+
+    It is where the machine drifts, where noise follows its load, and where noise is large and runs side by side have
+    most of it in common. To see whether that is so, one is, once the best was last run long ago.
 
     Args:
         load: that noise follows the machine's load, see `effort.noise_by_load`; empty where it does not.
         compared: the numbers of the changes so far.
+        best: its trials.
+        now: seconds since the epoch.
     """
     if run.task.policy == "greedy" or noise.sigma is None:
         return ""
-    if spread.drift:
-        return f"the machine drifts: {spread.drift}"
+    if drift := spread.drift(noise.prior):
+        return f"the machine drifts: {drift}"
     if load:
         return "noise follows the machine's load"
+    if spread.far_dof < TRIED and not any(_still_near(run.task, trial, now) for trial in best):
+        return UNSEEN
+    return _large(noise, compared) if exact(noise, spread.noise(noise.sigma)) else ""
+
+
+def _large(noise: Noise, compared: Iterable[Numbers]) -> str:
+    """That noise is large, in words; empty where it is not."""
+    assert noise.sigma is not None
     if noise.prior is not None:
         large = noise.dof > 0 and noise.sigma >= LARGE * noise.prior > 0
-        return f"noise is large: {show(noise.sigma)}, where {show(noise.prior)} is usual" if large else ""
+        return f"noise is large, {show(noise.sigma)} where {show(noise.prior)} is usual" if large else ""
     sizes = [abs(numbers.z) for numbers in compared]
     if len(sizes) < COMPARED or not median(sizes) < UNTOLD:
         return ""
-    return f"noise is large: most of {len(sizes)} changes cannot be told from it"
+    return f"noise is large, most of {len(sizes)} changes cannot be told from it"
 
 
-def beside(own: Sequence[Trial], best: Sequence[Trial]) -> int | None:
-    """The seed of a run of the best that a waiting change may be paired with by its next run; None where there is none.
+@dataclass(frozen=True)
+class Beside:
+    """How the next run of a change comes to be beside one of the best.
 
-    It is under way or finished, was asked for after the change's own last run, and has a seed that the change was not
-    run with.
+    Attributes:
+        seed: of a run of the best that it is paired with if it has the same and begins now; None where there is none.
+        first: the seed that the best is to be run with before; None where it is not to be run.
     """
-    used, last = {trial.seed for trial in own}, max((trial.queued_at for trial in own), default=0.0)
-    fitting = [
-        trial
-        for trial in best
-        if trial.status in ("queued", "training", "finished") and trial.queued_at > last and trial.seed not in used
-    ]
-    return fitting[-1].seed if fitting else None
+
+    seed: int | None = None
+    first: int | None = None
 
 
-def common_seed(own: Iterable[Trial], best: Iterable[Trial]) -> int:
-    """The next seed that neither a change nor the best was run with."""
-    return fresh_seed({trial.seed for trial in (*own, *best)})
+def beside(
+    task: Task, own: Sequence[Trial], best: Sequence[Trial], now: float, since: float, selected: str = ""
+) -> Beside:
+    """What is to be run so that a change and the best are measured side by side.
+
+    The best is not run again before something else was: whoever lets the moment pass goes on without a pair.
+
+    Args:
+        own: the trials of the change; none where it is still to be found.
+        best: those of the best.
+        now: seconds since the epoch.
+        since: when the latest run was asked for that is to have one beside it.
+        selected: the id of the run that the best was selected by, which says too much for it; empty for the baseline.
+    """
+    if any(trial.status in ("failed", "timed_out") and trial.came_from == "keep" for trial in best):
+        return Beside()
+    used = {trial.seed for trial in own}
+    others = [trial for trial in best if trial.id != selected]
+    fitting = [trial for trial in others if trial.seed not in used and _still_near(task, trial, now)]
+    if fitting:
+        return Beside(seed=fitting[-1].seed)
+    if any(trial.queued_at > since for trial in others):
+        return Beside()
+    return Beside(first=fresh_seed({trial.seed for trial in (*own, *best)}))
+
+
+def _still_near(task: Task, trial: Trial, now: float) -> bool:
+    """Whether a run that is asked for now will be near this one in time, with a training's time to spare."""
+    if trial.status in ("queued", "training"):
+        return True
+    if trial.status != "finished" or trial.error or trial.started_at is None or trial.ended_at is None:
+        return False
+    return now - trial.started_at <= _near_seconds(task, trial.ended_at - trial.started_at, NEAR - 1)
