@@ -568,7 +568,7 @@ class Simulation:
         if self.policy == "greedy":
             verdict = judge(self.task, idea.runs[-1][0], best.stand().mean)
         else:
-            candidate = idea.candidate(self.task, self.spread_now().noise(self.noise.sigma))
+            candidate = idea.candidate(self.task, self.spread_now().noise(self.noise))
             last, others = list(idea.trials.values())[-1:], idea.base.counting()
             why = doubt(self.task, self.spread_now(), PRIOR, last, others) if self.cell.pairs else ""
             seed = len(idea.runs) + 1

@@ -53,7 +53,7 @@ async def claiming(bench: Bench, branch: Branch, run: Run) -> Claiming:
         if e.numbers is not None
     ]
     noise = noise_of(run, max(0.0, squares), max(0, dof))
-    near = spread(run, await bench.store.efforts.repeats(run.tag)).noise(noise.sigma)
+    near = spread(run, await bench.store.efforts.repeats(run.tag)).noise(noise)
     found = assess(_levels(run, records, value_of), noise, compared, near)
     audited = _levels(run, records, hidden_value)
     known = len(audited) == len(runs)

@@ -30,7 +30,7 @@ def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Dec
     counting = case.subject.counting
     return Decision(
         status=verdict.decision,
-        reason=" ".join(filter(None, (verdict.reason, _shows(verdict.numbers), told(run.task, case.subject.trials)))),
+        reason=" ".join(filter(None, (verdict.reason, _shows(verdict.numbers), _chosen(run, case)))),
         value=scored(run, case.subject, verdict),
         delta=verdict.delta,
         near_miss=verdict.near_miss,
@@ -43,6 +43,12 @@ def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Dec
         verification=counting[-1].verification if counting else "reported",
         sandboxed=bool(counting) and counting[-1].sandboxed,
     )
+
+
+def _chosen(run: Run, case: Case) -> str:
+    """How the runs of a verdict were chosen, in words."""
+    others = [record for record in (case.incumbent, *case.bases.values()) if record]
+    return told(run.task, case.subject.trials, [trial for record in others for trial in record.trials])
 
 
 def _shows(numbers: Numbers | None) -> str:

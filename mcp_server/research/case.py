@@ -299,7 +299,7 @@ def _pairing(run: Run, case: Case) -> Pairing | None:
             rest += [_compared(run, trial, left, base_id) for trial in own if trial.id not in taken]
     if not gains:
         return None
-    noise = spread(run, case.repeats).noise(noise_of(run, case.squares, case.dof).sigma)
+    noise = spread(run, case.repeats).noise(noise_of(run, case.squares, case.dof))
     if not rest:
         return Pairing(tuple(gains), noise)
     return Pairing(tuple(gains), noise, mean([each.gain(run.task) for each in rest]), len(rest), rest[-1].base_runs)

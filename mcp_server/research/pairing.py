@@ -23,7 +23,7 @@ SURE = 1.959963984540054
 """The quantile of the normal distribution at 0.975: a steady machine is taken to drift once in forty tests."""
 LARGE = 2.0
 """So many times what is assumed of it beforehand, noise is large."""
-TRIED = 2
+TRIED = 1
 """Degrees of freedom of runs of one code at different times from which on it was looked whether the machine drifts."""
 UNSEEN = "its base was run long before, and no code was run at two times yet, to see whether the machine drifts"
 COMPARED, UNTOLD = 5, 1.0
@@ -88,7 +88,7 @@ def _exceeds(between: float, dof: int, within: float, dof_within: int) -> bool:
     """Whether one variance is larger than another beyond luck (F-test; approximated as by Paulson 1942)."""
     if not within > 0:
         return between > 0
-    root, own, other = (between / within) ** (1 / 3), 2 / (9 * dof), 2 / (9 * dof_within)
+    root, own, other = math.cbrt(between / within), 2 / (9 * dof), 2 / (9 * dof_within)
     return root * (1 - other) - (1 - own) > SURE * math.sqrt(other * root * root + own)
 
 
@@ -109,13 +109,18 @@ class Spread:
     pairs: float = 0.0
     pairs_dof: int = 0
 
-    def noise(self, sigma: float | None) -> Noise:
+    def noise(self, noise: Noise) -> Noise:
         """The noise of the difference of a pair.
 
         A pair varies no more than two runs near in time with different seeds, so that these count as well. Before
-        anything is seen it is that of two runs at any time, sqrt(2) sigma, with the weight of a prior.
+        anything is seen it is that of two runs at any time, sqrt(2) sigma, with the weight of a prior; where the
+        machine drifts, which sigma is full of, it is what is assumed of two runs beforehand.
+
+        Args:
+            noise: of single runs.
         """
-        prior = None if sigma is None else clamp(math.sqrt(2) * sigma)
+        one = noise.prior if self.drift(noise.prior) else noise.sigma
+        prior = None if one is None else clamp(math.sqrt(2) * one)
         return Noise(clamp(2 * self.near + self.pairs), self.near_dof + self.pairs_dof, prior)
 
     def drift(self, prior: float | None = None) -> str:
@@ -145,6 +150,11 @@ def is_near(task: Task, one: Trial, other: Trial) -> bool:
     lasted = min(one.ended_at - one.started_at, other.ended_at - other.started_at)
     apart = abs(one.started_at - other.started_at)
     return one.device_type == other.device_type and apart <= _near_seconds(task, lasted)
+
+
+def asked_near(task: Task, one: Trial, other: Trial) -> bool:
+    """Whether two runs were asked for near in time."""
+    return abs(one.queued_at - other.queued_at) <= _near_seconds(task, 0.0)
 
 
 def _near_seconds(task: Task, lasted: float, trainings: float = NEAR) -> float:
@@ -296,9 +306,15 @@ def worthwhile(
         return f"the machine drifts: {drift}"
     if load:
         return "noise follows the machine's load"
-    if spread.far_dof < TRIED and not any(_still_near(run.task, trial, now) for trial in best):
+    if unseen(run.task, spread, best, now):
         return UNSEEN
-    return _large(noise, compared) if exact(noise, spread.noise(noise.sigma)) else ""
+    return _large(noise, compared) if exact(noise, spread.noise(noise)) else ""
+
+
+def unseen(task: Task, spread: Spread, best: Sequence[Trial], now: float) -> bool:
+    """Whether no code was run at different times so far, and the best, which was run long ago, may be the first."""
+    timed = [trial for trial in best if trial.status == "finished" and trial.started_at is not None]
+    return spread.far_dof < TRIED and bool(timed) and not any(_still_near(task, trial, now) for trial in best)
 
 
 def _large(noise: Noise, compared: Iterable[Numbers]) -> str:

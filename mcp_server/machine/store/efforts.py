@@ -42,3 +42,14 @@ class Efforts:
         """The latest finished trainings, the oldest first, of experiments that have several."""
         rows = await self._database.all(REPEATED, [tag, REPEATS])
         return [trial_of(row) for row in reversed(rows)]
+
+    async def asked(self, tag: str, beside: str) -> float:
+        """When the latest training of a run was asked for, those of one experiment left out; 0 where there is none."""
+        row = await self._database.one(
+            """
+            SELECT max(queued_at) AS asked FROM trials JOIN experiments ON experiments.id = experiment_id
+            WHERE tag = ? AND experiment_id <> ?
+            """,
+            [tag, beside],
+        )
+        return float(row["asked"] or 0.0) if row else 0.0
