@@ -17,6 +17,7 @@ from mcp_server.research.chain import Level
 from mcp_server.research.claims import RESERVE, Assessment, assess
 from mcp_server.research.evidence import Evidence, gather
 from mcp_server.research.experiment import FINISHED, FIRST_SEED, Experiment, Run, Status, Trial, fresh_seed
+from mcp_server.research.levels import levels_of
 from mcp_server.research.noise import Noise, mean, pool
 from mcp_server.research.noise_aware import (
     Candidate,
@@ -28,7 +29,6 @@ from mcp_server.research.noise_aware import (
     standing,
 )
 from mcp_server.research.pairing import (
-    TRIED,
     Beside,
     Pairing,
     Spread,
@@ -37,9 +37,10 @@ from mcp_server.research.pairing import (
     equal_runs,
     pairs_of,
     spread_of,
+    unseen,
     worthwhile,
 )
-from mcp_server.research.plateau import ENOUGH_RUNS, on_plateau, reopened
+from mcp_server.research.plateau import on_plateau, reopened
 from mcp_server.research.strategy import choose, near_miss_pairs, ranking
 from mcp_server.research.task import CATEGORIES, Category, Policy, Task
 from mcp_server.research.thompson import arms, sampled
@@ -51,7 +52,7 @@ SCOPE = CATEGORIES[: len(HIT_RATES)]
 PRIOR = 0.5
 SECONDS = 300.0
 """What a run takes."""
-STEADY = 15.0
+STEADY = 40.0
 """A machine that drifts, for others' work comes and goes, stays as it is for the time of so many runs on average."""
 NEAR = 2.0
 """The prior standard deviation of a run, and the near-miss band of the greedy rule: those of val_bpb."""
@@ -117,9 +118,14 @@ class Code:
         return [t for t in self.trials.values() if t.status == "finished" and t.id != self.selected]
 
     def level(self) -> Level:
-        """It as a level of the chain, larger is better."""
+        """It as a level of the chain by its own runs, larger is better."""
         values = self.runs()
         return Level(self.name, -mean(values), len(values))
+
+    def all_runs(self) -> list[Trial]:
+        """The runs that a claim rests on: those of `runs`."""
+        left_out = self.selected if self.moved else ""
+        return [t for t in self.trials.values() if t.status == "finished" and t.id != left_out]
 
 
 @dataclass
@@ -375,7 +381,9 @@ class Simulation:
                 chain.append(parent)
             own = {code.name: code.runs() for code in chain}
             noise = pool({**self.sets, **own}.values(), PRIOR)
-            self.assessed = assess([code.level() for code in chain[::-1]], noise, self.comparisons.values())
+            levels = levels_of(self.task, [(code.name, code.all_runs()) for code in chain[::-1]], lambda t: -score(t))
+            pairs = self.spread_now().noise(noise) if self.cell.pairs else None
+            self.assessed = assess(levels, noise, self.comparisons.values(), pairs)
             for code in chain[:-1]:
                 if self.assessed and self.assessed.steps[code.name].claimed and code.parent:
                     self.claimed[code.name] = code.parent.truth - code.truth
@@ -440,7 +448,7 @@ class Simulation:
         """Whether the best is run again to see if the machine drifts, since no code was run at two times so far."""
         if not self.cell.pairs or self.policy == "greedy" or not on_plateau(self.non_keeps):
             return False
-        return self.spread_now().far_dof < TRIED
+        return unseen(self.task, self.spread_now(), list(best.trials.values()), self.clock * SECONDS)
 
     def side_by_side(self, best: Code) -> str:
         """Why confirmations are run beside the best; empty where they are not."""
@@ -542,7 +550,7 @@ class Simulation:
                 self.kept.append(self.baseline)
             return
         self.assessed = None
-        if job.base is self.kept[-1] and (job.kind != "pair" or job.base.stand().runs <= ENOUGH_RUNS):
+        if job.base is self.kept[-1]:
             self.reopen(job.base)
         self.reconsider()
 

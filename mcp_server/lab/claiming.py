@@ -1,19 +1,19 @@
 """What may be told of a run as likely true: its chain of kept changes with all their runs, read from the record."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
-from mcp_server.research.case import Record, levelled, noise_of, replicates, spread, value_of
+from mcp_server.research.case import Record, levelled, levelled_runs, noise_of, replicates, spread, value_of
 from mcp_server.research.chain import Level
 from mcp_server.research.claims import Assessment, assess, smaller
 from mcp_server.research.evidence import RECENT
 from mcp_server.research.experiment import Experiment, Run, Trial
 from mcp_server.research.hidden_text import hidden_value
-from mcp_server.research.noise import mean, pool
-from mcp_server.research.pairing import Pair, equal_runs, pairs_of
+from mcp_server.research.levels import levels_of
+from mcp_server.research.noise import pool
+from mcp_server.research.pairing import equal_runs
 
 LIVE = ("queued", "training")
 LEVELS = 50
@@ -40,7 +40,7 @@ class Claiming:
 async def claiming(bench: Bench, branch: Branch, run: Run) -> Claiming:
     """What may be told of a run as it now is."""
     records = await _chain(bench, branch, run)
-    runs = [(record, [value_of(run, trial) or 0.0 for trial in levelled(run, record)]) for record in records]
+    runs = [(record, levelled(run, record)) for record in records]
     if run.task.external or not runs or not all(values for _, values in runs):
         return Claiming()
     noise = noise_of(run, *await bench.store.history.noise(run.tag))
@@ -79,32 +79,7 @@ async def _chain(bench: Bench, branch: Branch, run: Run) -> Sequence[Record]:
 
 
 def _levels(run: Run, records: Sequence[Record], read: Callable[[Run, Trial], float | None]) -> list[Level]:
-    """The records of a chain as they were measured, without those that have no value; the baseline first.
-
-    Each is paired with the one before as far as both keep a run that is in no pair, and each run is in one pair.
-    """
+    """The records of a chain as they were measured, without those that have no value; the baseline first."""
     sign = -1.0 if run.task.direction == "minimize" else 1.0
-
-    def middle(trials: Iterable[Trial]) -> float:
-        return sign * mean([read(run, trial) or 0.0 for trial in trials])
-
-    left = [list(levelled(run, record, read)) for record in records]
-    pairs: list[tuple[Pair, ...]] = [()]
-    for before, own in pairwise(left):
-        found = pairs_of(run.task, own, before)[: max(0, min(len(own), len(before)) - 1)]
-        for pair in found:
-            own.remove(pair.own)
-            before.remove(pair.beside)
-        pairs.append(found)
-    return [
-        Level(
-            record.experiment.id,
-            middle(runs),
-            len(runs),
-            len(found),
-            middle(pair.own for pair in found) - middle(pair.beside for pair in found) if found else 0.0,
-            apart=(middle(alone), len(alone)),
-        )
-        for record, alone, found in zip(records, left, pairs, strict=True)
-        if (runs := levelled(run, record, read))
-    ]
+    codes = [(record.experiment.id, levelled_runs(run, record, read)) for record in records]
+    return levels_of(run.task, codes, lambda trial: sign * (read(run, trial) or 0.0))

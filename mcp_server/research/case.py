@@ -100,7 +100,12 @@ def replicates(run: Run, record: Record) -> tuple[float, ...]:
     return counted(*found) if found else ()
 
 
-def levelled(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> tuple[Trial, ...]:
+def levelled(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> tuple[float, ...]:
+    """What is read of all `levelled_runs`."""
+    return tuple(value for trial in levelled_runs(run, record, read) if (value := read(run, trial)) is not None)
+
+
+def levelled_runs(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> tuple[Trial, ...]:
     """All finished runs of an experiment's present code, the one that it was selected by included; without those that
     say nothing of it.
 
