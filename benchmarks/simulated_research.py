@@ -8,14 +8,16 @@ import heapq
 import math
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mcp_server.research.agenda import Finding, Pending, due, keep_to_question
 from mcp_server.research.chain import Level
 from mcp_server.research.claims import RESERVE, Assessment, assess
 from mcp_server.research.evidence import Evidence, gather
-from mcp_server.research.experiment import FINISHED, Experiment, Run, Status
+from mcp_server.research.experiment import FINISHED, FIRST_SEED, Experiment, Run, Status, Trial, fresh_seed
+from mcp_server.research.levels import levels_of
 from mcp_server.research.noise import Noise, mean, pool
 from mcp_server.research.noise_aware import (
     Candidate,
@@ -26,7 +28,19 @@ from mcp_server.research.noise_aware import (
     judge_candidate,
     standing,
 )
-from mcp_server.research.plateau import reopened
+from mcp_server.research.pairing import (
+    Beside,
+    Pairing,
+    Spread,
+    beside,
+    doubt,
+    equal_runs,
+    pairs_of,
+    spread_of,
+    unseen,
+    worthwhile,
+)
+from mcp_server.research.plateau import on_plateau, reopened
 from mcp_server.research.strategy import choose, near_miss_pairs, ranking
 from mcp_server.research.task import CATEGORIES, Category, Policy, Task
 from mcp_server.research.thompson import arms, sampled
@@ -36,26 +50,43 @@ BASELINE = 998.0
 HIT_RATES = (0.35, 0.22, 0.14, 0.08, 0.05, 0.02)
 SCOPE = CATEGORIES[: len(HIT_RATES)]
 PRIOR = 0.5
+SECONDS = 300.0
+"""What a run takes."""
+STEADY = 40.0
+"""A machine that drifts, for others' work comes and goes, stays as it is for the time of so many runs on average."""
 NEAR = 2.0
 """The prior standard deviation of a run, and the near-miss band of the greedy rule: those of val_bpb."""
 
 Guide = Literal["classic", "thompson"]
-Kind = Literal["baseline", "proposal", "confirmation", "re-measure"]
+Kind = Literal["baseline", "proposal", "confirmation", "re-measure", "pair"]
 Row = tuple[Policy, Guide]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A setting: noise of one run, cost that may be spent, asynchronous workers."""
+    """A setting: noise of one run, cost that may be spent, asynchronous workers.
+
+    Attributes:
+        drift: standard deviation of what the machine adds to every score, for a while the same.
+        pairs: whether confirmations are run side by side with the best where that is worthwhile.
+    """
 
     sigma: float
     budget: float
     workers: int
+    drift: float = 0.0
+    pairs: bool = True
 
 
 @dataclass
 class Code:
-    """Something that was kept: what it scores in truth, and the arguments of `counted`."""
+    """Something that was kept: what it scores in truth, and the arguments of `counted`.
+
+    Attributes:
+        trials: its runs by id, those under way included.
+        selected: the one that it was selected by, where it was confirmed after that.
+        first_run: the one that it was selected by.
+    """
 
     name: str
     truth: float
@@ -64,6 +95,9 @@ class Code:
     remeasures: list[float] = field(default_factory=list)
     parent: "Code | None" = None
     moved: bool = False
+    trials: dict[str, Trial] = field(default_factory=dict)
+    selected: str = ""
+    first_run: str = ""
 
     def __post_init__(self) -> None:
         self.incumbent: Incumbent | None = None
@@ -79,10 +113,19 @@ class Code:
         first = () if self.first is None or (self.moved and self.confirmations) else (self.first,)
         return (*first, *self.confirmations, *self.remeasures)
 
+    def counting(self) -> list[Trial]:
+        """The runs that its mean is of."""
+        return [t for t in self.trials.values() if t.status == "finished" and t.id != self.selected]
+
     def level(self) -> Level:
-        """It as a level of the chain, larger is better."""
+        """It as a level of the chain by its own runs, larger is better."""
         values = self.runs()
         return Level(self.name, -mean(values), len(values))
+
+    def all_runs(self) -> list[Trial]:
+        """The runs that a claim rests on: those of `runs`."""
+        left_out = self.selected if self.moved else ""
+        return [t for t in self.trials.values() if t.status == "finished" and t.id != left_out]
 
 
 @dataclass
@@ -103,6 +146,7 @@ class Idea:
     base: Code
     about: tuple[str, ...] = ()
     runs: list[tuple[float, Code]] = field(default_factory=list)
+    trials: dict[str, Trial] = field(default_factory=dict)
     status: Status = "registered"
     verdict: Verdict | None = None
 
@@ -120,10 +164,30 @@ class Idea:
         """Its first run, and its confirmations on the present base."""
         return self.runs[0][0], [value for value, code in self.runs[1:] if code is self.base]
 
-    def candidate(self) -> Candidate:
-        """It as the judge sees it."""
+    def candidate(self, task: Task, noise: Noise | None = None) -> Candidate:
+        """It as the judge sees it.
+
+        Args:
+            noise: of a pair's difference; None where nothing is paired.
+        """
         bases = [(value, code.stand()) for value, code in self.runs]
-        return Candidate(self.name, tuple(Replicate(value, base.name, base.mean, base.runs) for value, base in bases))
+        runs = tuple(Replicate(value, base.name, base.mean, base.runs) for value, base in bases)
+        return Candidate(self.name, runs, pairing=self.pairing(task, noise) if noise else None)
+
+    def pairing(self, task: Task, noise: Noise) -> Pairing | None:
+        """Its gains in pairs with its present base, and the others on what is left of that one's runs."""
+        own = [t for t in self.trials.values() if t.status == "finished" and t.commit == self.base.name]
+        counting = self.base.counting()
+        pairs = pairs_of(task, own, counting)
+        if not pairs:
+            return None
+        taken = {trial.id for pair in pairs for trial in (pair.own, pair.beside)}
+        left = [score(trial) for trial in counting if trial.id not in taken]
+        rest = [mean(left) - score(trial) for trial in own if trial.id not in taken] if left else []
+        earlier = [code.stand().mean - value for value, code in self.runs if code is not self.base]
+        rest += earlier if left else []
+        gains = tuple(score(pair.beside) - score(pair.own) for pair in pairs)
+        return Pairing(gains, noise, mean(rest) if rest else None, len(rest), len(left))
 
     def experiment(self) -> Experiment:
         """It as the strategy sees it."""
@@ -140,6 +204,7 @@ class Job:
     kind: Kind
     base: Code
     idea: Idea | None = None
+    seed: int = FIRST_SEED
 
     @property
     def cost(self) -> float:
@@ -170,6 +235,11 @@ class Outcome:
     displaced: int = 0
     runs: Counter[str] = field(default_factory=Counter)
     steps: list[tuple[float, float, float]] = field(default_factory=list)
+
+
+def score(trial: Trial) -> float:
+    """What a finished trial came to."""
+    return float(trial.metrics["val_bpb"])
 
 
 class Landscape:
@@ -230,9 +300,14 @@ class Simulation:
         self.noise = Noise(prior=PRIOR)
         self.non_keeps = 0
         self.spent = 0.0
-        self.comparisons: dict[str, tuple[float, int, int]] = {}
+        self.comparisons: dict[str, tuple[float, float, float]] = {}
         self.claimed: dict[str, float] = {}
         self.assessed: Assessment | None = None
+        self.machine_draw = random.Random(15_485_863 * seed + 31)
+        self.levels = [(0.0, 0.0)]
+        self.spread: Spread | None = None
+        self.clock = self.asked = 0.0
+        self.repeated: dict[str, list[Trial]] = {}
         self.outcome = Outcome()
 
     def complete(self) -> Outcome:
@@ -244,15 +319,45 @@ class Simulation:
                 self.spent = spent
                 launched += 1
                 self.outcome.runs[job.kind] += 1
+                self.begin(job, clock)
                 ends = clock + job.cost * self.noise_draw.uniform(0.95, 1.05)
                 heapq.heappush(self.under_way, (ends, launched, job))
             if not self.under_way:
                 break
             clock, _, job = heapq.heappop(self.under_way)
-            self.arrive(job)
+            self.clock = clock
+            self.arrive(job, clock)
             self.note(spent)
         self.account()
         return self.outcome
+
+    def begin(self, job: Job, clock: float) -> None:
+        """Write down a run that begins."""
+        runs = (job.idea or job.base).trials
+        name = (job.idea or job.base).name
+        now = clock * SECONDS
+        self.asked = now if job.idea else self.asked
+        trial = Trial(
+            f"{name}.{job.seed}", name, len(runs) + 1, job.seed, "cuda", "training", now, started_at=now,
+            commit=job.base.name,
+        )  # fmt: skip
+        runs[trial.id] = trial
+
+    def ended(self, job: Job, clock: float, value: float) -> float:
+        """Write down the end of a run, which came to this and what the machine adds; the sum of both."""
+        runs, name = (job.idea or job.base).trials, f"{(job.idea or job.base).name}.{job.seed}"
+        began = (runs[name].started_at or 0.0) / SECONDS
+        if self.cell.drift:
+            value += self.machine_at(began)
+        runs[name] = replace(runs[name], status="finished", ended_at=clock * SECONDS, metrics={"val_bpb": value})
+        return value
+
+    def machine_at(self, moment: float) -> float:
+        """What the machine adds to the score of a run that begins then."""
+        while self.levels[-1][0] <= moment:
+            until = self.levels[-1][0] + self.machine_draw.expovariate(1 / STEADY)
+            self.levels.append((until, self.machine_draw.gauss(0, self.cell.drift)))
+        return next(level for until, level in self.levels if moment < until)
 
     def account(self) -> None:
         """Add up what was found and what is told of it."""
@@ -276,7 +381,9 @@ class Simulation:
                 chain.append(parent)
             own = {code.name: code.runs() for code in chain}
             noise = pool({**self.sets, **own}.values(), PRIOR)
-            self.assessed = assess([code.level() for code in chain[::-1]], noise, self.comparisons.values())
+            levels = levels_of(self.task, [(code.name, code.all_runs()) for code in chain[::-1]], lambda t: -score(t))
+            pairs = self.spread_now().noise(noise) if self.cell.pairs else None
+            self.assessed = assess(levels, noise, self.comparisons.values(), pairs)
             for code in chain[:-1]:
                 if self.assessed and self.assessed.steps[code.name].claimed and code.parent:
                     self.claimed[code.name] = code.parent.truth - code.truth
@@ -304,17 +411,59 @@ class Simulation:
         if not self.kept:
             wanted = 1 if self.policy == "greedy" else self.noise.baselines
             missing = wanted - len(self.baseline.confirmations) - running["baseline"]
-            return Job("baseline", self.baseline) if missing > 0 else None
+            seed = fresh_seed({trial.seed for trial in self.baseline.trials.values()})
+            return Job("baseline", self.baseline, seed=seed) if missing > 0 else None
         best, pending = self.kept[-1], self.pending()
         if self.spent >= (1 - RESERVE) * self.cell.budget and not running["re-measure"] and (again := self.closing()):
-            return Job("re-measure", again)
-        for owed in due(self.task, best.stand(), self.non_keeps, running["re-measure"] > 0, pending):
+            return Job("re-measure", again, seed=fresh_seed({t.seed for t in again.trials.values()}))
+        measuring = running["re-measure"] + running["pair"] > 0
+        for owed in due(self.task, best.stand(), self.non_keeps, measuring, pending):
             if owed.kind == "re-measure":
-                return Job("re-measure", best)
-            return Job("confirmation", best, self.rebased(self.ideas[owed.name]))
+                return Job("re-measure", best, seed=fresh_seed({t.seed for t in best.trials.values()}))
+            return self.confirmation(best, self.ideas[owed.name])
+        if self.look_back(best) and not measuring:
+            return Job("re-measure", best, seed=fresh_seed({t.seed for t in best.trials.values()}))
+        drift = self.cell.pairs and self.policy != "greedy" and self.spread_now().drift(PRIOR)
+        found = self.beside(best, (), self.asked) if drift else Beside()
+        if found.first is not None:
+            return Job("pair", best, seed=found.first)
         idea = self.propose(best)
         self.ideas[idea.name] = idea
-        return Job("proposal", best, idea)
+        return Job("proposal", best, idea, found.seed or FIRST_SEED)
+
+    def confirmation(self, best: Code, idea: Idea) -> Job:
+        """The next run of an idea, or first one of the best beside it."""
+        own = list(idea.trials.values())
+        found = self.beside(best, own, own[-1].queued_at) if self.side_by_side(best) else Beside()
+        if found.first is not None:
+            return Job("pair", best, seed=found.first)
+        seed = found.seed or fresh_seed({trial.seed for trial in own})
+        return Job("confirmation", best, self.rebased(idea), seed)
+
+    def beside(self, best: Code, own: Sequence[Trial], since: float) -> Beside:
+        """How the next run of an idea comes to be beside one of the best."""
+        return beside(self.task, own, list(best.trials.values()), self.clock * SECONDS, since, best.first_run)
+
+    def look_back(self, best: Code) -> bool:
+        """Whether the best is run again to see if the machine drifts, since no code was run at two times so far."""
+        if not self.cell.pairs or self.policy == "greedy" or not on_plateau(self.non_keeps):
+            return False
+        return unseen(self.task, self.spread_now(), list(best.trials.values()), self.clock * SECONDS)
+
+    def side_by_side(self, best: Code) -> str:
+        """Why confirmations are run beside the best; empty where they are not."""
+        if not self.cell.pairs:
+            return ""
+        compared = [i.verdict.numbers for i in self.ideas.values() if i.verdict and i.verdict.numbers]
+        trials, now = list(best.trials.values()), self.clock * SECONDS
+        return worthwhile(self.run, self.noise, self.spread_now(), "", compared, trials, now)
+
+    def spread_now(self) -> Spread:
+        """How far runs differ near in time and between times."""
+        if self.spread is None:
+            trials = [trial for runs in self.repeated.values() for trial in runs]
+            self.spread = spread_of(self.task, trials, score) if self.cell.pairs else Spread()
+        return self.spread
 
     def closing(self) -> Code | None:
         """What is to be run again at the end, so that more can be told."""
@@ -381,14 +530,14 @@ class Simulation:
                 self.seen[idea.name] = idea.experiment()
         return gather(self.task, self.seen.values())
 
-    def arrive(self, job: Job) -> None:
+    def arrive(self, job: Job, clock: float) -> None:
         """Take in a finished run."""
         idea = job.idea
         if idea is not None and idea.crashes:
             idea.status = "crash"
             return
         truth = job.base.truth - (idea.effect if idea else 0.0)
-        value = truth + self.noise_draw.gauss(0, self.cell.sigma)
+        value = self.ended(job, clock, truth + self.noise_draw.gauss(0, self.cell.sigma))
         if idea is not None:
             idea.runs.append((value, job.base))
             self.judge(idea, truth)
@@ -408,6 +557,9 @@ class Simulation:
     def replicated(self, code: Code) -> None:
         """Take the runs of a code into the estimate of the noise."""
         self.sets[code.name] = counted(code.first, code.confirmations, code.remeasures)
+        finished = [trial for trial in code.trials.values() if trial.status == "finished"]
+        if len(finished) > 1:
+            self.repeated[code.name], self.spread = finished, None
         if len(self.sets[code.name]) > 1:
             self.noise = pool(self.sets.values(), PRIOR)
 
@@ -424,11 +576,27 @@ class Simulation:
         if self.policy == "greedy":
             verdict = judge(self.task, idea.runs[-1][0], best.stand().mean)
         else:
-            verdict = judge_candidate(self.task, idea.candidate(), best.stand(), self.noise, seed=len(idea.runs) + 1)
+            candidate = idea.candidate(self.task, self.spread_now().noise(self.noise))
+            last, others = list(idea.trials.values())[-1:], idea.base.counting()
+            why = doubt(self.task, self.spread_now(), PRIOR, last, others) if self.cell.pairs else ""
+            seed = len(idea.runs) + 1
+            verdict = judge_candidate(self.task, candidate, best.stand(), self.noise, seed=seed, doubt=why)
             if numbers := verdict.numbers:
-                self.comparisons[idea.name] = (numbers.d, numbers.n, numbers.n_b)
+                self.comparisons[idea.name] = (numbers.d, *equal_runs(numbers))
         idea.verdict, idea.status = verdict, verdict.decision
-        code = Code(idea.name, truth, *idea.values(), parent=idea.base, moved=idea.runs[0][1] is not idea.base)
+        moved = idea.runs[0][1] is not idea.base
+        trials = {t.id: t for t in idea.trials.values() if t.commit == idea.base.name}
+        first = next(iter(idea.trials))
+        code = Code(
+            idea.name,
+            truth,
+            *idea.values(),
+            parent=idea.base,
+            moved=moved,
+            trials=trials,
+            first_run=first,
+            selected=first if len(idea.runs) > 1 else "",
+        )
         self.replicated(code)
         if verdict.decision == "keep":
             gain = best.truth - truth
@@ -445,5 +613,5 @@ class Simulation:
     def reopen(self, best: Code) -> None:
         """Look again at what came close to a best that was just re-measured."""
         near = [i for i in self.ideas.values() if i.status == "discard" and i.near_miss and i.base is best]
-        for name in reopened(self.task, [idea.candidate() for idea in near], best.stand(), self.noise):
+        for name in reopened(self.task, [idea.candidate(self.task) for idea in near], best.stand(), self.noise):
             self.ideas[name].status = "needs_confirmation"

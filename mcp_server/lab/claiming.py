@@ -1,17 +1,19 @@
 """What may be told of a run as likely true: its chain of kept changes with all their runs, read from the record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
-from mcp_server.research.case import Record, levelled, noise_of, replicates
+from mcp_server.research.case import Record, levelled, levelled_runs, noise_of, replicates, spread, value_of
 from mcp_server.research.chain import Level
 from mcp_server.research.claims import Assessment, assess, smaller
 from mcp_server.research.evidence import RECENT
-from mcp_server.research.experiment import Experiment, Run
+from mcp_server.research.experiment import Experiment, Run, Trial
 from mcp_server.research.hidden_text import hidden_value
+from mcp_server.research.levels import levels_of
 from mcp_server.research.noise import pool
+from mcp_server.research.pairing import equal_runs
 
 LIVE = ("queued", "training")
 LEVELS = 50
@@ -39,24 +41,24 @@ async def claiming(bench: Bench, branch: Branch, run: Run) -> Claiming:
     """What may be told of a run as it now is."""
     records = await _chain(bench, branch, run)
     runs = [(record, levelled(run, record)) for record in records]
-    levels = [_level(run, record, values) for record, values in runs if values]
-    if run.task.external or not levels or len(levels) < len(runs):
+    if run.task.external or not runs or not all(values for _, values in runs):
         return Claiming()
     noise = noise_of(run, *await bench.store.history.noise(run.tag))
     full = pool(values for _, values in runs)  # of these codes the first run counts too, as it does in the means
     squares = noise.sum_of_squares - sum(record.experiment.squares for record in records) + full.sum_of_squares
     dof = noise.dof - sum(record.experiment.dof for record in records) + full.dof
     compared = [
-        (e.numbers.d, e.numbers.n, e.numbers.n_b)
+        (e.numbers.d, *equal_runs(e.numbers))
         for e in await bench.store.history.finished(run.tag, RECENT)
         if e.numbers is not None
     ]
     noise = noise_of(run, max(0.0, squares), max(0, dof))
-    found = assess(levels, noise, compared)
-    audited = [_level(run, record, values) for record in records if (values := levelled(run, record, hidden_value))]
-    known = len(audited) == len(levels)
+    near = spread(run, await bench.store.efforts.repeats(run.tag)).noise(noise)
+    found = assess(_levels(run, records, value_of), noise, compared, near)
+    audited = _levels(run, records, hidden_value)
+    known = len(audited) == len(runs)
     return Claiming(
-        smaller(found, assess(audited, noise, compared) if known else None) if found else None,
+        smaller(found, assess(audited, noise, compared, near) if known else None) if found else None,
         {record.experiment.id: frozenset(trial.seed for trial in record.trials) for record in records},
         frozenset(r.experiment.id for r in records if any(trial.status in LIVE for trial in r.trials)),
         tuple(r.experiment.id for r in records if len(replicates(run, r)) > r.experiment.runs),
@@ -76,6 +78,8 @@ async def _chain(bench: Bench, branch: Branch, run: Run) -> Sequence[Record]:
     return [Record(e, tuple(await bench.store.trials.of(e.id))) for e in found[::-1]]
 
 
-def _level(run: Run, record: Record, values: Sequence[float]) -> Level:
+def _levels(run: Run, records: Sequence[Record], read: Callable[[Run, Trial], float | None]) -> list[Level]:
+    """The records of a chain as they were measured, without those that have no value; the baseline first."""
     sign = -1.0 if run.task.direction == "minimize" else 1.0
-    return Level(record.experiment.id, sign * sum(values) / len(values), len(values))
+    codes = [(record.experiment.id, levelled_runs(run, record, read)) for record in records]
+    return levels_of(run.task, codes, lambda trial: sign * (read(run, trial) or 0.0))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mcp_server.machine.store.verdicts import Decision, Restatement
 from mcp_server.research.case import Case, candidate, decide, noise_of, replicates, scored, stand, weigh
-from mcp_server.research.claims import smallest_gain
+from mcp_server.research.claims import QUANTILE
 from mcp_server.research.experiment import Numbers, Run, Scalar
 from mcp_server.research.noise import clamp
 from mcp_server.research.plateau import reconsidered
@@ -30,7 +30,7 @@ def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Dec
     counting = case.subject.counting
     return Decision(
         status=verdict.decision,
-        reason=" ".join(filter(None, (verdict.reason, _shows(verdict.numbers), told(run.task, case.subject.trials)))),
+        reason=" ".join(filter(None, (verdict.reason, _shows(verdict.numbers), _chosen(run, case)))),
         value=scored(run, case.subject, verdict),
         delta=verdict.delta,
         near_miss=verdict.near_miss,
@@ -45,11 +45,17 @@ def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Dec
     )
 
 
+def _chosen(run: Run, case: Case) -> str:
+    """How the runs of a verdict were chosen, in words."""
+    others = [record for record in (case.incumbent, *case.bases.values()) if record]
+    return told(run.task, case.subject.trials, [trial for record in others for trial in record.trials])
+
+
 def _shows(numbers: Numbers | None) -> str:
     """The smallest gain that the runs of a verdict could show, in words; empty where there is no noise to hide one."""
     if numbers is None or not numbers.sigma:
         return ""
-    return f"So many runs can show a gain of {show(clamp(smallest_gain(numbers.sigma, numbers.n, numbers.n_b)))}."
+    return f"So many runs can show a gain of {show(clamp(QUANTILE * numbers.s))}."
 
 
 def restatement(run: Run, case: Case, near_misses: list[Case]) -> Restatement | None:

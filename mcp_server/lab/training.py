@@ -12,6 +12,7 @@ from mcp_server.errors import UnknownId, WrongState
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.logs import read_end, read_whole
+from mcp_server.lab.pairs import paired_seed
 from mcp_server.lab.pool import Pool
 from mcp_server.lab.rebasing import on_best
 from mcp_server.lab.results import DeviceList, LogExcerpt, Stopped, Trained
@@ -116,6 +117,7 @@ class Training:
             experiment = await on_best(self._bench, self._branch, run, experiment)
             if experiment.status != "needs_confirmation":
                 return await self._bench.store.trials.latest(experiment.id)
+        seed = await paired_seed(self._bench, run, experiment, trials, seed)
         return await self._bench.store.trials.enqueue(experiment.id, seed, run.device_type, experiment.commit)
 
     async def _watch(self, run: Run, trial: Trial, wait_seconds: float, progress: Watcher | None) -> Trained:

@@ -12,6 +12,7 @@ from mcp_server.lab.claiming import claiming
 from mcp_server.lab.decisions import decision, restatement
 from mcp_server.lab.gathering import PENDING, gather
 from mcp_server.lab.ledger import list_results, restate_results
+from mcp_server.lab.pairs import next_run
 from mcp_server.lab.reporting import Reporting, Standing
 from mcp_server.lab.results import Completed, Crashed, Decided, StrategySet
 from mcp_server.lab.texts import clean_text
@@ -202,7 +203,7 @@ class Verdicts:
         if experiment.status == "keep":
             aside = without_weight(Record(experiment, trials)).values()
             notes += [f"Not taken into the mean: {why}." for why in aside]
-            said = selection.told(run.task, trials)
+            said = selection.told(run.task, trials, await self._bench.store.efforts.repeats(run.tag))
             notes += [said] if said and said not in experiment.reason else []
         if sum(trial.status == "finished" for trial in trials) > 1:
             load = noise_by_load(run, await self._bench.store.efforts.repeats(run.tag))
@@ -229,6 +230,8 @@ class Verdicts:
             begun = next((f"Train and complete {other.id!r}, the" for other in under_way if other.unchanged), None)
             return f"{begun or 'Register with no change and train and complete that'} baseline; then complete this one"
         trials = await self._bench.store.trials.of(experiment.id)
+        if experiment.numbers and (pair := await next_run(self._bench, run, experiment, best, trials)):
+            return pair
         seed = fresh_seed({trial.seed for trial in trials if trial.status not in ("stopped", "lost")})
         base = await self._branch.kept_ancestor(experiment)
         first = await history.first_keep(run.tag)

@@ -16,6 +16,7 @@ from mcp_server.research.noise_aware import (
     judge_candidate,
     standing,
 )
+from mcp_server.research.pairing import Pairing, Spread, doubt, pairs_of, spread_of
 from mcp_server.research.verdict import Verdict, finite, judge
 
 
@@ -59,6 +60,7 @@ class Case:
         first_keep: the id of what the run started from; the base of a run that names none.
         squares, dof: sums over the run's replicates, see `noise.Noise`.
         baseline: what the run started from, with its runs; None while there is none.
+        repeats: the latest finished runs of experiments that have several.
     """
 
     subject: Record
@@ -68,6 +70,7 @@ class Case:
     squares: float = 0.0
     dof: int = 0
     baseline: Record | None = None
+    repeats: tuple[Trial, ...] = ()
 
 
 MARKS: Mapping[str, Callable[[Trial], str]] = {
@@ -98,19 +101,22 @@ def replicates(run: Run, record: Record) -> tuple[float, ...]:
 
 
 def levelled(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> tuple[float, ...]:
-    """All finite runs of an experiment's present code, the one that it was selected by included; without those that
+    """What is read of all `levelled_runs`."""
+    return tuple(value for trial in levelled_runs(run, record, read) if (value := read(run, trial)) is not None)
+
+
+def levelled_runs(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> tuple[Trial, ...]:
+    """All finished runs of an experiment's present code, the one that it was selected by included; without those that
     say nothing of it.
 
     Args:
-        read: what is read of each run.
+        read: what is to be known of each run.
     """
     set_aside = without_weight(record)
     return tuple(
-        value
+        trial
         for trial in record.counting
-        if trial.commit == record.experiment.commit
-        and trial.id not in set_aside
-        and (value := read(run, trial)) is not None
+        if trial.commit == record.experiment.commit and trial.id not in set_aside and read(run, trial) is not None
     )
 
 
@@ -118,21 +124,37 @@ def _replicates(
     run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of
 ) -> tuple[float | None, list[float], list[float]] | None:
     """The arguments of `noise_aware.counted`, as they are read of the runs; None where no run has a finite value."""
+    parts = _parted(run, record, read)
+    if parts is None:
+        return None
+    values = [[value for trial in part if (value := read(run, trial)) is not None] for part in parts]
+    return values[0][0] if values[0] else None, values[1], values[2]
+
+
+def _parted(
+    run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of
+) -> tuple[list[Trial], list[Trial], list[Trial]] | None:
+    """The run that an experiment was selected by, if any, its confirmations, and the runs since its verdict."""
     set_aside = without_weight(record)
     runs = [
-        (trial, value)
+        trial
         for trial in record.counting
-        if trial.id not in set_aside and value_of(run, trial) is not None and (value := read(run, trial)) is not None
+        if trial.id not in set_aside and value_of(run, trial) is not None and read(run, trial) is not None
     ]
     if not runs:
         return None
     code = record.experiment.commit
-    before = [(trial, value) for trial, value in runs if trial.came_from != "keep"]
-    remeasures = [value for trial, value in runs if trial.came_from == "keep" and trial.commit == code]
+    before = [trial for trial in runs if trial.came_from != "keep"]
+    remeasures = [trial for trial in runs if trial.came_from == "keep" and trial.commit == code]
     if record.is_baseline:
-        return None, [value for _, value in before], remeasures
-    confirmations = [value for trial, value in before[1:] if trial.commit == code]
-    return before[0][1] if before else None, confirmations, remeasures
+        return [], before, remeasures
+    return before[:1], [trial for trial in before[1:] if trial.commit == code], remeasures
+
+
+def _standing_runs(run: Run, record: Record) -> tuple[Trial, ...]:
+    """The runs that `replicates` gives the values of."""
+    parts = _parted(run, record)
+    return counted(parts[0][0] if parts[0] else None, parts[1], parts[2]) if parts else ()
 
 
 def without_weight(record: Record) -> dict[str, str]:
@@ -201,7 +223,7 @@ def _decide(run: Run, case: Case) -> Verdict:
         return judge_baseline(run.task, subject.experiment.id, values or [None], noise, seed)
     best = stand(run, incumbent) if incumbent else None
     compared = candidate(run, case)
-    verdict = judge_candidate(run.task, compared, best, noise, seed=seed)
+    verdict = judge_candidate(run.task, compared, best, noise, seed=seed, doubt=_doubt(run, case, noise))
     return verdict if verdict.numbers is None else _with_hidden(run, compared, verdict)
 
 
@@ -249,7 +271,51 @@ def candidate(run: Run, case: Case) -> Candidate:
         experiment.id,
         runs or (Replicate(missing, "", 0.0, 1),),
         experiment.lines_added - experiment.lines_removed,
+        _pairing(run, case),
     )
+
+
+def spread(run: Run, repeats: Sequence[Trial]) -> Spread:
+    """How far runs differ that should not, near in time and between times."""
+    return spread_of(run.task, repeats, lambda trial: value_of(run, trial))
+
+
+def _doubt(run: Run, case: Case, noise: Noise) -> str:
+    """Why the last run of the subject, if it is in no pair, is not enough to keep it; empty where it may be."""
+    last = case.subject.counting[-1:]
+    base = case.bases.get(last[0].base_id or case.first_keep) if last else None
+    return doubt(run.task, spread(run, case.repeats), noise.prior, last, base.counting) if base else ""
+
+
+def _pairing(run: Run, case: Case) -> Pairing | None:
+    """The gains of the subject's pairs with its bases, and of the rest; None where no run is paired."""
+    gains: list[float] = []
+    rest: list[Replicate] = []
+    runs = [trial for trial in case.subject.counting if value_of(run, trial) is not None]
+    for base_id in dict.fromkeys(trial.base_id or case.first_keep for trial in runs):
+        if (base := case.bases.get(base_id)) is None:
+            continue
+        own = [trial for trial in runs if (trial.base_id or case.first_keep) == base_id]
+        others = _standing_runs(run, base)
+        pairs = pairs_of(run.task, own, others)
+        gains += [_compared(run, pair.own, (pair.beside,), base_id).gain(run.task) for pair in pairs]
+        taken = {trial.id for pair in pairs for trial in (pair.own, pair.beside)}
+        if left := tuple(trial for trial in others if trial.id not in taken):
+            rest += [_compared(run, trial, left, base_id) for trial in own if trial.id not in taken]
+    if not gains:
+        return None
+    noise = spread(run, case.repeats).noise(noise_of(run, case.squares, case.dof))
+    if not rest:
+        return Pairing(tuple(gains), noise)
+    return Pairing(tuple(gains), noise, mean([each.gain(run.task) for each in rest]), len(rest), rest[-1].base_runs)
+
+
+def _compared(run: Run, trial: Trial, others: Sequence[Trial], base_id: str) -> Replicate:
+    """A run against the mean of so many of its base."""
+    values = [value for other in others if (value := value_of(run, other)) is not None]
+    hidden = [value for other in others if (value := hidden_value(run, other)) is not None]
+    own = hidden_value(run, trial)
+    return Replicate(value_of(run, trial), base_id, mean(values), len(values), own, mean(hidden) if hidden else None)
 
 
 def _replicate(run: Run, case: Case, trial: Trial) -> Replicate:

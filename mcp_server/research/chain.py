@@ -20,11 +20,25 @@ class Level:
         name: the experiment's id.
         mean: of all its runs, the one that it was selected by included; larger is better.
         runs: how many these are.
+        pairs: how many of its runs were made beside runs of the level before, see `pairing`.
+        ahead: by how much it is better in these, the mean; larger is better.
+        spread: the variance of one pair's difference.
+        apart: mean and number of its runs that are in no pair, with the level before or the one after; None where all
+            runs count as such.
     """
 
     name: str
     mean: float
     runs: int
+    pairs: int = 0
+    ahead: float = 0.0
+    spread: float = 0.0
+    apart: tuple[float, int] | None = None
+
+    @property
+    def alone(self) -> tuple[float, int]:
+        """Mean and number of the runs that say by themselves where it stands."""
+        return (self.mean, self.runs) if self.apart is None else self.apart
 
 
 @dataclass(frozen=True)
@@ -71,12 +85,13 @@ def believed(levels: Sequence[Level], sigma: float, effects: Effects) -> Chain:
     Minka 2001), so that a level kept for its luck is pulled back by what is known of effects and of its successors.
 
     Args:
-        levels: the baseline first; each has at least one run.
+        levels: the baseline first; each has at least one run that is in no pair.
         sigma: the standard deviation of one run, above zero.
         effects: what is believed of a step before it is measured.
     """
     centre = levels[0].mean
-    seen = [_Normal(level.runs / sigma**2, level.runs / sigma**2 * (level.mean - centre)) for level in levels]
+    seen = [_Normal(runs / sigma**2, runs / sigma**2 * (mean - centre)) for mean, runs in (x.alone for x in levels)]
+    paired = [_of_pairs(level) for level in levels[1:]]
     sites = [_Normal(1 / (WIDEST * sigma**2), 0.0)] * (len(levels) - 1)
     steps = [Belief(0.0, 0.0, 0.0)] * len(sites)
     for _ in range(SWEEPS):
@@ -84,7 +99,7 @@ def believed(levels: Sequence[Level], sigma: float, effects: Effects) -> Chain:
         before = _Normal(0.0, 0.0)
         for i in range(len(sites)):
             before = before.times(seen[i])
-            steps[i], sites[i] = _weighed(before, after[i + 1], effects)
+            steps[i], sites[i] = _weighed(before, after[i + 1], paired[i], effects)
             before = before.moved(sites[i], 1.0)
     return _summed(tuple(levels), centre, seen, sites, tuple(steps))
 
@@ -97,11 +112,20 @@ def _backward(seen: Sequence[_Normal], sites: Sequence[_Normal]) -> list[_Normal
     return after
 
 
-def _weighed(before: _Normal, after: _Normal, effects: Effects) -> tuple[Belief, _Normal]:
-    """The belief in a step between what is known of both its ends, and what the step adds to that as a normal."""
+def _of_pairs(level: Level) -> _Normal:
+    """What pairs alone say of the step to a level."""
+    precision = level.pairs / level.spread if level.pairs else 0.0
+    return _Normal(precision, precision * level.ahead)
+
+
+def _weighed(before: _Normal, after: _Normal, paired: _Normal, effects: Effects) -> tuple[Belief, _Normal]:
+    """The belief in a step between what is known of both its ends and of their pairs, and what that adds to the ends'
+    as a normal.
+    """
     difference = after.shift / after.precision - before.shift / before.precision
     variance = 1 / after.precision + 1 / before.precision
-    belief = effects.given(difference, variance)
+    whole = _Normal(1 / variance, difference / variance).times(paired)
+    belief = effects.given(whole.shift / whole.precision, 1 / whole.precision)
     precision = max(1 / belief.error**2 - 1 / variance, 1e-6 / variance)
     return belief, _Normal(precision, (precision + 1 / variance) * belief.gain - difference / variance)
 

@@ -9,6 +9,7 @@ from mcp_server.research.chain import Chain, Level, believed
 from mcp_server.research.effects import CLAIM, Belief, Effects, learnt
 from mcp_server.research.experiment import Numbers
 from mcp_server.research.noise import Noise, clamp
+from mcp_server.research.pairing import equal_runs, exact
 from mcp_server.research.verdict import show
 
 RUNS_FOR_CLAIM = 2
@@ -37,6 +38,7 @@ class Claim:
         gain, error: expected gain and its standard deviation, in units of the metric; shrunk, so never the best run's.
         runs, base_runs: of the code, and of what it is compared with.
         smallest_gain: the least that so many runs could show with probability CLAIM, in units of the metric.
+        pairs: how many of the runs are compared with a run of the base beside them, see `pairing`.
     """
 
     claimed: bool
@@ -46,17 +48,21 @@ class Claim:
     runs: int
     base_runs: int
     smallest_gain: float
+    pairs: int = 0
 
     def words(self) -> str:
         """The claim in words, for a sentence."""
         return (
             f"{self._said()}, probability of a gain {_percent(self)} "
-            f"({self.runs} and {self.base_runs} runs, which can show {show(self.smallest_gain)})"
+            f"({self.runs} and {self.base_runs} runs{self._paired()}, which can show {show(self.smallest_gain)})"
         )
 
     def brief(self) -> str:
         """The claim in few words, for the cell of a table."""
         return f"{self._said()}, p {_percent(self)}"
+
+    def _paired(self) -> str:
+        return f", {self.pairs} of them side by side" if self.pairs else ""
 
     def _said(self) -> str:
         kind = "claimed" if self.claimed else "provisional"
@@ -83,8 +89,10 @@ class Assessment:
 
     def of(self, numbers: Numbers) -> Claim:
         """The claim of a change that is not in the chain, by the numbers of its verdict."""
-        belief = self.effects.given(_scaled(numbers.d, self.sigma), 1 / numbers.n + 1 / numbers.n_b)
-        return _claim(belief, numbers.n, numbers.n_b, self.sigma, self.noise)
+        runs, base_runs = equal_runs(numbers)
+        variance = 1 / runs + 1 / base_runs
+        belief = self.effects.given(_scaled(numbers.d, self.sigma), variance)
+        return _claim(belief, numbers.n, numbers.n_b, self.sigma, self.noise, variance, numbers.pairs)
 
     @property
     def fallen(self) -> bool:
@@ -117,14 +125,21 @@ class Assessment:
         return _fewer(levels[nearest + 1], levels[nearest]).name
 
 
-def assess(levels: Sequence[Level], noise: Noise, comparisons: Iterable[tuple[float, int, int]]) -> Assessment | None:
+def assess(
+    levels: Sequence[Level],
+    noise: Noise,
+    comparisons: Iterable[tuple[float, float, float]],
+    pair_noise: Noise | None = None,
+) -> Assessment | None:
     """Assess a chain of kept changes.
 
     Args:
         levels: the baseline first, then the kept changes, each made from the one before.
         noise: of the task, where every set of runs of one code counts in full.
         comparisons: of the measured changes, whatever became of them: the gain that was seen, the runs of the change
-            and those of its base. They tell how large effects are in this run.
+            and those of its base (where pairs were compared, see `equal_runs`). They tell how large effects are in this
+            run.
+        pair_noise: of the difference of a pair; the levels' pairs count as pairs where this is known and small.
 
     Returns:
         None where there is no baseline, or the noise is not known at all.
@@ -136,14 +151,49 @@ def assess(levels: Sequence[Level], noise: Noise, comparisons: Iterable[tuple[fl
     # In units of sigma, whatever the metric's own are: squares of huge or tiny numbers leave the range of a float.
     effects = learnt(1.0, [(_scaled(d, sigma), 1 / n + 1 / n_b) for d, n, n_b in comparisons if n and n_b])
     start = levels[0].mean
-    units = [Level(each.name, _scaled(clamp(each.mean - start), sigma), each.runs) for each in levels]
+    paired = None if pair_noise is None or not exact(noise, pair_noise) else cautious(pair_noise)
+    units = [_in_units(each, start, sigma, paired) for each in levels]
     chain = believed(units, 1.0, effects)
     steps = {
-        level.name: _claim(belief, level.runs, before.runs, sigma, noise)
-        for level, before, belief in zip(levels[1:], levels, chain.steps, strict=False)
+        level.name: _claim(belief, level.runs, before.runs, sigma, noise, _variance(level, before), level.pairs)
+        for level, before, belief in zip(units[1:], units, chain.steps, strict=False)
     }
-    total = _claim(_ends(chain, effects), levels[-1].runs, levels[0].runs, sigma, noise) if steps else None
+    total = _total(chain, effects, sigma, noise) if steps else None
     return Assessment(chain, steps, total, effects, sigma, noise)
+
+
+def _in_units(level: Level, start: float, sigma: float, paired: float | None) -> Level:
+    """A level in units of sigma above the first one; without its pairs where these are no more exact.
+
+    Args:
+        paired: the standard deviation of a pair's difference, in units of the metric.
+    """
+    unit = replace(level, mean=_scaled(clamp(level.mean - start), sigma))
+    if paired is None or level.apart is None:
+        return replace(unit, apart=None, pairs=0)
+    mean, runs = level.apart
+    return replace(
+        unit,
+        apart=(_scaled(clamp(mean - start), sigma), runs),
+        ahead=_scaled(level.ahead, sigma),
+        spread=max(LEAST, (paired / sigma) ** 2),
+    )
+
+
+def _variance(level: Level, before: Level) -> float:
+    """That of the measured difference of two levels, in squares of sigma."""
+    (_, own), (_, others) = level.alone, before.alone
+    apart = 1 / own + 1 / others
+    return 1 / (1 / apart + level.pairs / level.spread) if level.pairs else 1 / level.runs + 1 / before.runs
+
+
+def _total(chain: Chain, effects: Effects, sigma: float, noise: Noise) -> Claim:
+    """The claim of the last level against the first."""
+    first, last = chain.levels[0], chain.levels[-1]
+    if len(chain.levels) == 2:
+        return _claim(chain.total, last.runs, first.runs, sigma, noise, _variance(last, first), last.pairs)
+    variance = 1 / last.runs + 1 / first.runs
+    return _claim(_ends(chain, effects), last.runs, first.runs, sigma, noise, variance)
 
 
 def _ends(chain: Chain, effects: Effects) -> Belief:
@@ -191,16 +241,19 @@ def cautious(noise: Noise) -> float | None:
     return clamp(max(math.sqrt(alone), noise.sigma) / math.sqrt(low))
 
 
-def smallest_gain(sigma: float, runs: int, base_runs: int) -> float:
+def smallest_gain(sigma: float, runs: float, base_runs: float) -> float:
     """The least gain that so many runs can show with probability CLAIM, before anything is known of effects."""
     return QUANTILE * sigma * math.sqrt(1 / runs + 1 / base_runs)
 
 
-def _claim(belief: Belief, runs: int, base_runs: int, sigma: float, noise: Noise) -> Claim:
+def _claim(
+    belief: Belief, runs: int, base_runs: int, sigma: float, noise: Noise, variance: float, pairs: int = 0
+) -> Claim:
+    """The claim of a belief; `variance` is that of the measured difference, in squares of sigma."""
     enough = min(runs, base_runs) >= RUNS_FOR_CLAIM and noise.dof >= REPEATS_FOR_CLAIM
     gain, error = clamp(belief.gain * sigma), clamp(belief.error * sigma)
-    least = clamp(smallest_gain(sigma, runs, base_runs))
-    return Claim(enough and belief.claimed, belief.probability, gain, error, runs, base_runs, least)
+    least = clamp(QUANTILE * sigma * math.sqrt(variance))
+    return Claim(enough and belief.claimed, belief.probability, gain, error, runs, base_runs, least, pairs)
 
 
 def _scaled(number: float, sigma: float) -> float:

@@ -9,6 +9,7 @@ from mcp_server.research.experiment import FINISHED, Experiment
 from mcp_server.research.lines import Point
 from mcp_server.research.noise import Noise
 from mcp_server.research.noise_aware import Incumbent
+from mcp_server.research.pairing import Beside
 from mcp_server.research.task import Category, Task
 
 RECENT = 200
@@ -60,6 +61,10 @@ class Evidence:
         untaken: ids of those that were run again since their value was computed.
         removable: ids of kept changes that do not hold any more and that can be taken out of the best as it is, where
             that was looked at.
+        side_by_side: why changes are to be confirmed beside the best; empty where they need not be.
+        beside: by id of what waits for confirmation, how its next run comes to be beside one of the best.
+        beside_new: the same of an experiment that is still to be found, where the machine drifts.
+        unseen: no code was run at different times, so that a drift of the machine would not have been seen.
         points: the knobs and outcomes of the latest trials, the oldest first.
     """
 
@@ -88,6 +93,10 @@ class Evidence:
     levels_busy: frozenset[str] = frozenset()
     untaken: tuple[str, ...] = ()
     removable: frozenset[str] = frozenset()
+    side_by_side: str = ""
+    beside: Mapping[str, Beside] = field(default_factory=dict)
+    beside_new: Beside = field(default_factory=Beside)
+    unseen: bool = False
 
     @property
     def finished(self) -> int:

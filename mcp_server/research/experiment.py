@@ -80,6 +80,8 @@ class Numbers:
         sigma: standard deviation of one run, estimated with `dof` degrees of freedom.
         base: id of the experiment that the candidate's last run was made from.
         incumbent: id of the present best.
+        pairs: how many of the candidate's runs are compared with a run of the base beside them, see `pairing`; then s
+            is that of pairs and rest together.
     """
 
     d: float
@@ -91,6 +93,7 @@ class Numbers:
     dof: int
     base: str
     incumbent: str
+    pairs: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from mcp_server.research.claims import RESERVE
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import Experiment, Run, fresh_seed
 from mcp_server.research.marking import shown
+from mcp_server.research.pairing import Beside
 from mcp_server.research.plateau import PLATEAU, on_plateau
 from mcp_server.research.proposals import Proposal, Scene
 from mcp_server.research.strategy import Rank
@@ -57,10 +58,38 @@ def owed(run: Run, evidence: Evidence) -> Iterator[Proposal]:
             text = f"{each.reason}: call train({best.id!r}, seed={seed}), then complete({best.id!r})."
             yield Proposal(best.id, best.category, text, "train", {"experiment_id": best.id, "seed": seed})
         else:
-            e = waiting[each.name]
-            said = each.reason if e.numbers else "the noise is not known well enough: run it again"
-            text = f"{e.category}: confirm {e.id} ({_short(e)}): {said}: call train({e.id!r}), then complete({e.id!r})."
-            yield Proposal(e.id, e.category, text, "train", {"experiment_id": e.id})
+            yield from _confirmed(evidence, waiting[each.name], each.reason)
+    yield from _beside_new(evidence)
+
+
+def _confirmed(evidence: Evidence, e: Experiment, reason: str) -> Iterator[Proposal]:
+    """Run a change again; side by side with the best where that is needed."""
+    best, beside = evidence.best, evidence.beside.get(e.id, Beside())
+    said = reason if e.numbers else "the noise is not known well enough: run it again"
+    if best is not None and beside.first is not None:
+        yield _best_beside(best, beside.first, f"beside the next run of {e.id} ({evidence.side_by_side})")
+    seed = beside.first if beside.seed is None else beside.seed
+    chosen = {} if seed is None else {"seed": seed}
+    call = f"train({e.id!r}{''.join(f', seed={each}' for each in chosen.values())})"
+    where = f", side by side with {best.id}" if best and chosen else ""
+    text = f"{e.category}: confirm {e.id} ({_short(e)}): {said}{where}: call {call}, then complete({e.id!r})."
+    yield Proposal(e.id, e.category, text, "train", {"experiment_id": e.id, **chosen})
+
+
+def _beside_new(evidence: Evidence) -> Iterator[Proposal]:
+    """Run the best where the machine drifts, so that what comes next is measured beside it, or to see if it does."""
+    best, first = evidence.best, evidence.beside_new.first
+    if best is None or evidence.remeasuring:
+        return
+    if first is not None:
+        yield _best_beside(best, first, f"so that what comes next has a run beside it ({evidence.side_by_side})")
+    elif evidence.unseen and on_plateau(evidence.discards):
+        yield _best_beside(best, fresh_seed(evidence.seeds), "to see whether the machine drifts")
+
+
+def _best_beside(best: Experiment, seed: int, why: str) -> Proposal:
+    text = f"{best.id} once more, {why}: call train({best.id!r}, seed={seed})."
+    return Proposal(f"beside {best.id}", best.category, text, "train", {"experiment_id": best.id, "seed": seed})
 
 
 def _untaken(evidence: Evidence) -> Iterator[Proposal]:

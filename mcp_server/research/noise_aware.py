@@ -3,14 +3,18 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from mcp_server.errors import InvalidInput
 from mcp_server.research.claims import smallest_gain
 from mcp_server.research.effects import CLAIM
 from mcp_server.research.experiment import FIRST_SEED, Numbers, Scalar
 from mcp_server.research.noise import Noise, clamp, mean
+from mcp_server.research.pairing import Pairing, in_words
 from mcp_server.research.task import Policy, Task
 from mcp_server.research.verdict import Verdict, crashed, finite, show
+
+T = TypeVar("T")
 
 SIMPLIFICATION = -0.3
 """A change with fewer lines is kept from this z on, once it was confirmed."""
@@ -117,11 +121,13 @@ class Candidate:
         name: the experiment's id.
         runs: its finished runs, the oldest first. Runs before a rebase have another base and count as well.
         lines: lines added minus lines removed; a negative number makes it a simplification.
+        pairing: its runs and those of its base that were made side by side; None where none was.
     """
 
     name: str
     runs: tuple[Replicate, ...]
     lines: int = 0
+    pairing: Pairing | None = None
 
     @property
     def base(self) -> str:
@@ -129,7 +135,7 @@ class Candidate:
         return self.runs[-1].base
 
 
-def counted(first: float | None, confirmations: Sequence[float], remeasures: Sequence[float] = ()) -> tuple[float, ...]:
+def counted(first: T | None, confirmations: Sequence[T], remeasures: Sequence[T] = ()) -> tuple[T, ...]:
     """The runs of one code that say what it scores, and that are replicates of each other for the noise.
 
     Args:
@@ -189,6 +195,7 @@ def judge_candidate(
     *,
     seed: int = FIRST_SEED,
     displaced: Sequence[str] = (),
+    doubt: str = "",
 ) -> Verdict:
     """Judge a candidate by the policy of the task.
 
@@ -197,6 +204,8 @@ def judge_candidate(
         noise: the estimate of this task on this run's device type.
         seed: of the next run of the candidate, if it gets one; none of its earlier ones.
         displaced: ids of the keeps between the candidate's base and the incumbent, when these are not the same.
+        doubt: why nothing is kept for one run that was made at another time than its base, see `pairing.doubt`; empty
+            where it may be.
 
     Raises:
         InvalidInput: the task's policy knows no noise.
@@ -216,6 +225,8 @@ def judge_candidate(
         if numbers.z >= rule.confirm_from(numbers.n, shorter):
             return _confirm(task, candidate, numbers, threshold, seed)
         return _discard(task, numbers)
+    if doubt and numbers.n == 1 and not numbers.pairs:
+        return _confirm(task, candidate, numbers, threshold, seed, f"promising, but {doubt}.")
     if candidate.base == incumbent.name:
         return _keep(task, numbers, rule, "")
     present = _against_present(task, candidate, incumbent, noise)
@@ -229,15 +240,19 @@ def compare(task: Task, candidate: Candidate, incumbent: Incumbent, noise: Noise
     """The numbers of a candidate against its own base, all of whose runs are finite; sigma must be known.
 
     d is the mean over the runs of the gain of each on the mean of its own base; s = sigma sqrt(1/n + 1/n_b),
-    where n_b is that of the last run's base; z = d / s.
+    where n_b is that of the last run's base; z = d / s. Where pairs are more exact, d and s are those of pairs and rest
+    together, see `Pairing.estimate`.
     """
     sigma = noise.sigma
     assert sigma is not None
     runs, last = candidate.runs, candidate.runs[-1]
     d = mean([run.gain(task) for run in runs])
     s = clamp(sigma * math.sqrt(1 / len(runs) + 1 / last.base_runs))
+    pairs = 0
+    if candidate.pairing is not None and candidate.pairing.counts(noise):
+        (d, s), pairs = candidate.pairing.estimate(sigma), len(candidate.pairing.gains)
     z = _ratio(d, s)
-    return Numbers(d, s, z, len(runs), last.base_runs, sigma, noise.dof, last.base, incumbent.name)
+    return Numbers(d, s, z, len(runs), last.base_runs, sigma, noise.dof, last.base, incumbent.name, pairs)
 
 
 def rule_of(policy: Policy) -> Rule:
@@ -280,8 +295,8 @@ def _keep(task: Task, numbers: Numbers, rule: Rule, aside: str) -> Verdict:
     )
 
 
-def _confirm(task: Task, candidate: Candidate, numbers: Numbers, threshold: float, seed: int) -> Verdict:
-    reason = f"{_said(task, numbers)}: promising, but z below {threshold:g} may well be noise."
+def _confirm(task: Task, candidate: Candidate, numbers: Numbers, threshold: float, seed: int, why: str = "") -> Verdict:
+    reason = f"{_said(task, numbers)}: {why or f'promising, but z below {threshold:g} may well be noise.'}"
     stale = numbers.base != numbers.incumbent
     action = _on_top(candidate.name, numbers.incumbent, seed) if stale else _again(candidate.name, seed)
     return Verdict(
@@ -316,6 +331,7 @@ def _said(task: Task, numbers: Numbers) -> str:
     """The comparison in words, to open a sentence."""
     word = "Better" if numbers.d > 0 else "Worse" if numbers.d < 0 else "Different"
     runs = f"{numbers.n} run{'s' if numbers.n > 1 else ''} against {numbers.n_b} of {numbers.base}"
+    runs += in_words(numbers)
     return f"{word} by {show(abs(numbers.d))} +- {show(numbers.s)} {task.metric} (z {_shown(numbers.z)}, {runs})"
 
 

@@ -7,6 +7,7 @@ ended runs again with its seed, and what was chosen by hand is told.
 from collections.abc import Iterator, Sequence
 
 from mcp_server.research.experiment import Trial, fresh_seed
+from mcp_server.research.pairing import asked_near
 from mcp_server.research.task import Task
 
 ENDED = ("stopped", "lost")
@@ -29,26 +30,51 @@ def bound_seed(trials: Sequence[Trial]) -> int | None:
     return last.seed if failed and len(same) == 1 else None
 
 
-def seeds_by_hand(trials: Sequence[Trial]) -> list[int]:
-    """The seeds among those of an experiment's trials that are not the ones that it would have had by itself."""
+def seeds_by_hand(task: Task, trials: Sequence[Trial], others: Sequence[Trial] = ()) -> list[int]:
+    """The seeds among those of an experiment's trials that are not the ones that it would have had by itself.
+
+    Args:
+        others: trials of other experiments; a run beside one of these has the next seed that neither had.
+    """
     found: list[int] = []
     for number, trial in enumerate(trials):
         earlier = trials[:number]
+        used = {each.seed for each in earlier}
         follows = bool(earlier) and (
             earlier[-1].status in (*ENDED, *FAILED) and trial.seed == earlier[-1].seed  # the same once more
         )
-        if not follows and trial.seed != fresh_seed({each.seed for each in earlier}) and trial.seed not in found:
+        if follows or trial.seed == fresh_seed(used) or _next_of_both(task, trial, used, others):
+            continue
+        if trial.seed not in found:
             found.append(trial.seed)
     return found
 
 
-def told(task: Task, trials: Sequence[Trial]) -> str:
-    """What a verdict says of how the runs came to be the ones that they are; empty where nothing was chosen."""
-    return " ".join(_told(task, trials))
+def _next_of_both(task: Task, trial: Trial, used: set[int], others: Sequence[Trial]) -> bool:
+    """Whether a run has the next seed that it and an experiment beside it had not."""
+    partners = {
+        other.experiment_id
+        for other in others
+        if other.experiment_id != trial.experiment_id and other.seed == trial.seed and asked_near(task, trial, other)
+    }
+    earlier = [
+        {other.seed for other in others if other.experiment_id == name and other.queued_at <= trial.queued_at}
+        for name in partners
+    ]
+    return any(trial.seed == fresh_seed(used | (seeds - {trial.seed})) for seeds in earlier)
 
 
-def _told(task: Task, trials: Sequence[Trial]) -> Iterator[str]:
-    if task.fixed_seed is None and (seeds := seeds_by_hand(trials)):
+def told(task: Task, trials: Sequence[Trial], others: Sequence[Trial] = ()) -> str:
+    """What a verdict says of how the runs came to be the ones that they are; empty where nothing was chosen.
+
+    Args:
+        others: see `seeds_by_hand`.
+    """
+    return " ".join(_told(task, trials, others))
+
+
+def _told(task: Task, trials: Sequence[Trial], others: Sequence[Trial]) -> Iterator[str]:
+    if task.fixed_seed is None and (seeds := seeds_by_hand(task, trials, others)):
         named = ", ".join(map(str, seeds))
         yield f"Seed {named} was given by hand." if len(seeds) == 1 else f"Seeds {named} were given by hand."
     for status, how in (("stopped", "stopped on request"), ("lost", "ended by the machine or with its worker")):

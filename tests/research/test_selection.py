@@ -81,7 +81,7 @@ def test_what_was_stopped_before_it_began_showed_nothing() -> None:
     ],
 )
 def test_a_seed_that_was_not_the_next_is_one_by_hand(seeds: list[tuple[int, str]], by_hand: list[int]) -> None:
-    assert seeds_by_hand(trials(*((seed, status, 1.0) for seed, status in seeds))) == by_hand
+    assert seeds_by_hand(TASK, trials(*((seed, status, 1.0) for seed, status in seeds))) == by_hand
 
 
 def test_the_verdict_says_all_of_it() -> None:

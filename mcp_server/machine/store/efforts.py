@@ -10,6 +10,17 @@ REPEATS = 200
 """So many finished trainings of a run, the latest, are looked at for repeats."""
 
 
+REPEATED = """
+    SELECT trials.* FROM trials JOIN experiments ON experiments.id = experiment_id
+    WHERE tag = ? AND trials.status = 'finished' AND error = '' AND EXISTS (
+        SELECT 1 FROM trials AS other WHERE other.experiment_id = trials.experiment_id
+        AND other.id <> trials.id AND other.status = 'finished' AND other.error = ''
+    )
+    ORDER BY queued_at DESC LIMIT ?
+"""
+"""The latest finished trainings of experiments that have several, the newest first."""
+
+
 class Efforts:
     """Queries over the trials of a run."""
 
@@ -29,15 +40,16 @@ class Efforts:
 
     async def repeats(self, tag: str) -> Sequence[Trial]:
         """The latest finished trainings, the oldest first, of experiments that have several."""
-        rows = await self._database.all(
-            """
-            SELECT trials.* FROM trials JOIN experiments ON experiments.id = experiment_id
-            WHERE tag = ? AND trials.status = 'finished' AND error = '' AND EXISTS (
-                SELECT 1 FROM trials AS other WHERE other.experiment_id = trials.experiment_id
-                AND other.id <> trials.id AND other.status = 'finished' AND other.error = ''
-            )
-            ORDER BY queued_at DESC LIMIT ?
-            """,
-            [tag, REPEATS],
-        )
+        rows = await self._database.all(REPEATED, [tag, REPEATS])
         return [trial_of(row) for row in reversed(rows)]
+
+    async def asked(self, tag: str, beside: str) -> float:
+        """When the latest training of a run was asked for, those of one experiment left out; 0 where there is none."""
+        row = await self._database.one(
+            """
+            SELECT max(queued_at) AS asked FROM trials JOIN experiments ON experiments.id = experiment_id
+            WHERE tag = ? AND experiment_id <> ?
+            """,
+            [tag, beside],
+        )
+        return float(row["asked"] or 0.0) if row else 0.0

@@ -8,6 +8,7 @@ import aiosqlite
 
 from mcp_server.errors import UnknownId
 from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.efforts import REPEATED, REPEATS
 from mcp_server.machine.store.lineage import leave, sources
 from mcp_server.machine.store.memory import remember
 from mcp_server.machine.store.rows import dump, experiment_of, trial_of
@@ -21,6 +22,7 @@ from mcp_server.research.experiment import (
     Origin,
     Scalar,
     Status,
+    Trial,
     Verification,
 )
 from mcp_server.research.memory import Fingerprint
@@ -129,8 +131,9 @@ class Verdicts:
                 " ORDER BY decided DESC LIMIT ?",
                 [subject.experiment.tag, LOOKED_BACK],
             )
-            near = [await _case(connection, await _record(connection, row["id"])) for row in rows]
-            said = look(await _case(connection, subject), near)
+            case = await _case(connection, subject)
+            near = [await _case(connection, await _record(connection, row["id"]), case.repeats) for row in rows]
+            said = look(case, near)
             if said is not None:
                 await connection.execute(
                     "UPDATE experiments SET value = ?, runs = ?, squares = ?, dof = ? WHERE id = ?",
@@ -227,7 +230,8 @@ async def _case_of(connection: aiosqlite.Connection, experiment_id: str) -> Case
     return await _case(connection, await _record(connection, experiment_id))
 
 
-async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
+async def _case(connection: aiosqlite.Connection, subject: Record, repeats: tuple[Trial, ...] | None = None) -> Case:
+    """The case of a record; `repeats` are read where they are not at hand."""
     tag = subject.experiment.tag
     first, last = await fetch(connection, FIRST_KEEP, [tag]), await fetch(connection, LATEST_KEEP, [tag])
     sums = await fetch(
@@ -243,7 +247,10 @@ async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
     bases = {name: await _record(connection, name) for name in sorted(names)}
     incumbent = await _record(connection, last["id"]) if last else None
     assert sums is not None
-    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0, baseline)
+    if repeats is None:
+        rows = list(await connection.execute_fetchall(REPEATED, [tag, REPEATS]))
+        repeats = tuple(trial_of(row) for row in reversed(rows))
+    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0, baseline, repeats)
 
 
 async def _record(connection: aiosqlite.Connection, experiment_id: str) -> Record:

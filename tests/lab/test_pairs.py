@@ -1,0 +1,172 @@
+"""A machine that drifts: what is measured at another time is no gain, and runs side by side tell what is one."""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mcp_server.lab.lab import Lab
+from mcp_server.lab.results import Completed
+from mcp_server.research.case import Record, decide
+from mcp_server.settings import Settings
+from tests.lab.noisy import again, baseline
+from tests.lab.researcher import Researcher
+from tests.project import Project
+
+pytestmark = pytest.mark.anyio
+
+DRIFTING = """\
+import os
+from pathlib import Path
+
+LR = 0.1  # learning rate
+WIDTH = 64  # channels
+SEED = int(os.environ["AUTORESEARCH_SEED"])
+LUCK = (0.001, -0.001, 0.002, -0.002, 0.0)
+
+machine = float(Path("{machine}").read_text())
+print("val_loss:", round(1 + abs(LR - 0.3) + LUCK[SEED % 5] + machine, 6))
+"""
+"""What the machine adds lies in a file outside, and WIDTH does nothing."""
+LONG = 3600.0
+
+
+@pytest.fixture
+def settings(project: Project) -> Settings:
+    """Without walls, which would hide the machine's file."""
+    return replace(Settings.load(project.root, "cpu:1"), sandbox="off")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    machine = tmp_path / "machine.txt"
+    machine.write_text("0.0")
+    return Project.make(tmp_path / "project", DRIFTING.format(machine=machine))
+
+
+def drift(project: Project, by: float) -> None:
+    """Have the machine add so much to every score from now on."""
+    (project.root.parent / "machine.txt").write_text(str(by))
+
+
+def pass_time(project: Project) -> None:
+    """Put all that was run so far into the past; what has ended is immutable otherwise."""
+    with closing(sqlite3.connect(project.root / ".autoresearch" / "research.db")) as database, database:
+        guards = database.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'trials'"
+        ).fetchall()
+        for name, _ in guards:
+            database.execute(f"DROP TRIGGER {name}")
+        database.execute(
+            "UPDATE trials SET queued_at = queued_at - ?1, started_at = started_at - ?1, ended_at = ended_at - ?1",
+            [LONG],
+        )
+        for _, guard in guards:
+            database.execute(guard)
+
+
+async def follow(agent: Researcher) -> Completed | None:
+    """Do what is proposed first; the verdict, if there is one."""
+    first = (await agent.lab.reading.suggest(agent.tag)).proposals[0]
+    if first["tool"] == "train":
+        trained = await agent.lab.training.train(**first["arguments"], wait_seconds=60)
+        assert trained.status == "trained", trained
+        return None
+    assert first["tool"] == "complete", first
+    return await agent.lab.verdicts.complete(**first["arguments"])
+
+
+def without_times(record: Record) -> Record:
+    trials = tuple(replace(trial, started_at=None, ended_at=None) for trial in record.trials)
+    return Record(replace(record.experiment, status="needs_confirmation"), trials)
+
+
+async def judged_by_means(lab: Lab, experiment_id: str) -> str:
+    """What became of an experiment if nothing were known of when its runs were made."""
+    store = lab.training._bench.store
+    case = await store.verdicts.case(experiment_id)
+    run = await store.runs.get("mar8")
+    bases = {name: replace(without_times(base), experiment=base.experiment) for name, base in case.bases.items()}
+    return decide(run, replace(case, subject=without_times(case.subject), bases=bases, repeats=())).decision
+
+
+async def test_a_drift_is_no_gain_and_side_by_side_it_shows(settings: Settings, project: Project) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await agent.begin(policy="noise_aware")
+        assert (await baseline(agent)).runs == 4
+        pass_time(project)
+        drift(project, -0.05)
+        nothing = await agent.attempt("wider", knobs={"WIDTH": 65})
+        assert await judged_by_means(lab, "mar8-2") == "keep"
+        assert nothing.status == "needs_confirmation"
+        assert "promising, but its base was run long before" in nothing.reason
+        assert nothing.next_action.startswith(
+            "Call train('mar8-1', seed=46) and, beside it or right after, train('mar8-2', seed=46) ("
+        )
+        assert (await follow(agent)) is None  # the baseline once more
+        taken_in = await follow(agent)
+        assert taken_in is not None
+        assert (taken_in.experiment_id, taken_in.runs) == ("mar8-1", 5)
+        waiting = await lab.verdicts.complete("mar8-2")
+        assert waiting.next_action.startswith("Call train('mar8-2', seed=46), side by side with mar8-1 (the machine")
+        assert (await follow(agent)) is None
+        verdict = await lab.verdicts.complete("mar8-2")
+        assert await judged_by_means(lab, "mar8-2") == "keep"
+        assert (verdict.status, verdict.near_miss) == ("discard", True)
+        assert "1 of its 2 in pairs with runs of the base: same seed, near in time" in verdict.reason
+        assert "So many runs can show a gain of " in verdict.reason
+        assert "given by hand" not in verdict.reason
+        assert verdict.numbers is not None
+        assert (verdict.numbers["pairs"], verdict.numbers["n"], verdict.numbers["n_b"]) == (1, 2, 5)
+        assert abs(verdict.numbers["z"]) < 0.5
+
+
+async def test_where_the_machine_drifts_a_new_idea_is_measured_beside_the_best(
+    settings: Settings, project: Project
+) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await agent.begin(policy="noise_aware")
+        await baseline(agent)
+        for seed, by in ((46, -0.05), (47, 0.04)):
+            pass_time(project)
+            drift(project, by)
+            await again(agent, "mar8-1", seed)
+        await agent.attempt("wider", knobs={"WIDTH": 65})  # beside the last of these
+        pass_time(project)
+        drift(project, 0.1)
+        asked = (await lab.reading.suggest("mar8")).proposals[0]
+        assert asked["arguments"] == {"experiment_id": "mar8-1", "seed": 48}
+        assert (await follow(agent)) is None
+        await follow(agent)
+        real = await agent.attempt("faster", knobs={"LR": 0.13})
+        assert await judged_by_means(lab, "mar8-3") != "keep"  # it came out worse than the baseline's mean
+        assert real.status == "keep", real.reason
+        assert real.numbers is not None
+        assert (real.numbers["pairs"], real.numbers["n"]) == (1, 1)
+        assert real.numbers["d"] == pytest.approx(0.03)
+        assert (await lab.training.train("mar8-3")).seed == 48
+        assert "given by hand" not in real.reason
+        claim = (await lab.verdicts.complete("mar8-3")).claim
+        assert claim is not None
+        assert not claim["claimed"]  # of one run nothing is
+
+
+async def test_whoever_lets_the_moment_pass_goes_on_without_a_pair(settings: Settings, project: Project) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await agent.begin(policy="noise_aware")
+        await baseline(agent)
+        pass_time(project)
+        await agent.attempt("faster", knobs={"LR": 0.13})
+        assert (await follow(agent)) is None
+        pass_time(project)
+        await follow(agent)
+        asked = (await lab.reading.suggest("mar8")).proposals[0]
+        assert (asked["tool"], asked["arguments"]) == ("train", {"experiment_id": "mar8-2"})
+        verdict = await again(agent, "mar8-2")
+        assert verdict.numbers is not None
+        assert (verdict.status, verdict.numbers["pairs"], verdict.numbers["n"]) == ("keep", 0, 2)
