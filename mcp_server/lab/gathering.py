@@ -5,7 +5,7 @@ from dataclasses import replace
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.claiming import claiming
-from mcp_server.lab.pairs import neighbour
+from mcp_server.lab.pairs import neighbour, waiting_for_base
 from mcp_server.research.case import Record, noise_of, replicates, stand, without_weight
 from mcp_server.research.evidence import IN_FLIGHT, KEEPS, LESSONS, NEAR_MISSES, RECENT, Evidence
 from mcp_server.research.experiment import Experiment, Run
@@ -74,13 +74,17 @@ async def _under_noise(bench: Bench, run: Run, evidence: Evidence) -> Evidence:
     near = await neighbour(bench, run, best, evidence.noise, compared)
     waiting = [e for e in evidence.pending if e.numbers is not None] if near and near.why else []
     beside = {e.id: near.beside(await bench.store.trials.of(e.id)) for e in waiting if near}
+    standing = stand(run, record)
+    unsettled, settled = await waiting_for_base(bench, run, evidence.pending, best, trials, standing.runs)
     return replace(
         evidence,
+        unsettled=unsettled,
+        settled=settled,
         side_by_side=near.why if near else "",
         beside=beside,
         beside_new=near.beside(()) if near else evidence.beside_new,
         unseen=bool(near and near.unseen),
-        standing=stand(run, record),
+        standing=standing,
         seeds=frozenset(trial.seed for trial in trials),
         remeasuring=any(status in ("queued", "training", "failed", "timed_out") for status in again)
         or bool(without_weight(record)),

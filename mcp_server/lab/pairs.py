@@ -1,14 +1,15 @@
 """What is to be run side by side with the best, read from the record of a run."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mcp_server.lab.bench import Bench
 from mcp_server.research.case import Record, noise_of, spread
+from mcp_server.research.contention import LIVE, disturbed, unsettled
 from mcp_server.research.effort import noise_by_load
 from mcp_server.research.evidence import RECENT
-from mcp_server.research.experiment import Experiment, Numbers, Run, Trial
+from mcp_server.research.experiment import Experiment, Numbers, Run, Trial, fresh_seed
 from mcp_server.research.noise import Noise
 from mcp_server.research.pairing import Beside, beside, unseen, worthwhile
 from mcp_server.research.selection import ENDED
@@ -69,6 +70,37 @@ async def neighbour_of(bench: Bench, run: Run) -> Neighbour | None:
     return await neighbour(bench, run, best, noise, [e.numbers for e in recent if e.numbers])
 
 
+def needs_base(
+    run: Run, experiment: Experiment, trials: Sequence[Trial], best: Experiment, others: Sequence[Trial]
+) -> str:
+    """Why an experiment waits for one more run of the best, which it was made from; empty where it does not."""
+    numbers = experiment.numbers
+    return unsettled(run, trials, others) if numbers and numbers.base == best.id and not numbers.pairs else ""
+
+
+async def waiting_for_base(
+    bench: Bench, run: Run, pending: Sequence[Experiment], best: Experiment, others: Sequence[Trial], base_runs: int
+) -> tuple[Mapping[str, str], frozenset[str]]:
+    """What waits for one more run of the best, by id with the reason, and the ids of what has waited for it.
+
+    Args:
+        pending: experiments that need confirmation.
+        others: the trials of the best.
+        base_runs: how many of them are in its mean.
+    """
+    waiting: dict[str, str] = {}
+    waited = set()
+    for e in pending:
+        if e.numbers is None or e.numbers.base != best.id or e.numbers.pairs:
+            continue
+        trials = await bench.store.trials.of(e.id)
+        if why := unsettled(run, trials, others):
+            waiting[e.id] = why
+        elif e.numbers.n_b < base_runs and any(disturbed(run, trial) for trial in (*trials[-1:], *others)):
+            waited.add(e.id)
+    return waiting, frozenset(waited)
+
+
 async def paired_seed(
     bench: Bench, run: Run, experiment: Experiment, trials: Sequence[Trial], seed: int | None
 ) -> int | None:
@@ -90,6 +122,9 @@ async def next_run(
 ) -> str:
     """How an experiment is run again beside the best, as an imperative sentence; empty where that is not needed."""
     near = await neighbour_of(bench, run) if best and best.id != experiment.id else None
+    if near and best and (why := needs_base(run, experiment, trials, best, near.trials)):
+        seed = next((t.seed for t in near.trials if t.status in LIVE), fresh_seed({t.seed for t in near.trials}))
+        return f"Call train({best.id!r}, seed={seed}): {why}. Then complete({experiment.id!r})"
     found = near.beside(trials) if near else Beside()
     if near is None or best is None or found == Beside():
         return ""

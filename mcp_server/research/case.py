@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mcp_server.research.contention import unsettled
 from mcp_server.research.experiment import Experiment, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.hidden_text import hidden_value, limited
 from mcp_server.research.noise import Noise, mean, pool, prior
@@ -15,6 +16,7 @@ from mcp_server.research.noise_aware import (
     judge_baseline,
     judge_candidate,
     standing,
+    waiting,
 )
 from mcp_server.research.pairing import Pairing, Spread, doubt, pairs_of, spread_of
 from mcp_server.research.verdict import Verdict, finite, judge
@@ -224,7 +226,19 @@ def _decide(run: Run, case: Case) -> Verdict:
     best = stand(run, incumbent) if incumbent else None
     compared = candidate(run, case)
     verdict = judge_candidate(run.task, compared, best, noise, seed=seed, doubt=_doubt(run, case, noise))
-    return verdict if verdict.numbers is None else _with_hidden(run, compared, verdict)
+    if verdict.numbers is None:
+        return verdict
+    if verdict.decision != "needs_confirmation" and not verdict.numbers.pairs and (why := _unsettled(run, case)):
+        return waiting(run.task, verdict.numbers, why)
+    return _with_hidden(run, compared, verdict)
+
+
+def _unsettled(run: Run, case: Case) -> str:
+    """Why the subject is not judged before the best, which it was made from, was run again."""
+    last, best = case.subject.counting[-1:], case.incumbent
+    if not last or best is None or (last[0].base_id or case.first_keep) != best.experiment.id:
+        return ""
+    return unsettled(run, case.subject.trials, best.trials)
 
 
 def _with_hidden(run: Run, candidate: Candidate, verdict: Verdict) -> Verdict:

@@ -9,6 +9,7 @@ from statistics import fmean, stdev, variance
 from typing import Literal
 
 from mcp_server.research.case import Case
+from mcp_server.research.contention import SAID, load
 from mcp_server.research.experiment import Ending, Run, Trial
 from mcp_server.research.verdict import finite, show
 
@@ -27,9 +28,9 @@ DOUBT = 0.25
 """The share of what others had of a training's wall time by which that may be wrong: not all waiting is counted."""
 DEVIATIONS = 3.0
 """The same in standard deviations of what the baseline's runs took, where there are several."""
-BY_WALL, SAID = (0.9, 1.5), (0.97, 1.1)
+BY_WALL = (0.9, 1.5)
 """A training that reads its budget and lasted so many times that, its start apart, is taken to go by the clock on the
-wall; the same of one that says so of itself."""
+wall."""
 ClockRead = Literal["", "wall", "cpu"]
 """The clock that a script goes by, as far as its source tells: it asks for CPU time, or at least reads its budget."""
 
@@ -207,12 +208,6 @@ def effort_text(trial: Trial) -> str | None:
     waited = f"; others had {trial.waited_seconds:.1f} CPU s that it was ready for" if load(trial) >= TOLD else ""
     counted = f"{trial.cpu_seconds:.1f} CPU s ({trial.counted_by}) in {trial.wall_seconds:.1f} s"
     return f"{trial.effort_seconds:.1f} s: {counted}{waited}"
-
-
-def load(trial: Trial) -> float:
-    """The share of its time that a training spent waiting for others: 0 on a quiet machine, near 1 on a crowded one."""
-    wanted = trial.cpu_seconds + trial.waited_seconds
-    return trial.waited_seconds / wanted if wanted > 0 else 0.0
 
 
 def noise_by_load(run: Run, trials: Sequence[Trial]) -> str:

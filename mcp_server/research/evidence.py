@@ -65,6 +65,8 @@ class Evidence:
         beside: by id of what waits for confirmation, how its next run comes to be beside one of the best.
         beside_new: the same of an experiment that is still to be found, where the machine drifts.
         unseen: no code was run at different times, so that a drift of the machine would not have been seen.
+        unsettled: by id of what waits for one more run of the best, why, see `contention.unsettled`.
+        settled: ids of what has waited for it, and can be judged.
         points: the knobs and outcomes of the latest trials, the oldest first.
     """
 
@@ -97,6 +99,8 @@ class Evidence:
     beside: Mapping[str, Beside] = field(default_factory=dict)
     beside_new: Beside = field(default_factory=Beside)
     unseen: bool = False
+    unsettled: Mapping[str, str] = field(default_factory=dict)
+    settled: frozenset[str] = frozenset()
 
     @property
     def finished(self) -> int:

@@ -47,7 +47,8 @@ def owed(run: Run, evidence: Evidence) -> Iterator[Proposal]:
             f"{e.category}: {e.id} ({_short(e)}) waited for the baseline: call complete({e.id!r}), which compares it."
         )
         yield Proposal(e.id, e.category, text, "complete", {"experiment_id": e.id})
-    waiting = {e.id: e for e in to_confirm(evidence)}
+    yield from _beside_waiting(evidence)
+    waiting = {e.id: e for e in to_confirm(evidence) if e.id not in evidence.unsettled and e.id not in evidence.settled}
     pending = [Pending(e.id, e.numbers.z if e.numbers else 0.0) for e in waiting.values()]
     standing = None if evidence.remeasured else evidence.standing
     yield from _untaken(evidence)
@@ -74,6 +75,21 @@ def _confirmed(evidence: Evidence, e: Experiment, reason: str) -> Iterator[Propo
     where = f", side by side with {best.id}" if best and chosen else ""
     text = f"{e.category}: confirm {e.id} ({_short(e)}): {said}{where}: call {call}, then complete({e.id!r})."
     yield Proposal(e.id, e.category, text, "train", {"experiment_id": e.id, **chosen})
+
+
+def _beside_waiting(evidence: Evidence) -> Iterator[Proposal]:
+    """Judge what has waited for one more run of the best, and run that for what still waits."""
+    best = evidence.best
+    for e in evidence.pending:
+        if e.id in evidence.settled:
+            text = (
+                f"{e.category}: {e.id} ({_short(e)}) waited for its base: call complete({e.id!r}), which compares it."
+            )
+            yield Proposal(e.id, e.category, text, "complete", {"experiment_id": e.id})
+    if best is not None and evidence.unsettled and not evidence.remeasuring:
+        names = ", ".join(evidence.unsettled)
+        why = next(iter(evidence.unsettled.values()))
+        yield _best_beside(best, fresh_seed(evidence.seeds), f"for {names}, which cannot be judged before: {why}")
 
 
 def _beside_new(evidence: Evidence) -> Iterator[Proposal]:

@@ -304,6 +304,17 @@ def _confirm(task: Task, candidate: Candidate, numbers: Numbers, threshold: floa
     )
 
 
+def waiting(task: Task, numbers: Numbers, why: str) -> Verdict:
+    """No verdict yet: the base is to be run once more.
+
+    Args:
+        why: see `contention.unsettled`.
+    """
+    reason = f"{_said(task, numbers)}: no verdict before {numbers.base} is run once more: {why}."
+    action = f"Run {numbers.base} again, then complete this"
+    return Verdict("needs_confirmation", numbers.d, False, False, reason, "confirm", numbers, next_action=action)
+
+
 def _rebase(candidate: Candidate, numbers: Numbers, present: float, threshold: float, seed: int) -> Verdict:
     reason = (
         f"z {_shown(numbers.z)} against its own base {numbers.base} passes, but z {_shown(present)} against the "

@@ -151,15 +151,15 @@ def is_near(task: Task, one: Trial, other: Trial) -> bool:
         return False
     lasted = min(one.ended_at - one.started_at, other.ended_at - other.started_at)
     apart = abs(one.started_at - other.started_at)
-    return one.device_type == other.device_type and apart <= _near_seconds(task, lasted)
+    return one.device_type == other.device_type and apart <= near_seconds(task, lasted)
 
 
 def asked_near(task: Task, one: Trial, other: Trial) -> bool:
     """Whether two runs were asked for near in time."""
-    return abs(one.queued_at - other.queued_at) <= _near_seconds(task, 0.0)
+    return abs(one.queued_at - other.queued_at) <= near_seconds(task, 0.0)
 
 
-def _near_seconds(task: Task, lasted: float, trainings: float = NEAR) -> float:
+def near_seconds(task: Task, lasted: float, trainings: float = NEAR) -> float:
     """The time of so many trainings, each of which takes its budget at least."""
     return max(LEAST_NEAR, trainings * max(task.time_budget_seconds, lasted))
 
@@ -376,4 +376,4 @@ def _still_near(task: Task, trial: Trial, now: float) -> bool:
         return True
     if trial.status != "finished" or trial.error or trial.started_at is None or trial.ended_at is None:
         return False
-    return now - trial.started_at <= _near_seconds(task, trial.ended_at - trial.started_at, NEAR - 1)
+    return now - trial.started_at <= near_seconds(task, trial.ended_at - trial.started_at, NEAR - 1)

@@ -17,7 +17,7 @@ from mcp_server.machine.cgroups import make_group
 from mcp_server.machine.cpu_users import CpuUsers
 from mcp_server.machine.devices import Device, Nvml
 from mcp_server.machine.effort import Meter
-from mcp_server.research.effort import load
+from mcp_server.research.contention import load
 from mcp_server.research.experiment import MAX_LOST
 from tests.machine.conftest import until
 
