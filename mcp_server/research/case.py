@@ -284,7 +284,7 @@ def _doubt(run: Run, case: Case, noise: Noise) -> str:
     """Why the last run of the subject, if it is in no pair, is not enough to keep it; empty where it may be."""
     last = case.subject.counting[-1:]
     base = case.bases.get(last[0].base_id or case.first_keep) if last else None
-    return doubt(run.task, spread(run, case.repeats), noise.prior, last, base.counting) if base else ""
+    return doubt(run.task, spread(run, case.repeats), noise, last, base.counting) if base else ""
 
 
 def _pairing(run: Run, case: Case) -> Pairing | None:
