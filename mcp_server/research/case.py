@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mcp_server.research.experiment import Experiment, Run, Scalar, Trial, fresh_seed
+from mcp_server.research.experiment import Experiment, Numbers, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.hidden_text import hidden_value, limited
 from mcp_server.research.noise import Noise, mean, pool, prior
 from mcp_server.research.noise_aware import (
     Candidate,
     Incumbent,
     Replicate,
+    compare,
     counted,
     judge_baseline,
     judge_candidate,
@@ -273,6 +274,18 @@ def candidate(run: Run, case: Case) -> Candidate:
         experiment.lines_added - experiment.lines_removed,
         _pairing(run, case),
     )
+
+
+def present_numbers(run: Run, case: Case) -> Numbers | None:
+    """How an experiment compares with what it was made from, by all runs that there are of both now.
+
+    None where that is not known: under the greedy policy, and where a run has no value.
+    """
+    noise, compared = noise_of(run, case.squares, case.dof), candidate(run, case)
+    known = all(finite(each.value) is not None and each.base for each in compared.runs)
+    if run.task.policy == "greedy" or case.incumbent is None or noise.sigma is None or not known:
+        return None
+    return compare(run.task, compared, stand(run, case.incumbent), noise)
 
 
 def spread(run: Run, repeats: Sequence[Trial]) -> Spread:
