@@ -17,9 +17,9 @@ from mcp_server.research.noise import PRIOR_WEIGHT, Noise, clamp, mean
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import show
 
-NEAR, LEAST_NEAR = 3.0, 120.0
+NEAR, LEAST_NEAR = 3.0, 300.0
 """Two runs are near in time where one began within so many trainings' time of the other, and so many seconds at least:
-a machine does not drift within moments."""
+a machine does not drift within minutes."""
 SURE = 1.959963984540054
 """The quantile of the normal distribution at 0.975: a steady machine is taken to drift once in forty tests."""
 LARGE = 2.0

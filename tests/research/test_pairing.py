@@ -217,7 +217,7 @@ def test_a_single_run_from_another_time_is_not_enough() -> None:
     assert f"promising, but {UNSEEN}." in verdict.reason
     assert (
         decide(RUN, drifted([trial("e2.1", 42, 25, 0.5)], START, 2e-4)).decision == "keep"
-    )  # near, if not of the seed
+    )  # near
     timeless = [replace(each, started_at=None) for each in START]
     assert decide(RUN, drifted(own, timeless, 2e-4)).decision == "keep"  # a record without times
 
