@@ -369,7 +369,8 @@ def beside(
         since: when the latest run was asked for that is to have one beside it.
         selected: the id of the run that the best was selected by, which says too much for it; empty for the baseline.
     """
-    if any(trial.status in ("failed", "timed_out") and trial.came_from == "keep" for trial in best):
+    again = [trial for trial in best if trial.came_from == "keep"]
+    if any(trial.status in ("failed", "timed_out") or (trial.status == "finished" and trial.error) for trial in again):
         return Beside()
     used = {trial.seed for trial in own}
     others = [trial for trial in best if trial.id != selected]

@@ -215,9 +215,7 @@ def test_a_single_run_from_another_time_is_not_enough() -> None:
     verdict = decide(RUN, drifted(own, START, 2e-4))
     assert verdict.decision == "needs_confirmation"
     assert f"promising, but {UNSEEN}." in verdict.reason
-    assert (
-        decide(RUN, drifted([trial("e2.1", 42, 25, 0.5)], START, 2e-4)).decision == "keep"
-    )  # near
+    assert decide(RUN, drifted([trial("e2.1", 42, 25, 0.5)], START, 2e-4)).decision == "keep"  # near
     timeless = [replace(each, started_at=None) for each in START]
     assert decide(RUN, drifted(own, timeless, 2e-4)).decision == "keep"  # a record without times
 
@@ -328,6 +326,7 @@ FIRST = trial("e2.1", 42, 1000)
         ([*START, trial("e1.5", 46, 1006), trial("e1.6", 47, 1007)], Beside(seed=47)),  # the latest
         ([*START, trial("e1.5", 42, 1006)], Beside()),  # the change had that seed
         ([*START, trial("e1.5", 46, 1006, status="failed", came_from="keep")], Beside()),
+        ([*START, trial("e1.5", 46, 1006, error="check failed", came_from="keep")], Beside()),
         ([*START, trial("e1.5", 46, 1006, status="stopped", came_from="keep")], Beside()),
         ([*START, trial("e1.5", 46, 900)], Beside(first=47)),  # before the change's own run, and long ago
     ],
