@@ -105,16 +105,16 @@ def test_pairs_have_a_seed_in_common(
 def test_the_spread_near_in_time_is_told_from_that_between_times() -> None:
     runs = [trial("e1.1", 42, 0, 1.0), trial("e1.2", 43, 5, 1.2), trial("e1.3", 44, 500, 2.0)]
     spread = spread_of(TASK, runs, loss)
-    assert (spread.near, spread.near_dof) == (pytest.approx(0.02), 1)
+    assert (spread.near, spread.near_dof) == pytest.approx((0.02, 1))
     level = 4.2 / 3
-    assert (spread.far, spread.far_dof) == (pytest.approx(2 * (1.1 - level) ** 2 + (2.0 - level) ** 2), 1)
+    assert (spread.far, spread.far_dof) == pytest.approx((2 * (1.1 - level) ** 2 + (2.0 - level) ** 2, 1))
 
 
 def test_pairs_tell_their_own_noise() -> None:
     base = [trial("e1.1", 42, 0, 1.0), trial("e1.2", 43, 100, 3.0), trial("e1.3", 44, 200, 2.0)]
     own = [trial("e2.1", 42, 5, 0.9), trial("e2.2", 43, 105, 2.8), trial("e2.3", 45, 205, 9.0)]
     spread = spread_of(TASK, [*base, *own], loss)
-    assert (spread.pairs, spread.pairs_dof) == (pytest.approx(2 * 0.05**2), 1)
+    assert (spread.pairs, spread.pairs_dof) == pytest.approx((2 * 0.05**2, 1))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_drift_is_no_gain_in_pairs() -> None:
 
 
 def test_the_gain_in_pairs_is_the_smaller_of_both_texts() -> None:
-    hidden = {"verification": "verified"}
+    hidden: dict[str, Any] = {"verification": "verified"}
     metrics = {"loss": 0.5, "loss_audit": 0.6}
     base = [replace(each, metrics={"loss": loss(each), "loss_audit": loss(each)}, **hidden) for each in START]
     base.append(replace(LATER, metrics=metrics, **hidden))
@@ -225,7 +225,7 @@ def test_present_numbers_follow_what_was_measured_since() -> None:
     kept_since = replace(drifted(own, START), subject=Record(replace(IDEA, status="keep"), tuple(own)))
     numbers = present_numbers(RUN, kept_since)
     assert numbers is not None
-    assert (numbers.d, numbers.n) == (pytest.approx(0.26), 2)
+    assert (numbers.d, numbers.n) == pytest.approx((0.26, 2))
     greedy = replace(RUN, task=replace(TASK, policy="greedy"))
     assert present_numbers(greedy, kept_since) is None
 
@@ -249,7 +249,7 @@ def test_claims_of_a_chain_are_paired_along_it() -> None:
     ]
     codes[0][1].append(trial("e1.4", 45, 1005, 5.0))
     first, last = levels_of(TASK, codes, lambda each: -loss(each))
-    assert (first.runs, first.pairs, first.apart) == (4, 0, (pytest.approx(-10.02), 3))
+    assert (first.runs, first.pairs, *first.alone) == pytest.approx((4, 0, -10.02, 3))
     assert (last.runs, last.pairs, last.ahead, last.apart) == (2, 1, 1.0, (0.0, 1))
     unpaired = levels_of(TASK, [(name, [replace(t, started_at=None) for t in runs]) for name, runs in codes], loss)
     assert [level.pairs for level in unpaired] == [0, 0]
