@@ -169,7 +169,10 @@ def test_a_summary_is_the_means_and_their_errors() -> None:
 def test_pairs_are_run_where_the_machine_changes_and_hardly_where_it_is_steady(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cells = {cell: [simulate((NOISE_AWARE, cell, FIRST_SEED + n)) for n in range(20)] for cell in PAIRED}
+    nights = {True: 40, False: 2}
+    cells = {
+        cell: [simulate((NOISE_AWARE, cell, FIRST_SEED + n)) for n in range(nights[cell.pairs])] for cell in PAIRED
+    }
     runs = {(cell.sigma, cell.drift, cell.pairs): summarise(found).runs["pair"] for cell, found in cells.items()}
     assert runs[1.0, 0.0, True] < 1 < runs[1.0, 4.0, True]
     assert runs[5.0, 0.0, True] < 3
