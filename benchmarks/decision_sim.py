@@ -1,12 +1,13 @@
 """What the verdicts and suggestions of this project find where the truth is known, beside the classic rule.
 
-    python benchmarks/decision_sim.py [--small] [--processes 2] [--json FILE] [--plots FOLDER]
+    python benchmarks/decision_sim.py [--small | --pairs] [--processes 2] [--json FILE] [--plots FOLDER]
 
 Prints, for each rule and guidance, the true gain (1e-3 of val_bpb, with its standard error), the share of keeps that
 gained nothing, what those lost in all, by how much the reported best is too good, and the runs by purpose. Exits 1
 when a stated bound is missed by more than a standard error. `--small` is for a check on every change: the stated
-setting, the default policy where the noise is large, fewer seeds, and bounds widened by three standard errors. `--json`
-writes all that was found to a file, and `--plots` draws it; what lies in such a file is drawn by
+setting, the default policy where the noise is large, fewer seeds, and bounds widened by three standard errors.
+`--pairs` prints instead what runs side by side cost on a steady machine, and bring on one that changes now and then.
+`--json` writes all that was found to a file, and `--plots` draws it; what lies in such a file is drawn by
 `python benchmarks/decision_plots.py FILE FOLDER`.
 """
 
@@ -52,7 +53,11 @@ OVERSTATED, FALSE_CLAIMS = 0.3, 0.08
 SLACK, SLACK_SMALL = 1.0, 3.0
 """Standard errors by which a mean may lie beyond its bound."""
 POLICIES: tuple[Policy, ...] = ("greedy", "noise_aware", "strict")
-PURPOSES = ("baseline", "proposal", "confirmation", "re-measure")
+PURPOSES = ("baseline", "proposal", "confirmation", "re-measure", "pair")
+SEEDS_PAIRS = 400
+STEADY_OR_NOT = ((1.0, 0.0), (5.0, 0.0), (1.0, 4.0))
+"""Noise of one run, and what the machine adds."""
+PAIRED = tuple(Cell(sigma, 100, 1, drift, pairs) for sigma, drift in STEADY_OR_NOT for pairs in (True, False))
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,9 @@ def aware_missed(cell: Cell, aware: Result, slack: float) -> Iterator[str]:
 
 def table(cell: Cell, rows: Mapping[Row, Result], seeds: int) -> Iterator[str]:
     """The rows of a setting as text."""
-    yield f"\nsigma {cell.sigma:g}, budget {cell.budget:g}, {cell.workers} workers, {seeds} seeds"
+    machine = f", machine moves by {cell.drift:g}" if cell.drift else ""
+    machine += "" if cell.pairs else ", without pairs"
+    yield f"\nsigma {cell.sigma:g}, budget {cell.budget:g}, {cell.workers} workers, {seeds} seeds{machine}"
     yield (
         f"{'rule + guidance':22}{'true gain':>15}{'false keeps':>13}{'harm':>7}{'overstated':>12}{'keeps':>7}"
         f"{'claims':>8}{'false':>7}{'taken back':>12}"
@@ -165,6 +172,16 @@ def measure(executor: Executor, cell: Cell, seeds: int, rows: Sequence[Row] = RO
     return {row: outcomes[i * seeds : (i + 1) * seeds] for i, row in enumerate(rows)}
 
 
+def compare_pairs(processes: int) -> int:
+    """Print the default policy with runs side by side and without."""
+    with ProcessPoolExecutor(processes) as executor:
+        for cell in PAIRED:
+            outcomes = measure(executor, cell, SEEDS_PAIRS, (NOISE_AWARE,))
+            rows = {row: summarise(found) for row, found in outcomes.items()}
+            print("\n".join(table(cell, rows, SEEDS_PAIRS)), flush=True)
+    return 0
+
+
 def main() -> int:
     """Print the tables, then the bounds that were missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -172,7 +189,10 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw what was found")
+    parser.add_argument("--pairs", action="store_true", help="what runs side by side cost and bring, alone")
     given = parser.parse_args()
+    if given.pairs:
+        return compare_pairs(given.processes)
     began = time.perf_counter()
     problems: list[str] = []
     record: dict[str, Any] = {"cells": [], "nights": []}

@@ -448,7 +448,7 @@ class Simulation:
         """Whether the best is run again to see if the machine drifts, since no code was run at two times so far."""
         if not self.cell.pairs or self.policy == "greedy" or not on_plateau(self.non_keeps):
             return False
-        return unseen(self.task, self.spread_now(), list(best.trials.values()), self.clock * SECONDS)
+        return unseen(self.task, self.noise, self.spread_now(), list(best.trials.values()), self.clock * SECONDS)
 
     def side_by_side(self, best: Code) -> str:
         """Why confirmations are run beside the best; empty where they are not."""
@@ -578,7 +578,7 @@ class Simulation:
         else:
             candidate = idea.candidate(self.task, self.spread_now().noise(self.noise))
             last, others = list(idea.trials.values())[-1:], idea.base.counting()
-            why = doubt(self.task, self.spread_now(), PRIOR, last, others) if self.cell.pairs else ""
+            why = doubt(self.task, self.spread_now(), self.noise, last, others) if self.cell.pairs else ""
             seed = len(idea.runs) + 1
             verdict = judge_candidate(self.task, candidate, best.stand(), self.noise, seed=seed, doubt=why)
             if numbers := verdict.numbers:

@@ -1,12 +1,13 @@
 """Gathering what a report tells of a run, in bounded memory however long the run is."""
 
 import time
+from dataclasses import replace
 
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.gathering import gather
 from mcp_server.machine.git import combine
-from mcp_server.research.case import error_of
+from mcp_server.research.case import error_of, present_numbers
 from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import Experiment, Run
@@ -65,6 +66,9 @@ async def ended(bench: Bench, run: Run) -> str:
 async def displaced(bench: Bench, branch: Branch, run: Run, fitting: bool = False) -> list[Experiment]:
     """The keeps whose change the present best does not have, the newest first: worth applying again.
 
+    Each has the numbers that all runs of it and of its base give now; one that is no better by these is left out,
+    unless it was kept for having fewer lines.
+
     Args:
         fitting: only those whose change fits the best as it is.
     """
@@ -74,7 +78,17 @@ async def displaced(bench: Bench, branch: Branch, run: Run, fitting: bool = Fals
     tip = await branch.tip(run)
     trees = [(keep, await bench.run(_together, bench, tip, keep)) for keep in others]
     present = await bench.run(bench.repository.tree_of, tip) if trees else None
-    return [keep for keep, tree in trees if tree != present and (tree is not None or not fitting)]
+    found = [keep for keep, tree in trees if tree != present and (tree is not None or not fitting)]
+    now = [await _as_it_is_now(bench, run, keep) for keep in found]
+    return [keep for keep in now if keep.delta is None or keep.delta > 0 or keep.lines_added < keep.lines_removed]
+
+
+async def _as_it_is_now(bench: Bench, run: Run, keep: Experiment) -> Experiment:
+    """A kept experiment with the present numbers in place of those of its verdict's moment."""
+    if run.task.external:
+        return keep
+    numbers = present_numbers(run, await bench.store.verdicts.case(keep.id))
+    return keep if numbers is None else replace(keep, delta=numbers.d, numbers=numbers)
 
 
 async def removable(bench: Bench, branch: Branch, run: Run, evidence: Evidence) -> frozenset[str]:

@@ -57,7 +57,7 @@ async def neighbour(
     selected = "" if Record(best, trials).is_baseline else next((trial.id for trial in trials), "")
     drifts = bool(why and seen.drift(noise.prior))
     asked = await bench.store.efforts.asked(run.tag, best.id)
-    return Neighbour(run, why, drifts, unseen(run.task, seen, trials, now), trials, selected, asked)
+    return Neighbour(run, why, drifts, unseen(run.task, noise, seen, trials, now), trials, selected, asked)
 
 
 async def neighbour_of(bench: Bench, run: Run) -> Neighbour | None:

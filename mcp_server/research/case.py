@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mcp_server.research.contention import unsettled
-from mcp_server.research.experiment import Experiment, Run, Scalar, Trial, fresh_seed
+from mcp_server.research.experiment import Experiment, Numbers, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.hidden_text import hidden_value, limited
 from mcp_server.research.noise import Noise, mean, pool, prior
 from mcp_server.research.noise_aware import (
     Candidate,
     Incumbent,
     Replicate,
+    compare,
     counted,
     judge_baseline,
     judge_candidate,
@@ -289,6 +290,18 @@ def candidate(run: Run, case: Case) -> Candidate:
     )
 
 
+def present_numbers(run: Run, case: Case) -> Numbers | None:
+    """How an experiment compares with what it was made from, by all runs that there are of both now.
+
+    None where that is not known: under the greedy policy, and where a run has no value.
+    """
+    noise, compared = noise_of(run, case.squares, case.dof), candidate(run, case)
+    known = all(finite(each.value) is not None and each.base for each in compared.runs)
+    if run.task.policy == "greedy" or case.incumbent is None or noise.sigma is None or not known:
+        return None
+    return compare(run.task, compared, stand(run, case.incumbent), noise)
+
+
 def spread(run: Run, repeats: Sequence[Trial]) -> Spread:
     """How far runs differ that should not, near in time and between times."""
     return spread_of(run.task, repeats, lambda trial: value_of(run, trial))
@@ -298,7 +311,7 @@ def _doubt(run: Run, case: Case, noise: Noise) -> str:
     """Why the last run of the subject, if it is in no pair, is not enough to keep it; empty where it may be."""
     last = case.subject.counting[-1:]
     base = case.bases.get(last[0].base_id or case.first_keep) if last else None
-    return doubt(run.task, spread(run, case.repeats), noise.prior, last, base.counting) if base else ""
+    return doubt(run.task, spread(run, case.repeats), noise, last, base.counting) if base else ""
 
 
 def _pairing(run: Run, case: Case) -> Pairing | None:

@@ -16,9 +16,9 @@ from mcp_server.research.noise import PRIOR_WEIGHT, Noise, clamp, mean
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import show
 
-NEAR, LEAST_NEAR = 3.0, 120.0
+NEAR, LEAST_NEAR = 3.0, 300.0
 """Two runs are near in time where one began within so many trainings' time of the other, and so many seconds at least:
-a machine does not drift within moments."""
+a machine does not drift within minutes."""
 SURE = 1.959963984540054
 """The quantile of the normal distribution at 0.975: a steady machine is taken to drift once in forty tests."""
 LARGE = 2.0
@@ -271,19 +271,19 @@ def in_words(numbers: Numbers) -> str:
     return f", {numbers.pairs} of its {numbers.n} in pairs with runs of the base: same seed, near in time"
 
 
-def doubt(task: Task, spread: Spread, prior: float | None, own: Sequence[Trial], base: Sequence[Trial]) -> str:
+def doubt(task: Task, spread: Spread, noise: Noise, own: Sequence[Trial], base: Sequence[Trial]) -> str:
     """Why a change is not kept for one run that is in no pair: the machine drifts, or may, for all that is known.
 
     Args:
-        prior: see `Spread.drift`.
+        noise: of single runs.
         own, base: finished runs of the change and of its base.
 
     Returns:
         the reason, to go on in a sentence; empty where it may be kept.
     """
-    if drift := spread.drift(prior):
+    if drift := spread.drift(noise.prior):
         return f"the machine drifts: {drift}"
-    if spread.far_dof >= TRIED or any(trial.started_at is None for trial in (*own, *base)):
+    if _quiet(noise) or spread.far_dof >= TRIED or any(trial.started_at is None for trial in (*own, *base)):
         return ""
     return "" if any(is_near(task, one, other) for one in own for other in base) else UNSEEN
 
@@ -294,7 +294,8 @@ def worthwhile(
     """Why a change is to be confirmed side by side with the best; empty where repeats at any time do as well.
 
     It is where the machine drifts, where noise follows its load, and where noise is large and runs side by side have
-    most of it in common. To see whether that is so, one is, once the best was last run long ago.
+    most of it in common. Where it is large, or nothing is known of it beforehand, one is to see whether that is so,
+    once the best was last run long ago.
 
     Args:
         load: that noise follows the machine's load, see `effort.noise_by_load`; empty where it does not.
@@ -308,23 +309,32 @@ def worthwhile(
         return f"the machine drifts: {drift}"
     if load:
         return "noise follows the machine's load"
-    if unseen(run.task, spread, best, now):
+    if unseen(run.task, noise, spread, best, now):
         return UNSEEN
     return _large(noise, compared) if exact(noise, spread.noise(noise)) else ""
 
 
-def unseen(task: Task, spread: Spread, best: Sequence[Trial], now: float) -> bool:
-    """Whether no code was run at different times so far, and the best, which was run long ago, may be the first."""
+def unseen(task: Task, noise: Noise, spread: Spread, best: Sequence[Trial], now: float) -> bool:
+    """Whether no code was run at different times so far, and the best, which was run long ago, is to be the first.
+
+    It need not be where the noise is what is usual.
+    """
+    if _quiet(noise):
+        return False
     timed = [trial for trial in best if trial.status == "finished" and trial.started_at is not None]
     return spread.far_dof < TRIED and bool(timed) and not any(_still_near(task, trial, now) for trial in best)
+
+
+def _quiet(noise: Noise) -> bool:
+    """Whether noise is no larger than what is assumed of it beforehand, by far."""
+    return noise.prior is not None and noise.sigma is not None and noise.sigma < LARGE * noise.prior
 
 
 def _large(noise: Noise, compared: Iterable[Numbers]) -> str:
     """That noise is large, in words; empty where it is not."""
     assert noise.sigma is not None
     if noise.prior is not None:
-        large = noise.dof > 0 and noise.sigma >= LARGE * noise.prior > 0
-        return f"noise is large, {show(noise.sigma)} where {show(noise.prior)} is usual" if large else ""
+        return "" if _quiet(noise) else f"noise is large, {show(noise.sigma)} where {show(noise.prior)} is usual"
     sizes = [abs(numbers.z) for numbers in compared]
     if len(sizes) < COMPARED or not median(sizes) < UNTOLD:
         return ""
@@ -358,7 +368,8 @@ def beside(
         since: when the latest run was asked for that is to have one beside it.
         selected: the id of the run that the best was selected by, which says too much for it; empty for the baseline.
     """
-    if any(trial.status in ("failed", "timed_out") and trial.came_from == "keep" for trial in best):
+    again = [trial for trial in best if trial.came_from == "keep"]
+    if any(trial.status in ("failed", "timed_out") or (trial.status == "finished" and trial.error) for trial in again):
         return Beside()
     used = {trial.seed for trial in own}
     others = [trial for trial in best if trial.id != selected]

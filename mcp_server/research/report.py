@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from mcp_server.research.claims import Claim
+from mcp_server.research.claims import Assessment, Claim
 from mcp_server.research.evidence import Count, Evidence
 from mcp_server.research.experiment import FINISHED, HIDDEN_TEXT, Experiment, Label, Run, Status
 from mcp_server.research.guidance import noise_text
@@ -217,11 +217,17 @@ def _failures(account: Account) -> str:
 
 
 def _displaced(account: Account) -> list[str]:
+    assessment = account.evidence.assessment
     return [
         f"{safe(e.id)} ({e.commit[:7]}): {safe(words(e))}, {_value(e)}, better by {show(e.delta or 0.0)} than what it "
-        "was made from; the best was made without it"
+        f"was made from{_believed(e, assessment)}; the best was made without it"
         for e in account.displaced[:DISPLACED]
     ]
+
+
+def _believed(e: Experiment, assessment: Assessment | None) -> str:
+    """What may be told of a change that is not in the best, in brackets; empty where that is not known."""
+    return "" if assessment is None or e.numbers is None else f" ({assessment.of(e.numbers).brief()})"
 
 
 def _conditions(account: Account) -> str:

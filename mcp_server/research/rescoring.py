@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from mcp_server.research.case import Case, Record, decide, noise_of, stand
 from mcp_server.research.experiment import Ending, Run, Scalar, Trial
 from mcp_server.research.hidden_text import AUDIT
+from mcp_server.research.pairing import asked_near
 from mcp_server.research.verdict import finite, show
 
 PRINTED = "printed"
@@ -53,6 +54,7 @@ def with_ending(case: Case, trial: Trial, ending: Ending) -> Case:
     ended = replace(
         trial,
         status=ending.status,
+        ended_at=ending.ended_at,
         metrics=ending.metrics,
         error=ending.error,
         verification=ending.verification,
@@ -66,7 +68,9 @@ def with_ending(case: Case, trial: Trial, ending: Ending) -> Case:
 
 
 def to_be_rescored(run: Run, case: Case, trial: Trial, ending: Ending) -> bool:
-    """Whether the score of a trial is made anew: it is of a baseline or of the best, or might be kept."""
+    """Whether the score of a trial is made anew: it is of a baseline or of the best, beside one of these, or might be
+    kept.
+    """
     value = finite(ending.metrics.get(run.task.metric))
     if not run.task.rescore_command or ending.status != "finished" or ending.error or value is None:
         return False
@@ -74,6 +78,9 @@ def to_be_rescored(run: Run, case: Case, trial: Trial, ending: Ending) -> bool:
         return True
     base = case.bases.get(trial.base_id or case.first_keep)
     for record in filter(None, (case.incumbent, base)):
+        again = [other for other in record.trials if other.came_from == "keep" and other.seed == trial.seed]
+        if any(asked_near(run.task, other, trial) for other in again):
+            return True  # what the machine adds to both is not in the difference, which may be a gain
         known = (stand(run, record).mean, record.experiment.value)
         if any(run.task.improvement(value, level) > 0 for level in known if level is not None):
             return True

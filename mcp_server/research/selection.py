@@ -51,11 +51,14 @@ def seeds_by_hand(task: Task, trials: Sequence[Trial], others: Sequence[Trial] =
 
 
 def _next_of_both(task: Task, trial: Trial, used: set[int], others: Sequence[Trial]) -> bool:
-    """Whether a run has the next seed that it and an experiment beside it had not."""
+    """Whether a run has the next seed that it and an experiment beside it had not; one of both was kept by then."""
     partners = {
         other.experiment_id
         for other in others
-        if other.experiment_id != trial.experiment_id and other.seed == trial.seed and asked_near(task, trial, other)
+        if other.experiment_id != trial.experiment_id
+        and other.seed == trial.seed
+        and "keep" in (other.came_from, trial.came_from)
+        and asked_near(task, trial, other)
     }
     earlier = [
         {other.seed for other in others if other.experiment_id == name and other.queued_at <= trial.queued_at}

@@ -17,6 +17,7 @@ from benchmarks.decision_sim import (
     GREEDY_CLASSIC,
     NOISE_AWARE,
     NOISY,
+    PAIRED,
     ROWS,
     SEEDS_SMALL,
     STATED,
@@ -162,7 +163,28 @@ def test_a_summary_is_the_means_and_their_errors() -> None:
     assert result.overstatement == pytest.approx((0.5, 0.5))
     assert result.false_keeps == pytest.approx((0.5, 0.25))  # 2 of 4; rests 1/2 and -1/2, error 1/2, over 2 keeps each
     assert result.keeps == 2.0
-    assert result.runs == {"baseline": 1.0, "proposal": 5.0, "confirmation": 0.0, "re-measure": 0.0}
+    assert result.runs == {"baseline": 1.0, "proposal": 5.0, "confirmation": 0.0, "re-measure": 0.0, "pair": 0.0}
+
+
+def test_pairs_are_run_where_the_machine_changes_and_hardly_where_it_is_steady(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nights = {True: 40, False: 2}
+    cells = {
+        cell: [simulate((NOISE_AWARE, cell, FIRST_SEED + n)) for n in range(nights[cell.pairs])] for cell in PAIRED
+    }
+    runs = {(cell.sigma, cell.drift, cell.pairs): summarise(found).runs["pair"] for cell, found in cells.items()}
+    assert runs[1.0, 0.0, True] < 1 < runs[1.0, 4.0, True]
+    assert runs[5.0, 0.0, True] < 3
+    assert all(count == 0 for (_, _, pairs), count in runs.items() if not pairs)
+    monkeypatch.setattr(decision_sim, "SEEDS_PAIRS", 2)
+    monkeypatch.setattr(decision_sim, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(sys, "argv", ["decision_sim", "--pairs", "--processes", "1"])
+    assert decision_sim.main() == 0
+    printed = capsys.readouterr().out
+    assert printed.count("noise_aware + thompson") == len(PAIRED)
+    assert printed.count("without pairs") == len(PAIRED) // 2
+    assert printed.count("machine moves by 4") == 2
 
 
 @pytest.mark.parametrize("row", ROWS)

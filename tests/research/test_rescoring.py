@@ -61,6 +61,22 @@ def test_other_data_than_the_baselines_are_told_of_first() -> None:
         assert bool(fault(run(), case(told), 0.9, Rescored(0.9, 1.0, fingerprint))) == bool(why)
 
 
+def test_what_was_run_beside_the_best_is_scored_anew_whatever_it_came_to() -> None:
+    seen = case(BEST)
+    again = replace(BEST.trials[0], id="e1.2", attempt=2, came_from="keep")
+    for other, wanted in (
+        (again, True),
+        (replace(again, status="training", metrics={}), True),  # under way on another device
+        (replace(again, seed=43), False),
+        (replace(again, queued_at=1e6), False),
+        (replace(again, came_from="registered"), False),
+    ):
+        best = replace(BEST, trials=(*BEST.trials, other))
+        found = replace(seen, incumbent=best, bases={"e1": best})
+        noisy = run(policy="noise_aware")
+        assert to_be_rescored(noisy, found, found.subject.trials[-1], ended(1.5)) == wanted
+
+
 def ended(value: float | str | None, **fields: Any) -> Ending:
     return Ending("finished", 0.0, 0, {} if value is None else {"val_bpb": value}, **fields)
 

@@ -84,6 +84,29 @@ def test_a_seed_that_was_not_the_next_is_one_by_hand(seeds: list[tuple[int, str]
     assert seeds_by_hand(TASK, trials(*((seed, status, 1.0) for seed, status in seeds))) == by_hand
 
 
+@pytest.mark.parametrize(
+    ("own", "seed", "others", "by_hand"),
+    [
+        ("needs_confirmation", 46, [(42, ""), (43, ""), (44, ""), (45, ""), (46, "keep")], []),  # the best's next too
+        ("needs_confirmation", 46, [(42, ""), (43, ""), (44, ""), (45, ""), (46, "")], [46]),  # no run made for it
+        ("needs_confirmation", 47, [(42, ""), (43, ""), (44, ""), (45, ""), (47, "keep")], [47]),  # chosen for both
+        ("keep", 46, [(43, ""), (44, ""), (45, ""), (46, "needs_confirmation")], []),  # the best's side of it
+        ("needs_confirmation", 46, [], [46]),
+    ],
+)
+def test_the_next_seed_of_both_sides_of_a_pair_is_none_by_hand(
+    own: str, seed: int, others: list[tuple[int, str]], by_hand: list[int]
+) -> None:
+    first, second = trials((42, "finished", 1.0), (seed, "finished", 1.0, own))
+    beside = [
+        replace(first, id=f"e9.{i}", experiment_id="e9", seed=each, came_from=came or "registered")  # type: ignore[arg-type]
+        for i, (each, came) in enumerate(others)
+    ]
+    assert seeds_by_hand(TASK, (first, second), beside) == by_hand
+    later = [replace(each, queued_at=each.queued_at + 1e6) for each in beside]
+    assert seeds_by_hand(TASK, (first, second), later) == [seed]
+
+
 def test_the_verdict_says_all_of_it() -> None:
     runs = trials(
         (7, "stopped", 1.5), (7, "stopped", None), (7, "lost", None), (7, "finished", 1.4), (42, "failed", 1.6, "keep")
