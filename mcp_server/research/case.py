@@ -16,6 +16,7 @@ from mcp_server.research.noise_aware import (
     judge_candidate,
     standing,
 )
+from mcp_server.research.rows import Comparison, RowGains, RowScores, compare_rows
 from mcp_server.research.verdict import Verdict, finite, judge
 
 
@@ -59,6 +60,7 @@ class Case:
         first_keep: the id of what the run started from; the base of a run that names none.
         squares, dof: sums over the run's replicates, see `noise.Noise`.
         baseline: what the run started from, with its runs; None while there is none.
+        rows: by id, what trials scored by row, as far as that is known.
     """
 
     subject: Record
@@ -68,6 +70,7 @@ class Case:
     squares: float = 0.0
     dof: int = 0
     baseline: Record | None = None
+    rows: Mapping[str, RowScores] = field(default_factory=dict)
 
 
 MARKS: Mapping[str, Callable[[Trial], str]] = {
@@ -209,7 +212,9 @@ def _with_hidden(run: Run, candidate: Candidate, verdict: Verdict) -> Verdict:
     """A verdict whose reason says where the gain on hidden text is the one that counts."""
     gains = [(each.validation_gain(run.task), each.hidden_gain(run.task)) for each in candidate.runs]
     hidden = [gain for _, gain in gains if gain is not None]
-    return limited(verdict, mean([gain for gain, _ in gains]), mean(hidden)) if len(hidden) == len(gains) else verdict
+    if len(hidden) < len(gains):
+        return verdict
+    return limited(verdict, mean([gain for gain, _ in gains]), mean(hidden), candidate.by_row)
 
 
 def _by_the_last(run: Run, subject: Record, incumbent: Record | None) -> Verdict:
@@ -242,14 +247,43 @@ def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
 
 def candidate(run: Run, case: Case) -> Candidate:
     """The subject of a case as the judge sees it."""
-    experiment = case.subject.experiment
-    runs = tuple(_replicate(run, case, trial) for trial in case.subject.counting)
+    experiment, counting = case.subject.experiment, case.subject.counting
+    runs = tuple(_replicate(run, case, trial) for trial in counting)
+    made_from = [(trial, case.bases.get(trial.base_id or case.first_keep)) for trial in counting]
+    now = [(trial, case.incumbent) for trial, base in made_from if counting and base == made_from[-1][1]]
     missing: Scalar | None = None
     return Candidate(
         experiment.id,
         runs or (Replicate(missing, "", 0.0, 1),),
         experiment.lines_added - experiment.lines_removed,
+        _by_row(run, case, made_from),
+        _by_row(run, case, now),
     )
+
+
+def _by_row(run: Run, case: Case, compared: Sequence[tuple[Trial, Record | None]]) -> RowGains | None:
+    """The gain by row of trials over kept experiments, as those stand; None where any of it is not known by row."""
+    found: list[Comparison] = []
+    for trial, base in compared:
+        one, others = _rows_of(case, trial), _rows_behind(run, case, base) if base else []
+        if one is None or not others:
+            return None
+        found.append((one, others))
+    return compare_rows(run.task, found)
+
+
+def _rows_behind(run: Run, case: Case, record: Record) -> list[RowScores]:
+    """The scores by row of those runs whose mean `stand` takes; empty where any has none."""
+    trials = {float(trial.attempt): trial for trial in record.trials}
+    behind = _replicates(run, record, lambda _, trial: float(trial.attempt))
+    rows = [_rows_of(case, trials[attempt]) for attempt in counted(*behind)] if behind else []
+    known = [each for each in rows if each is not None]
+    return known if len(known) == len(rows) else []
+
+
+def _rows_of(case: Case, trial: Trial) -> RowScores | None:
+    """What a trial scored by row, unless by the training's own word."""
+    return None if trial.verification == "reported" else case.rows.get(trial.id)
 
 
 def _replicate(run: Run, case: Case, trial: Trial) -> Replicate:

@@ -73,13 +73,16 @@ class Numbers:
 
     Attributes:
         d: how much better the candidate is than what it was made from, the mean over its runs.
-        s: standard error of d, sigma * sqrt(1/n + 1/n_b).
+        s: standard error of d, sigma * sqrt(1/n + 1/n_b); see `rows.counted_error` for what is added to it.
         z: d / s.
         n: runs of the candidate.
         n_b: runs behind the mean of its base.
         sigma: standard deviation of one run, estimated with `dof` degrees of freedom.
         base: id of the experiment that the candidate's last run was made from.
         incumbent: id of the present best.
+        validation_gain, validation_error: the gain on the validation text, and its standard error over rows; None where
+            the scores by row are not known.
+        hidden_gain, hidden_error: the same on the hidden text. The error is part of s where that gain counts.
     """
 
     d: float
@@ -91,6 +94,10 @@ class Numbers:
     dof: int
     base: str
     incumbent: str
+    validation_gain: float | None = None
+    validation_error: float | None = None
+    hidden_gain: float | None = None
+    hidden_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -270,6 +277,7 @@ class Ending:
         out_of_memory: whether it failed for want of memory.
         cpu_users: who else used the device's cores most, where it had to wait for them.
         idle_seconds: of its effort, those in which a GPU did nothing.
+        rows: what the judge said of each row, see `rows.parse`; empty where it did not.
     """
 
     status: TrialStatus
@@ -288,3 +296,4 @@ class Ending:
     starved: bool = False
     cpu_users: tuple[str, ...] = ()
     idle_seconds: float = 0.0
+    rows: str = ""

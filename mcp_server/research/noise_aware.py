@@ -9,6 +9,7 @@ from mcp_server.research.claims import smallest_gain
 from mcp_server.research.effects import CLAIM
 from mcp_server.research.experiment import FIRST_SEED, Numbers, Scalar
 from mcp_server.research.noise import Noise, clamp, mean
+from mcp_server.research.rows import RowGains, counted_error, with_rows
 from mcp_server.research.task import Policy, Task
 from mcp_server.research.verdict import Verdict, crashed, finite, show
 
@@ -117,11 +118,15 @@ class Candidate:
         name: the experiment's id.
         runs: its finished runs, the oldest first. Runs before a rebase have another base and count as well.
         lines: lines added minus lines removed; a negative number makes it a simplification.
+        by_row: its gain by row over what it was made from; None where that is not known.
+        by_row_now: the same of its code as it is now, over the present best.
     """
 
     name: str
     runs: tuple[Replicate, ...]
     lines: int = 0
+    by_row: RowGains | None = None
+    by_row_now: RowGains | None = None
 
     @property
     def base(self) -> str:
@@ -229,15 +234,15 @@ def compare(task: Task, candidate: Candidate, incumbent: Incumbent, noise: Noise
     """The numbers of a candidate against its own base, all of whose runs are finite; sigma must be known.
 
     d is the mean over the runs of the gain of each on the mean of its own base; s = sigma sqrt(1/n + 1/n_b),
-    where n_b is that of the last run's base; z = d / s.
+    where n_b is that of the last run's base, with the error over rows where `rows.counted_error` adds it; z = d / s.
     """
     sigma = noise.sigma
     assert sigma is not None
     runs, last = candidate.runs, candidate.runs[-1]
     d = mean([run.gain(task) for run in runs])
-    s = clamp(sigma * math.sqrt(1 / len(runs) + 1 / last.base_runs))
-    z = _ratio(d, s)
-    return Numbers(d, s, z, len(runs), last.base_runs, sigma, noise.dof, last.base, incumbent.name)
+    s = counted_error(clamp(sigma * math.sqrt(1 / len(runs) + 1 / last.base_runs)), candidate.by_row)
+    numbers = Numbers(d, s, _ratio(d, s), len(runs), last.base_runs, sigma, noise.dof, last.base, incumbent.name)
+    return with_rows(numbers, candidate.by_row)
 
 
 def rule_of(policy: Policy) -> Rule:
@@ -252,7 +257,7 @@ def _against_present(task: Task, candidate: Candidate, incumbent: Incumbent, noi
     runs = [run for run in candidate.runs if run.base == candidate.base]
     assert noise.sigma is not None
     d = mean([replace(run, base_mean=incumbent.mean, base_hidden=incumbent.hidden).gain(task) for run in runs])
-    return _ratio(d, noise.sigma * math.sqrt(1 / len(runs) + 1 / incumbent.runs))
+    return _ratio(d, counted_error(noise.sigma * math.sqrt(1 / len(runs) + 1 / incumbent.runs), candidate.by_row_now))
 
 
 def _number(run: Replicate) -> float:

@@ -10,6 +10,7 @@ from mcp_server.errors import UnknownId
 from mcp_server.machine.store.connection import Database, fetch
 from mcp_server.machine.store.lineage import leave, sources
 from mcp_server.machine.store.memory import remember
+from mcp_server.machine.store.row_scores import rows_of
 from mcp_server.machine.store.rows import dump, experiment_of, trial_of
 from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
 from mcp_server.research.case import Case, Record
@@ -242,8 +243,9 @@ async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
     baseline = await _record(connection, first_keep) if first_keep else None
     bases = {name: await _record(connection, name) for name in sorted(names)}
     incumbent = await _record(connection, last["id"]) if last else None
+    rows = await rows_of(connection, [subject, *bases.values(), *([incumbent] if incumbent else [])])
     assert sums is not None
-    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0, baseline)
+    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0, baseline, rows)
 
 
 async def _record(connection: aiosqlite.Connection, experiment_id: str) -> Record:
