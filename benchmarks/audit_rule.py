@@ -28,10 +28,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.judged import facts_of, judged  # noqa: E402
-from mcp_server.research.options import builtin_task  # noqa: E402
 from mcp_server.research.rows import RowScores, compare_rows, parse  # noqa: E402
+from mcp_server.research.task import Task  # noqa: E402
 
 PYTHON = sys.executable
+TASK = Task("val_bpb", "minimize", 5, "train.py", "python train.py", PYTHON, ("train.py",))
 VARIATIONS = (
     "",
     "MATRIX_LR = 0.02",

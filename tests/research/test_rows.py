@@ -24,9 +24,11 @@ from mcp_server.research.rows import (
     parse,
 )
 from mcp_server.research.task import Policy, Task
+from mcp_server.research.verdict import show
 
 ROWS, BYTES = 256, 800.0
 SIGMA = 0.002
+TASK = Task("val_bpb", "minimize", 5, "train.py", "python train.py", "python", ("train.py",))
 
 
 def told(of: object = "a", validation: object = ([2.0, 4.0], [1, 2]), hidden: object = ([3.0], [1])) -> str:
@@ -36,9 +38,12 @@ def told(of: object = "a", validation: object = ([2.0, 4.0], [1, 2]), hidden: ob
 def test_what_a_judge_says_of_rows_is_read() -> None:
     assert parse(told()) == RowScores("a", Rows((2.0, 4.0), (1.0, 2.0)), Rows((3.0,), (1.0,)))
     alone = parse('{"of": "a", "validation": [[2], [1]]}')
-    assert alone is not None and alone.hidden is None and alone.validation.score == 2.0
+    assert alone is not None
+    assert alone.hidden is None
+    assert alone.validation.score == 2.0
     longest = parse(told(validation=[[1000.25] * MOST_ROWS, [1] * MOST_ROWS]))
-    assert longest is not None and len(longest.validation.losses) == MOST_ROWS
+    assert longest is not None
+    assert len(longest.validation.losses) == MOST_ROWS
 
 
 @pytest.mark.parametrize(
@@ -86,11 +91,15 @@ def scores(validation: list[float], hidden: list[float], of: str = "a", weight: 
 
 
 def drawn(chance: random.Random, gain: float, spread: float, by_heart: int = 0, trainings: int = 1) -> list[RowScores]:
-    """Trainings better than 2 bits per byte by a gain that varies over rows, and some rows of validation by heart."""
-    gains = [[chance.gauss(gain, spread) for _ in range(ROWS)] for _ in range(2)]
+    """Trainings better than 2 bits per byte by a gain that varies over rows, and some rows of validation by heart.
+
+    Without luck: rows and trainings vary around the gain.
+    """
+    moves = [[chance.gauss(0, spread) for _ in range(ROWS)] for _ in range(2)]
+    gains = [[gain + each - statistics.mean(text) for each in text] for text in moves]
     found = []
-    for _ in range(trainings):
-        moved = chance.gauss(0, SIGMA)  # by the seed
+    for number in range(trainings):
+        moved = SIGMA * (number - (trainings - 1) / 2)  # by the seed
         validation, hidden = ([2.0 - each + moved for each in text] for text in gains)
         found.append(scores([0.1] * by_heart + validation[by_heart:], hidden))
     return found
@@ -99,11 +108,12 @@ def drawn(chance: random.Random, gain: float, spread: float, by_heart: int = 0, 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_the_gain_and_its_error_are_those_of_a_ratio(direction: Literal["minimize", "maximize"]) -> None:
     sign = 1 if direction == "minimize" else -1
-    task = Task(direction=direction)
+    task = replace(TASK, direction=direction)
     base = RowScores("a", Rows((10.0, 10.0, 10.0), (1.0, 2.0, 3.0)))
     better = RowScores("a", Rows(tuple(10.0 - sign * d for d in (1.0, 2.0, 6.0)), (1.0, 2.0, 3.0)))
     found = compare_rows(task, [(better, [base])])
-    assert found is not None and found.hidden is None
+    assert found is not None
+    assert found.hidden is None
     assert found.validation.gain == pytest.approx(9 / 6)
     residuals = [1 - 1.5, 2 - 3.0, 6 - 4.5]
     assert found.validation.error == pytest.approx(math.sqrt(3 / 2 * sum(e * e for e in residuals)) / 6)
@@ -112,7 +122,7 @@ def test_the_gain_and_its_error_are_those_of_a_ratio(direction: Literal["minimiz
 def test_with_equal_weights_the_error_is_that_of_a_mean() -> None:
     chance = random.Random(1)
     differences = [chance.gauss(0.01, 0.05) for _ in range(ROWS)]
-    found = compare_rows(Task(), [(scores([2 - d for d in differences], [1.0]), [scores([2.0] * ROWS, [1.0])])])
+    found = compare_rows(TASK, [(scores([2 - d for d in differences], [1.0]), [scores([2.0] * ROWS, [1.0])])])
     assert found is not None
     assert found.validation.gain == pytest.approx(statistics.mean(differences))
     assert found.validation.error == pytest.approx(statistics.stdev(differences) / math.sqrt(ROWS))
@@ -122,25 +132,27 @@ def test_with_equal_weights_the_error_is_that_of_a_mean() -> None:
 def test_the_error_is_how_far_other_rows_move_the_gain() -> None:
     """Over many draws of rows, gains spread as one draw says."""
     chance, base = random.Random(2), scores([2.0] * ROWS, [2.0] * ROWS)
-    found = [compare_rows(Task(), [(scores(*([2 - chance.gauss(0.01, 0.05) for _ in range(ROWS)] for _ in "vh")), [base])])
-             for _ in range(300)]  # fmt: skip
+    candidates = [scores([2.0] * ROWS, [2.0 - chance.gauss(0.01, 0.05) for _ in range(ROWS)]) for _ in range(300)]
+    found = [compare_rows(TASK, [(candidate, [base])]) for candidate in candidates]
     known = [each.hidden for each in found if each and each.hidden]
+    assert len(known) == 300
     spread = statistics.stdev(each.gain for each in known)
     assert spread == pytest.approx(statistics.mean(each.error for each in known), rel=0.15)
 
 
 def test_trainings_of_either_side_are_averaged() -> None:
     a, b, c, d = (scores([value] * 3, [value + 1] * 2) for value in (1.0, 2.0, 4.0, 6.0))
-    found = compare_rows(Task(), [(a, [c, d]), (b, [c, d])])
+    found = compare_rows(TASK, [(a, [c, d]), (b, [c, d])])
     assert found == RowGains(RowGain(3.5, 0.0), RowGain(3.5, 0.0))
-    other_base = compare_rows(Task(), [(a, [c]), (b, [d])])  # after a rebase
-    assert other_base is not None and other_base.validation.gain == 3.5
+    other_base = compare_rows(TASK, [(a, [c]), (b, [d])])  # after a rebase
+    assert other_base is not None
+    assert other_base.validation.gain == 3.5
 
 
 def test_only_what_is_of_the_same_rows_is_compared() -> None:
     one = scores([1.0, 2.0], [1.0])
-    assert compare_rows(Task(), []) is None
-    assert compare_rows(Task(), [(one, [])]) is None
+    assert compare_rows(TASK, []) is None
+    assert compare_rows(TASK, [(one, [])]) is None
     for other in (
         replace(one, of="b"),
         scores([1.0], [1.0]),
@@ -148,8 +160,8 @@ def test_only_what_is_of_the_same_rows_is_compared() -> None:
         scores([1.0, 2.0], [1.0], weight=2.0),
         replace(one, hidden=None),
     ):
-        assert compare_rows(Task(), [(one, [other])]) is None
-        assert compare_rows(Task(), [(one, [one, other])]) is None
+        assert compare_rows(TASK, [(one, [other])]) is None
+        assert compare_rows(TASK, [(one, [one, other])]) is None
 
 
 @pytest.mark.parametrize(
@@ -206,7 +218,7 @@ def compared(candidate: list[RowScores], baseline: list[RowScores], known: bool 
 
 
 def run(policy: Policy = "noise_aware") -> Run:
-    return Run("t", "b", "c0", Task(policy=policy, rescore_command="s", judge_command="j"), "cpu", {}, 0.0)
+    return Run("t", "b", "c0", replace(TASK, policy=policy, rescore_command="s", judge_command="j"), "cpu", {}, 0.0)
 
 
 HEART = [
@@ -231,29 +243,35 @@ def test_rows_learnt_by_heart_make_no_gain_and_double_none(
     baseline = drawn(chance, 0.0, 0.0, trainings=4)
     verdict = decide(run(policy), compared(drawn(chance, honest, 0.02, by_heart, 3), baseline))
     numbers = verdict.numbers
-    assert numbers is not None and numbers.hidden_gain is not None and numbers.hidden_error is not None
+    assert numbers is not None
+    assert numbers.hidden_gain is not None
+    assert numbers.hidden_error is not None
     assert verdict.decision == decision, verdict.reason
     assert numbers.validation_gain == pytest.approx(validation, abs=0.01)
-    assert numbers.hidden_gain == pytest.approx(hidden, abs=0.006)
+    assert numbers.hidden_gain == pytest.approx(hidden, abs=1e-9)
     assert numbers.hidden_error == pytest.approx(0.02 / math.sqrt(ROWS), rel=0.2)
     assert numbers.d <= numbers.hidden_gain + 1e-9
     if by_heart:
         assert numbers.s == pytest.approx(math.hypot(numbers.sigma * math.sqrt(1 / 3 + 1 / 4), numbers.hidden_error))
         assert (
-            f"on hidden text by {numbers.hidden_gain:.6f} ± {numbers.hidden_error:.6f} only (by row)" in verdict.reason
+            f"on hidden text by {show(numbers.hidden_gain)} ± {show(numbers.hidden_error)} only (by row)"
+            in verdict.reason
         )
 
 
 def test_a_gain_on_few_rows_of_hidden_text_is_no_gain_yet() -> None:
     """What training alone would call clear is not, where the rows of hidden text differ by more."""
     baseline = [scores([2.0] * ROWS, [2.0] * ROWS)] * 4
-    rows = [2.0 - 0.014 * (1 + 12 * (-1) ** i) for i in range(ROWS)]
+    rows = [2.0 - 0.014 * (1 + 20 * (-1) ** i) for i in range(ROWS)]
     candidate = [scores([1.9] * ROWS, rows)] * 2
     unsure = decide(run(), compared(candidate, baseline))
-    assert unsure.decision != "keep" and unsure.numbers is not None
-    assert unsure.numbers.hidden_error == pytest.approx(0.0105, abs=1e-3)
+    assert unsure.decision != "keep"
+    assert unsure.numbers is not None
+    assert unsure.numbers.hidden_error == pytest.approx(0.0175, abs=1e-3)
     without = decide(run(), compared(candidate, baseline, known=False))
-    assert without.decision == "keep" and without.numbers is not None and without.numbers.hidden_gain is None
+    assert without.decision == "keep"
+    assert without.numbers is not None
+    assert without.numbers.hidden_gain is None
     assert without.numbers.d == pytest.approx(unsure.numbers.d)
 
 
@@ -262,12 +280,15 @@ def test_a_trainings_own_word_on_rows_counts_for_nothing() -> None:
     seen = compared(drawn(chance, 0.02, 0.0), drawn(chance, 0.0, 0.0, trainings=2))
     said = replace(seen.subject, trials=tuple(replace(t, verification="reported") for t in seen.subject.trials))
     verdict = decide(run(), replace(seen, subject=said))
-    assert verdict.numbers is not None and verdict.numbers.validation_gain is None
+    assert verdict.numbers is not None
+    assert verdict.numbers.validation_gain is None
 
 
 def test_an_older_result_has_no_rows_and_is_judged_as_before() -> None:
     chance = random.Random(4)
     seen = compared(drawn(chance, 0.02, 0.01, 2), drawn(chance, 0.0, 0.0, trainings=2))
     before = decide(run(), replace(seen, rows={}))
-    assert before.numbers is not None and before.numbers.validation_gain is None
-    assert "± " not in before.reason and "only." in before.reason
+    assert before.numbers is not None
+    assert before.numbers.validation_gain is None
+    assert "± " not in before.reason
+    assert "only." in before.reason
