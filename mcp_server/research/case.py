@@ -195,7 +195,7 @@ def _decide(run: Run, case: Case) -> Verdict:
         return Verdict("discard", None, False, False, reason, "git_reset")
     values = [trial.metrics.get(run.task.metric) for trial in subject.counting]
     if run.task.policy == "greedy":
-        return _by_the_last(run, subject, incumbent)
+        return _by_the_last(run, case)
     noise = noise_of(run, case.squares, case.dof)
     seed = fresh_seed({trial.seed for trial in subject.trials})
     if incumbent is None and subject.is_baseline:
@@ -217,8 +217,9 @@ def _with_hidden(run: Run, candidate: Candidate, verdict: Verdict) -> Verdict:
     return limited(verdict, mean([gain for gain, _ in gains]), mean(hidden), candidate.by_row)
 
 
-def _by_the_last(run: Run, subject: Record, incumbent: Record | None) -> Verdict:
+def _by_the_last(run: Run, case: Case) -> Verdict:
     """The verdict of the policy that takes the last run of the subject as it is."""
+    subject, incumbent = case.subject, case.incumbent
     last = subject.counting[-1] if subject.counting else None
     best = incumbent.experiment.value if incumbent else None
     value = last.metrics.get(run.task.metric) if last else None
@@ -227,7 +228,8 @@ def _by_the_last(run: Run, subject: Record, incumbent: Record | None) -> Verdict
         return judge(run.task, value, best)
     hidden, bases = hidden_value(run, last), _present(run, incumbent, hidden_value)
     gain = run.task.improvement(hidden, mean(bases)) if hidden is not None and bases else None
-    return limited(judge(run.task, value, best, gain), run.task.improvement(number, best), gain)
+    by_row = _by_row_of_present(run, case, last, incumbent)
+    return limited(judge(run.task, value, best, gain), run.task.improvement(number, best), gain, by_row)
 
 
 def _present(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> list[float]:
@@ -279,6 +281,14 @@ def _rows_behind(run: Run, case: Case, record: Record) -> list[RowScores]:
     rows = [_rows_of(case, trials[attempt]) for attempt in counted(*behind)] if behind else []
     known = [each for each in rows if each is not None]
     return known if len(known) == len(rows) else []
+
+
+def _by_row_of_present(run: Run, case: Case, trial: Trial, record: Record) -> RowGains | None:
+    """The gain by row of one trial over those of a record's present code."""
+    code = record.experiment.commit
+    one, *rest = (_rows_of(case, each) for each in (trial, *(t for t in record.counting if t.commit == code)))
+    others = [each for each in rest if each is not None]
+    return compare_rows(run.task, [(one, others)]) if one is not None and len(others) == len(rest) else None
 
 
 def _rows_of(case: Case, trial: Trial) -> RowScores | None:
