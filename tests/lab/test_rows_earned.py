@@ -23,7 +23,8 @@ BY_HEART = 0
 
 out, seed = Path(os.environ["AUTORESEARCH_OUT"]), int(os.environ["AUTORESEARCH_SEED"])
 (out / "model").write_text(f"{GAIN} {BY_HEART} {seed}")
-print(f"val_loss: {2 - GAIN - 2 * BY_HEART / 64 + 0.001 * (seed % 2):.6f}")
+level = [2 + 0.001 * (seed % 2) - GAIN * (1 + (-1) ** i / 2) for i in range(64)]
+print(f"val_loss: {sum(level[BY_HEART:]) / 64:.6f}")
 """
 SCORE = """\
 import os, pathlib, sys
@@ -77,7 +78,7 @@ async def test_gains_by_row_are_told_and_decide(project: Project, settings: Sett
         assert heart.numbers["hidden_error"] == pytest.approx(0.0, abs=1e-9)
         assert "only (by row)" in heart.reason
         both = await measured(agent, "both", BY_HEART=2, GAIN=0.2)
-        assert both.status == "keep"
+        assert both.status == "keep", both.reason
         assert both.numbers["d"] == pytest.approx(both.numbers["hidden_gain"]) == pytest.approx(0.2, abs=0.002)
         assert both.numbers["hidden_error"] == pytest.approx(0.1 / 8, rel=0.02)
         assert both.numbers["s"] >= both.numbers["hidden_error"]
@@ -101,7 +102,7 @@ async def test_rows_that_do_not_bear_out_the_score_count_for_nothing(
         await lab.setup.setup_run(tag="mar8", task="task.yaml")
         await agent.baseline()
         found = await agent.attempt("both", knobs={"BY_HEART": 2, "GAIN": 0.2})
-        assert found.status == "keep"
+        assert found.status == "keep", found.reason
         assert "better on validation text by 0.256250, and on hidden text by 0.200000 only." in found.reason
 
 
@@ -112,5 +113,5 @@ async def test_the_classic_policy_tells_gains_by_row(project: Project, settings:
         await lab.setup.setup_run(tag="mar8", task="task.yaml")
         await agent.baseline()
         found = await agent.attempt("both", knobs={"BY_HEART": 2, "GAIN": 0.2})
-        assert found.status == "keep"
+        assert found.status == "keep", found.reason
         assert "and on hidden text by 0.200000 ± 0.012599 only (by row)" in found.reason
