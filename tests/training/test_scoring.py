@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -266,7 +267,7 @@ def test_places_are_doubted_where_more_is_known_than_pairs_of_tokens_tell(data: 
 
 def asking(model: nn.Module) -> Callable[[], scoring.Ask]:
     """Scorers that answer as a model does."""
-    return lambda: lambda ids: model(torch.from_numpy(ids))
+    return lambda: lambda ids: model(torch.from_numpy(ids)).float()
 
 
 def test_the_score_is_left_by_row_in_the_order_of_the_text(
@@ -300,9 +301,8 @@ def test_rows_are_named_by_their_text_and_many_are_shown_in_stretches(data: prep
     assert replace(text, targets=other).by_row(bits)["of"] != shown["of"]
     assert replace(text, every=2).by_row(bits)["of"] != shown["of"]
     times = 2 * scoring.MOST_SHOWN // len(text.hidden) + 1
-    many = replace(text, **{
-        name: np.concatenate([getattr(text, name)] * times) for name in ("inputs", "targets", "sizes", "hidden")
-    })  # fmt: skip
-    losses, sizes = many.by_row(np.ones(len(many.hidden)))["validation"]  # type: ignore[misc]
-    assert len(losses) == len(sizes) == min(scoring.MOST_SHOWN, int((~many.hidden).sum()))
-    assert (sum(losses), sum(sizes)) == ((~many.hidden).sum(), many.sizes[~many.hidden].sum())
+    inputs, targets, sizes = (np.concatenate([each] * times) for each in (text.inputs, text.targets, text.sizes))
+    many = scoring.Text(inputs, targets, sizes, np.concatenate([text.hidden] * times), 1)
+    losses, weights = cast(list[list[float]], many.by_row(np.ones(len(many.hidden)))["validation"])
+    assert len(losses) == len(weights) == min(scoring.MOST_SHOWN, int((~many.hidden).sum()))
+    assert (sum(losses), sum(weights)) == ((~many.hidden).sum(), many.sizes[~many.hidden].sum())
