@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import importlib
 import json
 import math
@@ -117,6 +118,7 @@ def score() -> None:
 # ---- The judge: from logits to the score -----------------------------------------------------------------------------
 
 MOST_LOGITS = 2**36  # bytes that go from process to process in a pass; of more rows, evenly chosen ones are scored
+MOST_SHOWN = 256  # rows of each text that are shown one by one
 TOLERANCE = {"cpu": 2**-4, "mps": 2**-2, "cuda": 2**-2}  # nats by which rounding may move the loss of one token
 DRIFT = {"cpu": 2**-10, "mps": 2**-6, "cuda": 2**-6}  # and on average, of tokens before the places
 
@@ -208,16 +210,40 @@ class Text:
         other = np.stack([data.train[begin : begin + length] for begin in begins]).astype(np.int64)
         return np.where(np.arange(length) <= cuts[:, None], self.inputs, other)
 
-    def bits_per_byte(self, losses: Nats, differences: Nats, hidden: bool) -> float:
-        """The score of one of both texts: (rows, seq_len) losses, and (rows,) what is to be added at one place each.
+    def bits(self, losses: Nats, differences: Nats) -> npt.NDArray[np.float64]:
+        """(rows,) bits of (rows, seq_len) losses, and of (rows,) what is to be added at one place each.
 
         A place is drawn evenly from those of its row, so that its difference stands for them all.
         """
+        nats = np.where(self.sizes > 0, losses, 0).sum(1, dtype=np.float64)
+        found: npt.NDArray[np.float64] = (
+            nats + (self.inputs.shape[1] - 1) * differences.astype(np.float64)
+        ) / math.log(2)
+        return found
+
+    def bits_per_byte(self, losses: Nats, differences: Nats, hidden: bool) -> float:
+        """The score of one of both texts; the arguments are those of `bits`."""
         rows = self.hidden == hidden
-        counted = self.sizes[rows] > 0
-        nats = np.where(counted, losses[rows], 0).sum(dtype=np.float64)
-        nats += (self.inputs.shape[1] - 1) * differences[rows].sum(dtype=np.float64)
-        return float(nats / math.log(2) / self.sizes[rows].sum())
+        return float(self.bits(losses, differences)[rows].sum() / self.sizes[rows].sum())
+
+    def by_row(self, bits: npt.NDArray[np.float64]) -> dict[str, object]:
+        """What tells on which rows a model is better than another: bits and bytes of each, in the order of the text.
+
+        Of more than MOST_SHOWN rows, as many stretches of neighbouring ones. `of` names the rows, whatever the model.
+        """
+        digest = hashlib.sha256(f"{self.inputs.shape} {self.every}".encode())
+        for part in (self.inputs, self.targets, self.sizes, self.hidden):
+            digest.update(np.ascontiguousarray(part).data)
+        found: dict[str, object] = {"of": digest.hexdigest()[:32]}
+        for name, hidden in (("validation", False), ("hidden", True)):
+            rows = np.flatnonzero((self.hidden == hidden) & (self.sizes.sum(1) > 0))
+            some = [each for each in np.array_split(rows, min(len(rows), MOST_SHOWN) or 1) if len(each)]
+            columns = [
+                [round(float(bits[each].sum()), 3) for each in some],
+                [int(self.sizes[each].sum()) for each in some],
+            ]
+            found |= {name: columns} if some else {}
+        return found
 
 
 def even_places(text: Text, secret: np.random.Generator) -> Ids:
@@ -333,9 +359,10 @@ def make_pass(number: int, data: prepare.Data, runtime: prepare.Runtime, folder:
 
 
 def scores(text: Text, folder: Path) -> dict[str, object]:
-    """The score of both texts: the mean of the second pass, and what the first differs by."""
+    """The score of both texts: the mean of the second pass, and what the first differs by; by row in rows.json."""
     blind, seen = (dict(np.load(folder / f"{number}.npz")) for number in (1, 2))
     more = differences(text, blind["places"], blind["losses"], seen["losses"])
+    (folder / "rows.json").write_text(json.dumps(text.by_row(text.bits(seen["losses"], more))))
     return {name: text.bits_per_byte(seen["losses"], more, name == "audit") for name in ("score", "audit")}
 
 

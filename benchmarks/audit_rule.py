@@ -7,6 +7,9 @@ on the validation text and on the hidden text. Any two of the models are then ta
 it, wherever the second is better on the validation text: all of these gains are honest, and some are mere luck.
 Printed is what is left of them, and the share of which nothing is, by their size in standard deviations of one run. It
 exits with 1 where nothing is left of more than one in a hundred of those above three standard deviations.
+
+A second table holds the gain of each variation over the script as it is, both averaged over their seeds, by row: on
+either text with its standard error over rows, and by how many standard errors both gains differ.
 """
 
 import argparse
@@ -25,8 +28,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.judged import facts_of, judged  # noqa: E402
+from mcp_server.research.rows import RowScores, compare_rows, parse  # noqa: E402
+from mcp_server.research.task import Task  # noqa: E402
 
 PYTHON = sys.executable
+TASK = Task("val_bpb", "minimize", 5, "train.py", "python train.py", PYTHON, ("train.py",))
 VARIATIONS = (
     "",
     "MATRIX_LR = 0.02",
@@ -59,16 +65,19 @@ def script_of(folder: Path, variation: str) -> Path:
     return script
 
 
-def train(script: Path, seed: int, environment: Mapping[str, str]) -> Scores:
-    """Train a variation with a seed, and have the model scored on both texts."""
+def train(script: Path, seed: int, environment: Mapping[str, str]) -> tuple[Scores, RowScores]:
+    """Train a variation with a seed, and have the model scored on both texts: as a whole, and by row."""
     with tempfile.TemporaryDirectory() as out:
         variables = {**environment, "AUTORESEARCH_OUT": out, "AUTORESEARCH_SEED": str(seed)}
         variables |= {"AUTORESEARCH_SCRIPT": str(script)}
         subprocess.run([PYTHON, script], cwd=script.parent, env=variables, stdout=subprocess.DEVNULL, check=True)
-        said = judged(Path(out), variables, script.parent)[1]
+        rows = Path(out, "rows.json")
+        said = judged(Path(out), variables, script.parent, rows=rows)[1]
         facts = facts_of(said)
         assert "score" in facts, said
-        return float(facts["score"]), float(facts["audit"])
+        by_row = parse(rows.read_text())
+        assert by_row is not None
+        return (float(facts["score"]), float(facts["audit"])), by_row
 
 
 def sigma_of(results: Iterable[Sequence[Scores]]) -> float:
@@ -103,12 +112,26 @@ def report(results: Sequence[Sequence[Scores]]) -> float:
     return large[0] / max(1, large[1])
 
 
+def report_rows(variations: Sequence[str], results: Sequence[Sequence[RowScores]]) -> list[float]:
+    """Print the gains over the first by row; returns by how many standard errors those on both texts differ."""
+    print("\n| against the script as it is | on validation text | on hidden text | they differ by |\n|---|---|---|---|")
+    found = []
+    for variation, runs in zip(variations[1:], results[1:], strict=True):
+        gains = compare_rows(TASK, [(run, results[0]) for run in runs])
+        assert gains is not None
+        assert gains.hidden is not None
+        validation, hidden = gains.validation, gains.hidden
+        found.append((validation.gain - hidden.gain) / math.hypot(validation.error, hidden.error))
+        print(f"| {variation} | {validation.words()} | {hidden.words()} | {found[-1]:+.1f} standard errors |")
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="budget of one training")
     parser.add_argument("--seeds", type=int, default=4, help="of each variation, at least 2")
     arguments = parser.parse_args()
-    results = []
+    results, by_row = [], []
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"AUTORESEARCH_CACHE": f"{folder}/cache", "AUTORESEARCH_DEVICE": "cpu"}
         environment |= {"AUTORESEARCH_TIME_BUDGET": str(arguments.seconds), "AUTORESEARCH_THREADS": "2"}
@@ -116,10 +139,13 @@ def main() -> int:
         subprocess.run(prepared, env=environment, stdout=subprocess.DEVNULL, check=True)
         for number, variation in enumerate(VARIATIONS):
             script = script_of(Path(folder, str(number)), variation)
-            runs = [train(script, seed, environment) for seed in range(1, arguments.seeds + 1)]
+            trained = [train(script, seed, environment) for seed in range(1, arguments.seeds + 1)]
+            runs = [scores for scores, _ in trained]
             results.append(runs)
+            by_row.append([rows for _, rows in trained])
             shown = ", ".join(f"{val:.4f} / {audit:.4f}" for val, audit in runs)
             print(f"{variation or 'as it is'}: {shown} (validation / hidden)", flush=True)
+    report_rows(VARIATIONS, by_row)
     return 1 if report(results) > MOST_LOST else 0
 
 

@@ -16,6 +16,7 @@ def judged(
     environment: Mapping[str, str],
     folder: Path = ROOT,
     scorer: Sequence[str] = (sys.executable, "scoring.py", "score"),
+    rows: Path | None = None,
 ) -> tuple[int, str, str]:
     """Make all passes over the model in `out`: the judge's exit code in the last, and what each of both said.
 
@@ -23,6 +24,7 @@ def judged(
         environment: of both, with the prepared data.
         folder: holds scoring.py.
         scorer: the words of the scorer's command.
+        rows: where to put the scores by row; None: nowhere.
     """
     with tempfile.TemporaryDirectory() as private:
         for number in range(1, 10):
@@ -30,6 +32,8 @@ def judged(
             code, said, scorers = _pass(folder, given, given | {"AUTORESEARCH_PRIVATE": private}, scorer)
             if not re.search(r"^again: 1$", said, re.MULTILINE):
                 break
+        if rows is not None and code == 0:
+            rows.write_text(Path(private, "rows.json").read_text())
     return code, said, scorers
 
 

@@ -36,10 +36,11 @@ from mcp_server.machine.rig import HANDED_IN, Order, Rig
 from mcp_server.machine.sandbox import exit_code, find_sandbox, walled
 from mcp_server.machine.views import judge_view, scorer_view
 from mcp_server.research.case import Case
-from mcp_server.research.experiment import Ending, Run, Scalar, TrialStatus
+from mcp_server.research.experiment import Ending, Run, Scalar, TrialStatus, Verification
 from mcp_server.research.hidden_text import AUDIT
 from mcp_server.research.metrics import parse_metrics, quoted
 from mcp_server.research.rescoring import PRINTED, Rescored, fault, to_be_rescored
+from mcp_server.research.rows import LONGEST, bears_out
 from mcp_server.research.verdict import finite, show
 
 NOTHING_HELD = 3
@@ -52,6 +53,8 @@ AFTER_TOKENS = "before its last answer"
 nobody's to read."""
 PROGRAM, _, PICKLE = HANDED_IN
 FOLDER, PRIVATE = "scoring", "judged"
+ROWS = "rows.json"
+"""What a judge may leave in its private folder: the scores by row."""
 LEFT = (FOLDER, PRIVATE, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
 
@@ -187,6 +190,7 @@ async def rescore(
     values = await _passes(room, "val")
     if values is None:
         raise Unscored("the judge has no validation data", "Mend scorer.judge")
+    said = _rows_left(room.private)  # before another split's passes
     found = Rescored(
         value=_score(values, "score"),
         audit=_score(values, "audit") if "audit" in values else None,
@@ -197,7 +201,7 @@ async def rescore(
     why = doubt(found)
     if not why and found.audit is None and (audit := await _passes(room, "audit")) is not None:
         found = replace(found, audit=_score(audit, "score"))
-    return found, why
+    return (replace(found, rows=said) if bears_out(said, found.value, found.audit) else found), why
 
 
 def earned(run: Run, ending: Ending, rescored: Rescored, sandboxed: bool) -> Ending:
@@ -205,7 +209,8 @@ def earned(run: Run, ending: Ending, rescored: Rescored, sandboxed: bool) -> End
     kept = _without_ours(run, ending.metrics)
     metrics = kept | rescored.metrics(run, ending.metrics.get(run.task.metric))
     behind = sandboxed and ending.sandboxed
-    return replace(ending, metrics=metrics, verification="verified" if behind else "verified (unsandboxed)")
+    verification: Verification = "verified" if behind else "verified (unsandboxed)"
+    return replace(ending, metrics=metrics, verification=verification, rows=rescored.rows)
 
 
 def rejected(run: Run, ending: Ending, why: str, rescored: Rescored | None = None) -> Ending:
@@ -221,6 +226,15 @@ def rejected(run: Run, ending: Ending, why: str, rescored: Rescored | None = Non
         numbers += f", scored anew {_shown(rescored.value)}"
         numbers += "" if rescored.audit is None else f", on the hidden text {_shown(rescored.audit)}"
     return replace(ending, metrics=metrics, error=f"rejected ({numbers}): {why}.")
+
+
+def _rows_left(folder: Path) -> str:
+    """What the judge left of its rows, of which no more is read than is taken; empty where it left nothing."""
+    try:
+        with (folder / ROWS).open(encoding="utf-8", errors="replace") as file:
+            return file.read(LONGEST + 1)
+    except OSError:
+        return ""
 
 
 def _without_ours(run: Run, metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -20,6 +20,7 @@ from mcp_server.research.noise_aware import (
     waiting,
 )
 from mcp_server.research.pairing import Pairing, Spread, doubt, pairs_of, spread_of
+from mcp_server.research.rows import Comparison, RowGains, RowScores, compare_rows
 from mcp_server.research.verdict import Verdict, finite, judge
 
 
@@ -64,6 +65,7 @@ class Case:
         squares, dof: sums over the run's replicates, see `noise.Noise`.
         baseline: what the run started from, with its runs; None while there is none.
         repeats: the latest finished runs of experiments that have several.
+        rows: by id, what trials scored by row, as far as that is known.
     """
 
     subject: Record
@@ -74,6 +76,7 @@ class Case:
     dof: int = 0
     baseline: Record | None = None
     repeats: tuple[Trial, ...] = ()
+    rows: Mapping[str, RowScores] = field(default_factory=dict)
 
 
 MARKS: Mapping[str, Callable[[Trial], str]] = {
@@ -217,7 +220,7 @@ def _decide(run: Run, case: Case) -> Verdict:
         return Verdict("discard", None, False, False, reason, "git_reset")
     values = [trial.metrics.get(run.task.metric) for trial in subject.counting]
     if run.task.policy == "greedy":
-        return _by_the_last(run, subject, incumbent)
+        return _by_the_last(run, case)
     noise = noise_of(run, case.squares, case.dof)
     seed = fresh_seed({trial.seed for trial in subject.trials})
     if incumbent is None and subject.is_baseline:
@@ -246,11 +249,14 @@ def _with_hidden(run: Run, candidate: Candidate, verdict: Verdict) -> Verdict:
     """A verdict whose reason says where the gain on hidden text is the one that counts."""
     gains = [(each.validation_gain(run.task), each.hidden_gain(run.task)) for each in candidate.runs]
     hidden = [gain for _, gain in gains if gain is not None]
-    return limited(verdict, mean([gain for gain, _ in gains]), mean(hidden)) if len(hidden) == len(gains) else verdict
+    if len(hidden) < len(gains):
+        return verdict
+    return limited(verdict, mean([gain for gain, _ in gains]), mean(hidden), candidate.by_row)
 
 
-def _by_the_last(run: Run, subject: Record, incumbent: Record | None) -> Verdict:
+def _by_the_last(run: Run, case: Case) -> Verdict:
     """The verdict of the policy that takes the last run of the subject as it is."""
+    subject, incumbent = case.subject, case.incumbent
     last = subject.counting[-1] if subject.counting else None
     best = incumbent.experiment.value if incumbent else None
     value = last.metrics.get(run.task.metric) if last else None
@@ -259,7 +265,8 @@ def _by_the_last(run: Run, subject: Record, incumbent: Record | None) -> Verdict
         return judge(run.task, value, best)
     hidden, bases = hidden_value(run, last), _present(run, incumbent, hidden_value)
     gain = run.task.improvement(hidden, mean(bases)) if hidden is not None and bases else None
-    return limited(judge(run.task, value, best, gain), run.task.improvement(number, best), gain)
+    by_row = _by_row_of_present(run, case, last, incumbent)
+    return limited(judge(run.task, value, best, gain), run.task.improvement(number, best), gain, by_row)
 
 
 def _present(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> list[float]:
@@ -279,14 +286,18 @@ def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
 
 def candidate(run: Run, case: Case) -> Candidate:
     """The subject of a case as the judge sees it."""
-    experiment = case.subject.experiment
-    runs = tuple(_replicate(run, case, trial) for trial in case.subject.counting)
+    experiment, counting = case.subject.experiment, case.subject.counting
+    runs = tuple(_replicate(run, case, trial) for trial in counting)
+    made_from = [(trial, case.bases.get(trial.base_id or case.first_keep)) for trial in counting]
+    now = [(trial, case.incumbent) for trial, base in made_from if counting and base == made_from[-1][1]]
     missing: Scalar | None = None
     return Candidate(
         experiment.id,
         runs or (Replicate(missing, "", 0.0, 1),),
         experiment.lines_added - experiment.lines_removed,
         _pairing(run, case),
+        _by_row(run, case, made_from),
+        _by_row(run, case, now),
     )
 
 
@@ -343,6 +354,39 @@ def _compared(run: Run, trial: Trial, others: Sequence[Trial], base_id: str) -> 
     hidden = [value for other in others if (value := hidden_value(run, other)) is not None]
     own = hidden_value(run, trial)
     return Replicate(value_of(run, trial), base_id, mean(values), len(values), own, mean(hidden) if hidden else None)
+
+
+def _by_row(run: Run, case: Case, compared: Sequence[tuple[Trial, Record | None]]) -> RowGains | None:
+    """The gain by row of trials over kept experiments, as those stand; None where any of it is not known by row."""
+    found: list[Comparison] = []
+    for trial, base in compared:
+        one, others = _rows_of(case, trial), _rows_behind(run, case, base) if base else []
+        if one is None or not others:
+            return None
+        found.append((one, others))
+    return compare_rows(run.task, found)
+
+
+def _rows_behind(run: Run, case: Case, record: Record) -> list[RowScores]:
+    """The scores by row of those runs whose mean `stand` takes; empty where any has none."""
+    trials = {float(trial.attempt): trial for trial in record.trials}
+    behind = _replicates(run, record, lambda _, trial: float(trial.attempt))
+    rows = [_rows_of(case, trials[attempt]) for attempt in counted(*behind)] if behind else []
+    known = [each for each in rows if each is not None]
+    return known if len(known) == len(rows) else []
+
+
+def _by_row_of_present(run: Run, case: Case, trial: Trial, record: Record) -> RowGains | None:
+    """The gain by row of one trial over those of a record's present code."""
+    code = record.experiment.commit
+    one, *rest = (_rows_of(case, each) for each in (trial, *(t for t in record.counting if t.commit == code)))
+    others = [each for each in rest if each is not None]
+    return compare_rows(run.task, [(one, others)]) if one is not None and len(others) == len(rest) else None
+
+
+def _rows_of(case: Case, trial: Trial) -> RowScores | None:
+    """What a trial scored by row, unless by the training's own word."""
+    return None if trial.verification == "reported" else case.rows.get(trial.id)
 
 
 def _replicate(run: Run, case: Case, trial: Trial) -> Replicate:

@@ -73,7 +73,7 @@ class Numbers:
 
     Attributes:
         d: how much better the candidate is than what it was made from, the mean over its runs.
-        s: standard error of d, sigma * sqrt(1/n + 1/n_b).
+        s: standard error of d, sigma * sqrt(1/n + 1/n_b); see `rows.counted_error` for what is added to it.
         z: d / s.
         n: runs of the candidate.
         n_b: runs behind the mean of its base.
@@ -82,6 +82,9 @@ class Numbers:
         incumbent: id of the present best.
         pairs: how many of the candidate's runs are compared with a run of the base beside them, see `pairing`; then s
             is that of pairs and rest together.
+        validation_gain, validation_error: the gain on the validation text, and its standard error over rows; None where
+            the scores by row are not known.
+        hidden_gain, hidden_error: the same on the hidden text. The error is part of s where that gain counts.
     """
 
     d: float
@@ -94,6 +97,10 @@ class Numbers:
     base: str
     incumbent: str
     pairs: int = 0
+    validation_gain: float | None = None
+    validation_error: float | None = None
+    hidden_gain: float | None = None
+    hidden_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -273,6 +280,7 @@ class Ending:
         out_of_memory: whether it failed for want of memory.
         cpu_users: who else used the device's cores most, where it had to wait for them.
         idle_seconds: of its effort, those in which a GPU did nothing.
+        rows: what the judge said of each row, see `rows.parse`; empty where it did not.
     """
 
     status: TrialStatus
@@ -291,3 +299,4 @@ class Ending:
     starved: bool = False
     cpu_users: tuple[str, ...] = ()
     idle_seconds: float = 0.0
+    rows: str = ""

@@ -11,6 +11,7 @@ from mcp_server.research.effects import CLAIM
 from mcp_server.research.experiment import FIRST_SEED, Numbers, Scalar
 from mcp_server.research.noise import Noise, clamp, mean
 from mcp_server.research.pairing import Pairing, in_words
+from mcp_server.research.rows import RowGains, counted_error, with_rows
 from mcp_server.research.task import Policy, Task
 from mcp_server.research.verdict import Verdict, crashed, finite, show
 
@@ -122,12 +123,16 @@ class Candidate:
         runs: its finished runs, the oldest first. Runs before a rebase have another base and count as well.
         lines: lines added minus lines removed; a negative number makes it a simplification.
         pairing: its runs and those of its base that were made side by side; None where none was.
+        by_row: its gain by row over what it was made from; None where that is not known.
+        by_row_now: the same of its code as it is now, over the present best.
     """
 
     name: str
     runs: tuple[Replicate, ...]
     lines: int = 0
     pairing: Pairing | None = None
+    by_row: RowGains | None = None
+    by_row_now: RowGains | None = None
 
     @property
     def base(self) -> str:
@@ -242,6 +247,7 @@ def compare(task: Task, candidate: Candidate, incumbent: Incumbent, noise: Noise
     d is the mean over the runs of the gain of each on the mean of its own base; s = sigma sqrt(1/n + 1/n_b),
     where n_b is that of the last run's base; z = d / s. Where pairs are more exact, d and s are those of pairs and rest
     together, see `Pairing.estimate`.
+    where n_b is that of the last run's base, with the error over rows where `rows.counted_error` adds it; z = d / s.
     """
     sigma = noise.sigma
     assert sigma is not None
@@ -251,8 +257,10 @@ def compare(task: Task, candidate: Candidate, incumbent: Incumbent, noise: Noise
     pairs = 0
     if candidate.pairing is not None and candidate.pairing.counts(noise):
         (d, s), pairs = candidate.pairing.estimate(sigma), len(candidate.pairing.gains)
+    s = counted_error(s, candidate.by_row)
     z = _ratio(d, s)
-    return Numbers(d, s, z, len(runs), last.base_runs, sigma, noise.dof, last.base, incumbent.name, pairs)
+    numbers = Numbers(d, s, z, len(runs), last.base_runs, sigma, noise.dof, last.base, incumbent.name, pairs)
+    return with_rows(numbers, candidate.by_row)
 
 
 def rule_of(policy: Policy) -> Rule:
@@ -267,7 +275,7 @@ def _against_present(task: Task, candidate: Candidate, incumbent: Incumbent, noi
     runs = [run for run in candidate.runs if run.base == candidate.base]
     assert noise.sigma is not None
     d = mean([replace(run, base_mean=incumbent.mean, base_hidden=incumbent.hidden).gain(task) for run in runs])
-    return _ratio(d, noise.sigma * math.sqrt(1 / len(runs) + 1 / incumbent.runs))
+    return _ratio(d, counted_error(noise.sigma * math.sqrt(1 / len(runs) + 1 / incumbent.runs), candidate.by_row_now))
 
 
 def _number(run: Replicate) -> float:

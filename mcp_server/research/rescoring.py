@@ -28,6 +28,7 @@ class Rescored:
         fingerprint: of data and judge; empty where the judge has none.
         loader: how the model was loaded; empty where the judge does not say.
         partial: whether only some of the data were scored.
+        rows: scores by row, as `rows.parse` reads them; empty where the judge has none.
     """
 
     value: float
@@ -35,6 +36,7 @@ class Rescored:
     fingerprint: str = ""
     loader: str = ""
     partial: bool = False
+    rows: str = ""
 
     def metrics(self, run: Run, printed: Scalar | None) -> dict[str, Scalar]:
         """The metrics that this replaces and adds."""

@@ -1,9 +1,11 @@
 """Scoring a model anew: what is handed in, what the scorer loads of it, and what the judge makes of its answers."""
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -261,3 +263,46 @@ def test_places_are_doubted_where_more_is_known_than_pairs_of_tokens_tell(data: 
     counts = (text.sizes[:, 7] > 0) & (expected[:, 7] > 0.1)
     assert (places[counts] == 7).all()
     assert (scoring.doubtful_places(text, expected, expected, np.random.default_rng(1)) < data.seq_len - 1).all()
+
+
+def asking(model: nn.Module) -> Callable[[], scoring.Ask]:
+    """Scorers that answer as a model does."""
+    return lambda: lambda ids: model(torch.from_numpy(ids)).float()
+
+
+def test_the_score_is_left_by_row_in_the_order_of_the_text(
+    data: prepare.Data, runtime: prepare.Runtime, tmp_path: Path
+) -> None:
+    """However rows were shuffled, those of two models are over the same text, and sum up to the scores."""
+    said = []
+    for number, model in enumerate((Bigram(), Bigram(), Attention().eval())):
+        with torch.no_grad():
+            found = passes(data, runtime, tmp_path / str(number), asking(model))
+        rows = json.loads((tmp_path / str(number) / "rows.json").read_text())
+        for text, name in (("validation", "score"), ("hidden", "audit")):
+            assert sum(rows[text][0]) / sum(rows[text][1]) == pytest.approx(found[name], abs=1e-5)
+        said.append(rows)
+    assert said[0] == said[1]
+    assert said[0]["of"] == said[2]["of"]
+    assert [said[0][name][1] for name in ("validation", "hidden")] == [
+        said[2][name][1] for name in ("validation", "hidden")
+    ]
+    assert said[0]["validation"][0] != said[2]["validation"][0]
+
+
+def test_rows_are_named_by_their_text_and_many_are_shown_in_stretches(data: prepare.Data) -> None:
+    text = scoring.Text.of(data)
+    bits = np.arange(len(text.hidden), dtype=np.float64)
+    shown = text.by_row(bits)
+    assert shown["validation"] == [list(bits[~text.hidden]), list(text.sizes[~text.hidden].sum(1))]
+    assert shown["hidden"] == [list(bits[text.hidden]), list(text.sizes[text.hidden].sum(1))]
+    other = text.targets.copy()
+    other[-1, 0] += 1
+    assert replace(text, targets=other).by_row(bits)["of"] != shown["of"]
+    assert replace(text, every=2).by_row(bits)["of"] != shown["of"]
+    times = 2 * scoring.MOST_SHOWN // len(text.hidden) + 1
+    inputs, targets, sizes = (np.concatenate([each] * times) for each in (text.inputs, text.targets, text.sizes))
+    many = scoring.Text(inputs, targets, sizes, np.concatenate([text.hidden] * times), 1)
+    losses, weights = cast(list[list[float]], many.by_row(np.ones(len(many.hidden)))["validation"])
+    assert len(losses) == len(weights) == min(scoring.MOST_SHOWN, int((~many.hidden).sum()))
+    assert (sum(losses), sum(weights)) == ((~many.hidden).sum(), many.sizes[~many.hidden].sum())

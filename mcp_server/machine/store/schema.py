@@ -259,10 +259,25 @@ async def displaceable_keeps(connection: aiosqlite.Connection) -> None:
     await connection.execute(GUARDS["legal_transitions"])
 
 
+ROWS = """
+    CREATE TABLE row_scores (
+        trial_id TEXT PRIMARY KEY REFERENCES trials (id),
+        scores TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID
+"""
+"""What trials scored by row, apart from `trials`: only a verdict reads it."""
+
+
+async def scores_by_row(connection: aiosqlite.Connection) -> None:
+    """Add the table of scores by row; trials of before have none."""
+    await connection.execute(ROWS)
+
+
 MIGRATIONS: list[Callable[[aiosqlite.Connection], Awaitable[None]]] = [
     first_tables,
     effort_of_trials,
     displaceable_keeps,
+    scores_by_row,
 ]
 
 

@@ -9,6 +9,7 @@ import aiosqlite
 
 from mcp_server.errors import UnknownId, WrongState
 from mcp_server.machine.store.connection import Database, fetch
+from mcp_server.machine.store.row_scores import keep_rows
 from mcp_server.machine.store.rows import dump, trial_of
 from mcp_server.machine.store.schema import GUARDS
 from mcp_server.research.experiment import MAX_LOST, Ending, Trial, fresh_seed
@@ -334,6 +335,8 @@ async def end_trial(connection: aiosqlite.Connection, trial_id: str, ending: End
             trial_id,
         ],
     )
+    if row:
+        await keep_rows(connection, trial_id, ending.rows)
     return trial_of(row) if row else None
 
 

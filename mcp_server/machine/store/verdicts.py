@@ -11,6 +11,7 @@ from mcp_server.machine.store.connection import Database, fetch
 from mcp_server.machine.store.efforts import REPEATED, REPEATS
 from mcp_server.machine.store.lineage import leave, sources
 from mcp_server.machine.store.memory import remember
+from mcp_server.machine.store.row_scores import rows_of
 from mcp_server.machine.store.rows import dump, experiment_of, trial_of
 from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
 from mcp_server.research.case import Case, Record
@@ -246,11 +247,13 @@ async def _case(connection: aiosqlite.Connection, subject: Record, repeats: tupl
     baseline = await _record(connection, first_keep) if first_keep else None
     bases = {name: await _record(connection, name) for name in sorted(names)}
     incumbent = await _record(connection, last["id"]) if last else None
+    rows = await rows_of(connection, [subject, *bases.values(), *([incumbent] if incumbent else [])])
     assert sums is not None
     if repeats is None:
-        rows = list(await connection.execute_fetchall(REPEATED, [tag, REPEATS]))
-        repeats = tuple(trial_of(row) for row in reversed(rows))
-    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0, baseline, repeats)
+        found = list(await connection.execute_fetchall(REPEATED, [tag, REPEATS]))
+        repeats = tuple(trial_of(row) for row in reversed(found))
+    squares, dof = sums["squares"] or 0.0, sums["dof"] or 0
+    return Case(subject, incumbent, bases, first_keep, squares, dof, baseline, repeats, rows)
 
 
 async def _record(connection: aiosqlite.Connection, experiment_id: str) -> Record:
