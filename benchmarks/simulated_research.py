@@ -8,10 +8,12 @@ import heapq
 import math
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from mcp_server.research.agenda import Finding, Pending, due, keep_to_question
+from mcp_server.research.bases import likely_levels, pulled
 from mcp_server.research.chain import Level
 from mcp_server.research.claims import RESERVE, Assessment, assess
 from mcp_server.research.evidence import Evidence, gather
@@ -120,10 +122,14 @@ class Idea:
         """Its first run, and its confirmations on the present base."""
         return self.runs[0][0], [value for value, code in self.runs[1:] if code is self.base]
 
-    def candidate(self) -> Candidate:
-        """It as the judge sees it."""
-        bases = [(value, code.stand()) for value, code in self.runs]
-        return Candidate(self.name, tuple(Replicate(value, base.name, base.mean, base.runs) for value, base in bases))
+    def candidate(self, bases: Mapping[str, Incumbent]) -> Candidate:
+        """It as the judge sees it.
+
+        Args:
+            bases: the codes of which more is known than their own runs say, by name.
+        """
+        stands = [(value, bases.get(code.name) or code.stand()) for value, code in self.runs]
+        return Candidate(self.name, tuple(Replicate(value, base.name, base.mean, base.runs) for value, base in stands))
 
     def experiment(self) -> Experiment:
         """It as the strategy sees it."""
@@ -233,6 +239,7 @@ class Simulation:
         self.comparisons: dict[str, tuple[float, int, int]] = {}
         self.claimed: dict[str, float] = {}
         self.assessed: Assessment | None = None
+        self.pulled: tuple[object, Mapping[str, Incumbent]] = (None, {})
         self.outcome = Outcome()
 
     def complete(self) -> Outcome:
@@ -271,9 +278,7 @@ class Simulation:
         if self.policy == "greedy":
             return None
         if self.assessed is None:
-            chain = [self.kept[-1]]
-            while (parent := chain[-1].parent) is not None:
-                chain.append(parent)
+            chain = self.chain()
             own = {code.name: code.runs() for code in chain}
             noise = pool({**self.sets, **own}.values(), PRIOR)
             self.assessed = assess([code.level() for code in chain[::-1]], noise, self.comparisons.values())
@@ -281,6 +286,22 @@ class Simulation:
                 if self.assessed and self.assessed.steps[code.name].claimed and code.parent:
                     self.claimed[code.name] = code.parent.truth - code.truth
         return self.assessed
+
+    def chain(self) -> list[Code]:
+        """What the best was made from, itself first."""
+        chain = [self.kept[-1]]
+        while (parent := chain[-1].parent) is not None:
+            chain.append(parent)
+        return chain
+
+    def bases(self) -> Mapping[str, Incumbent]:
+        """The codes of the chain as what changes are compared with, by name; anew when one of them was run."""
+        chain = self.chain()
+        known = (self.noise, *((code.name, len(code.runs())) for code in chain))
+        if self.pulled[0] != known:
+            likely = likely_levels([c.level() for c in chain[::-1]], self.noise, self.comparisons.values())
+            self.pulled = known, {code.name: pulled(self.task, code.stand(), likely, {}) for code in chain}
+        return self.pulled[1]
 
     def reconsider(self) -> None:
         """Take back a best that its own runs do not bear out."""
@@ -424,7 +445,10 @@ class Simulation:
         if self.policy == "greedy":
             verdict = judge(self.task, idea.runs[-1][0], best.stand().mean)
         else:
-            verdict = judge_candidate(self.task, idea.candidate(), best.stand(), self.noise, seed=len(idea.runs) + 1)
+            bases = self.bases()
+            verdict = judge_candidate(
+                self.task, idea.candidate(bases), bases[best.name], self.noise, seed=len(idea.runs) + 1
+            )
             if numbers := verdict.numbers:
                 self.comparisons[idea.name] = (numbers.d, numbers.n, numbers.n_b)
         idea.verdict, idea.status = verdict, verdict.decision
@@ -445,5 +469,5 @@ class Simulation:
     def reopen(self, best: Code) -> None:
         """Look again at what came close to a best that was just re-measured."""
         near = [i for i in self.ideas.values() if i.status == "discard" and i.near_miss and i.base is best]
-        for name in reopened(self.task, [idea.candidate() for idea in near], best.stand(), self.noise):
+        for name in reopened(self.task, [idea.candidate({}) for idea in near], best.stand(), self.noise):
             self.ideas[name].status = "needs_confirmation"

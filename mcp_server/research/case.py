@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mcp_server.research.experiment import Experiment, Run, Scalar, Trial, fresh_seed
+from mcp_server.research.bases import in_words, likely_levels, pulled
+from mcp_server.research.chain import Level
+from mcp_server.research.experiment import Experiment, Numbers, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.hidden_text import hidden_value, limited
 from mcp_server.research.noise import Noise, mean, pool, prior
 from mcp_server.research.noise_aware import (
@@ -59,6 +61,9 @@ class Case:
         first_keep: the id of what the run started from; the base of a run that names none.
         squares, dof: sums over the run's replicates, see `noise.Noise`.
         baseline: what the run started from, with its runs; None while there is none.
+        chain: the kept experiments that the incumbent was made from, the baseline first and itself last; empty where
+            bases count as the mean of their runs.
+        compared: the numbers of the latest verdicts of the run.
     """
 
     subject: Record
@@ -68,6 +73,8 @@ class Case:
     squares: float = 0.0
     dof: int = 0
     baseline: Record | None = None
+    chain: tuple[Record, ...] = ()
+    compared: tuple[Numbers, ...] = ()
 
 
 MARKS: Mapping[str, Callable[[Trial], str]] = {
@@ -89,6 +96,25 @@ def stand(run: Run, record: Record) -> Incumbent:
         return standing(record.experiment.id, record.experiment.value or 0.0)
     hidden = _replicates(run, record, hidden_value)
     return replace(standing(record.experiment.id, *replicates), hidden=mean(counted(*hidden)) if hidden else None)
+
+
+def compared_with(run: Run, case: Case) -> Mapping[str, Incumbent]:
+    """The incumbent and the bases of a case as what changes are compared with, by id, see `bases.pulled`."""
+    noise = noise_of(run, case.squares, case.dof)
+    compared = [(numbers.d, numbers.n, numbers.n_b) for numbers in case.compared]
+    likely = likely_levels(_levels(run, case, value_of), noise, compared)
+    hidden = likely_levels(_levels(run, case, hidden_value), noise, compared)
+    records = {**case.bases, **({case.incumbent.experiment.id: case.incumbent} if case.incumbent else {})}
+    return {name: pulled(run.task, stand(run, record), likely, hidden) for name, record in records.items()}
+
+
+def _levels(run: Run, case: Case, read: Callable[[Run, Trial], float | None]) -> Sequence[Level]:
+    """The chain of a case by one text; empty where some of it was not measured on that."""
+    sign = -1.0 if run.task.direction == "minimize" else 1.0
+    found = [(record.experiment.id, levelled(run, record, read)) for record in case.chain]
+    if not all(values for _, values in found):
+        return ()
+    return [Level(name, sign * mean(values), len(values)) for name, values in found]
 
 
 def replicates(run: Run, record: Record) -> tuple[float, ...]:
@@ -199,10 +225,19 @@ def _decide(run: Run, case: Case) -> Verdict:
         own = weigh(run, subject)
         noise = noise_of(run, case.squares + own.sum_of_squares, case.dof + own.dof)
         return judge_baseline(run.task, subject.experiment.id, values or [None], noise, seed)
-    best = stand(run, incumbent) if incumbent else None
+    best = compared_with(run, case)[incumbent.experiment.id] if incumbent else None
     compared = candidate(run, case)
     verdict = judge_candidate(run.task, compared, best, noise, seed=seed)
-    return verdict if verdict.numbers is None else _with_hidden(run, compared, verdict)
+    return verdict if verdict.numbers is None else _with_base(run, case, _with_hidden(run, compared, verdict))
+
+
+def _with_base(run: Run, case: Case, verdict: Verdict) -> Verdict:
+    """A verdict whose reason says what its base counts as, where that is not the mean of its runs."""
+    name = verdict.numbers.base if verdict.numbers else ""
+    if name not in case.bases:
+        return verdict
+    said = in_words(stand(run, case.bases[name]), compared_with(run, case)[name])
+    return replace(verdict, reason=" ".join(filter(None, (verdict.reason, said))))
 
 
 def _with_hidden(run: Run, candidate: Candidate, verdict: Verdict) -> Verdict:
@@ -243,7 +278,8 @@ def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
 def candidate(run: Run, case: Case) -> Candidate:
     """The subject of a case as the judge sees it."""
     experiment = case.subject.experiment
-    runs = tuple(_replicate(run, case, trial) for trial in case.subject.counting)
+    bases = compared_with(run, case)
+    runs = tuple(_replicate(run, bases.get(trial.base_id or case.first_keep), trial) for trial in case.subject.counting)
     missing: Scalar | None = None
     return Candidate(
         experiment.id,
@@ -252,14 +288,11 @@ def candidate(run: Run, case: Case) -> Candidate:
     )
 
 
-def _replicate(run: Run, case: Case, trial: Trial) -> Replicate:
-    base = case.bases.get(trial.base_id or case.first_keep)
+def _replicate(run: Run, base: Incumbent | None, trial: Trial) -> Replicate:
     metric = trial.metrics.get(run.task.metric)
     if base is None:
         return Replicate(metric, "", 0.0, 1)
-    incumbent = stand(run, base)
-    hidden = hidden_value(run, trial)
-    return Replicate(metric, incumbent.name, incumbent.mean, incumbent.runs, hidden, incumbent.hidden)
+    return Replicate(metric, base.name, base.mean, base.runs, hidden_value(run, trial), base.hidden)
 
 
 def _rejected(case: Case) -> str:

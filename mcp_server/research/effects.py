@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 CLAIM = 0.95
 """From this probability on that something is better, a person is told that it is."""
@@ -86,12 +87,19 @@ def learnt(sigma: float, comparisons: Iterable[tuple[float, float]]) -> Effects:
 
 def _likelihood(scale: float, difference: float, variance: float) -> float:
     """The logarithm of the density of a measured difference."""
-    logs = []
+    logs = [height - (difference - mean) ** 2 * sharpness for height, mean, sharpness in _densities(scale, variance)]
+    top = max(logs)
+    return top + math.log(sum([math.exp(each - top) for each in logs]))
+
+
+@lru_cache(maxsize=4096)
+def _densities(scale: float, variance: float) -> tuple[tuple[float, float, float], ...]:
+    """Of each part of SHAPE, measured: the logarithm of its height, its mean, and half of one over its variance."""
+    found = []
     for share, mean, spread in SHAPE:
         both = variance + (spread * scale) ** 2
-        logs.append(math.log(share / math.sqrt(both)) - (difference - mean * scale) ** 2 / (2 * both))
-    top = max(logs)
-    return top + math.log(sum(math.exp(each - top) for each in logs))
+        found.append((math.log(share / math.sqrt(both)), mean * scale, 1 / (2 * both)))
+    return tuple(found)
 
 
 def _mixed(weights: Sequence[float], means: Sequence[float], variances: Sequence[float]) -> Belief:

@@ -1,5 +1,6 @@
 """Verdicts: judging an experiment against the best of that very moment, and taking in what was measured again."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -8,7 +9,7 @@ import aiosqlite
 
 from mcp_server.errors import UnknownId
 from mcp_server.machine.store.connection import Database, fetch
-from mcp_server.machine.store.lineage import leave, sources
+from mcp_server.machine.store.lineage import kept_from, leave, sources
 from mcp_server.machine.store.memory import remember
 from mcp_server.machine.store.rows import dump, experiment_of, trial_of
 from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
@@ -35,6 +36,10 @@ START_CRASHES = """
 """Whether the code that a run started from crashed whenever it was measured, and is not being measured now."""
 REOPENED = "The best was measured again, and against its new mean this counts"
 """How the reason begins that a near miss gets which is to be confirmed after all."""
+LEVELS = 50
+"""So many kept changes before the best inform what it counts as, and the baseline."""
+COMPARED = 200
+"""So many verdicts, the latest, tell how large effects are."""
 LOOKED_BACK = 50
 """So many near misses, the latest, are looked at again when the best was measured again."""
 
@@ -129,7 +134,7 @@ class Verdicts:
                 " ORDER BY decided DESC LIMIT ?",
                 [subject.experiment.tag, LOOKED_BACK],
             )
-            near = [await _case(connection, await _record(connection, row["id"])) for row in rows]
+            near = [await _case(connection, await _record(connection, row["id"]), chained=False) for row in rows]
             said = look(await _case(connection, subject), near)
             if said is not None:
                 await connection.execute(
@@ -227,7 +232,12 @@ async def _case_of(connection: aiosqlite.Connection, experiment_id: str) -> Case
     return await _case(connection, await _record(connection, experiment_id))
 
 
-async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
+async def _case(connection: aiosqlite.Connection, subject: Record, *, chained: bool = True) -> Case:
+    """The case of a record.
+
+    Args:
+        chained: whether the chain is read too, as verdicts need it.
+    """
     tag = subject.experiment.tag
     first, last = await fetch(connection, FIRST_KEEP, [tag]), await fetch(connection, LATEST_KEEP, [tag])
     sums = await fetch(
@@ -243,7 +253,31 @@ async def _case(connection: aiosqlite.Connection, subject: Record) -> Case:
     bases = {name: await _record(connection, name) for name in sorted(names)}
     incumbent = await _record(connection, last["id"]) if last else None
     assert sums is not None
-    return Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0, baseline)
+    case = Case(subject, incumbent, bases, first_keep, sums["squares"] or 0.0, sums["dof"] or 0, baseline)
+    if incumbent is None or not chained:
+        return case
+    chain = await _chain(connection, incumbent, first_keep)
+    return replace(case, chain=chain, compared=await _compared(connection, tag) if len(chain) > 1 else ())
+
+
+async def _chain(connection: aiosqlite.Connection, best: Record, first_keep: str) -> tuple[Record, ...]:
+    """The kept experiments that the best is made from, the baseline first."""
+    found = [best]
+    while len(found) < LEVELS and (name := await kept_from(connection, found[-1].experiment.parent_id)):
+        found.append(await _record(connection, name))
+    if found[-1].experiment.id != first_keep:
+        found.append(await _record(connection, first_keep))
+    return tuple(reversed(found))
+
+
+async def _compared(connection: aiosqlite.Connection, tag: str) -> tuple[Numbers, ...]:
+    """The numbers of the latest verdicts."""
+    rows = await connection.execute_fetchall(
+        "SELECT numbers FROM experiments WHERE tag = ? AND numbers IS NOT NULL AND status IN ('keep', 'discard')"
+        " ORDER BY number DESC LIMIT ?",
+        [tag, COMPARED],
+    )
+    return tuple(Numbers(**json.loads(row["numbers"])) for row in rows)
 
 
 async def _record(connection: aiosqlite.Connection, experiment_id: str) -> Record:
