@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mcp_server.research.agenda import Finding, Pending, due, keep_to_question
-from mcp_server.research.bases import likely_levels, pulled
+from mcp_server.research.bases import is_loud, likely_levels, pulled
 from mcp_server.research.chain import Level
 from mcp_server.research.claims import RESERVE, Assessment, assess
 from mcp_server.research.evidence import Evidence, gather
@@ -447,7 +447,12 @@ class Simulation:
         else:
             bases = self.bases()
             verdict = judge_candidate(
-                self.task, idea.candidate(bases), bases[best.name], self.noise, seed=len(idea.runs) + 1
+                self.task,
+                idea.candidate(bases),
+                bases[best.name],
+                self.noise,
+                seed=len(idea.runs) + 1,
+                loud=is_loud(self.noise, self.comparisons.values()),
             )
             if numbers := verdict.numbers:
                 self.comparisons[idea.name] = (numbers.d, numbers.n, numbers.n_b)

@@ -1,4 +1,4 @@
-"""The level that a change is compared with: what its own runs say, pulled towards what the chain makes likely."""
+"""The level that a change is compared with, pulled towards what its chain makes likely; and whether noise is loud."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mcp_server.research.chain import Level, believed
 from mcp_server.research.claims import LEAST
-from mcp_server.research.effects import learnt
+from mcp_server.research.effects import learnt, likely_scale
 from mcp_server.research.noise import Noise, clamp
 from mcp_server.research.noise_aware import Incumbent
 from mcp_server.research.task import Task
@@ -15,6 +15,11 @@ from mcp_server.research.verdict import show
 OWN = 0.5
 """The weight of a base's own mean in its level. It is lucky, for it was selected; what is believed of it instead rests
 on what effects are thought to be like. The mean of both errs least in the simulation, and is the safer for either."""
+ENOUGH = 10
+"""From so many comparisons on, they tell how large effects are."""
+SMALL = 0.5
+"""Effects of this scale, in sigmas of one run, are small against the noise: a typical gain then takes fifteen runs of
+either side to be seen."""
 FARTHEST = 1e9
 """No level is taken to be farther from the first than so many sigmas: its square leaves the range of a float."""
 
@@ -37,13 +42,31 @@ def likely_levels(
     start = levels[0].mean
     sigma = max(noise.sigma, LEAST * max(abs(level.mean) for level in levels), sys.float_info.min)
 
-    def scaled(number: float) -> float:
-        return max(-FARTHEST, min(FARTHEST, clamp(number) / sigma))
-
-    effects = learnt(1.0, [(scaled(d), 1 / n + 1 / n_b) for d, n, n_b in comparisons if n and n_b])
-    units = [Level(level.name, scaled(level.mean - start), level.runs) for level in levels]
+    effects = learnt(1.0, _in_sigmas(comparisons, sigma))
+    units = [Level(level.name, _scaled(level.mean - start, sigma), level.runs) for level in levels]
     means = believed(units, 1.0, effects).means
     return {level.name: clamp(start + mean * sigma) for level, mean in zip(levels, means, strict=True)}
+
+
+def is_loud(noise: Noise, comparisons: Iterable[tuple[float, float, float]]) -> bool:
+    """Whether the effects of changes are small against the noise, by enough comparisons to tell.
+
+    Args:
+        comparisons: see `claims.assess`.
+    """
+    if not noise.sigma:
+        return False
+    seen = _in_sigmas(comparisons, noise.sigma)
+    return len(seen) >= ENOUGH and likely_scale(1.0, seen) <= SMALL
+
+
+def _in_sigmas(comparisons: Iterable[tuple[float, float, float]], sigma: float) -> list[tuple[float, float]]:
+    """Each comparison as its difference and the variance of that, in units of sigma."""
+    return [(_scaled(d, sigma), 1 / n + 1 / n_b) for d, n, n_b in comparisons if n and n_b]
+
+
+def _scaled(number: float, sigma: float) -> float:
+    return max(-FARTHEST, min(FARTHEST, clamp(number) / sigma))
 
 
 def pulled(task: Task, base: Incumbent, likely: Mapping[str, float], hidden: Mapping[str, float]) -> Incumbent:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mcp_server.research.bases import in_words, likely_levels, pulled
+from mcp_server.research.bases import in_words, is_loud, likely_levels, pulled
 from mcp_server.research.chain import Level
 from mcp_server.research.experiment import Experiment, Numbers, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.hidden_text import hidden_value, limited
@@ -101,11 +101,14 @@ def stand(run: Run, record: Record) -> Incumbent:
 def compared_with(run: Run, case: Case) -> Mapping[str, Incumbent]:
     """The incumbent and the bases of a case as what changes are compared with, by id, see `bases.pulled`."""
     noise = noise_of(run, case.squares, case.dof)
-    compared = [(numbers.d, numbers.n, numbers.n_b) for numbers in case.compared]
-    likely = likely_levels(_levels(run, case, value_of), noise, compared)
-    hidden = likely_levels(_levels(run, case, hidden_value), noise, compared)
+    likely = likely_levels(_levels(run, case, value_of), noise, _comparisons(case))
+    hidden = likely_levels(_levels(run, case, hidden_value), noise, _comparisons(case))
     records = {**case.bases, **({case.incumbent.experiment.id: case.incumbent} if case.incumbent else {})}
     return {name: pulled(run.task, stand(run, record), likely, hidden) for name, record in records.items()}
+
+
+def _comparisons(case: Case) -> list[tuple[float, float, float]]:
+    return [(numbers.d, numbers.n, numbers.n_b) for numbers in case.compared]
 
 
 def _levels(run: Run, case: Case, read: Callable[[Run, Trial], float | None]) -> Sequence[Level]:
@@ -227,7 +230,7 @@ def _decide(run: Run, case: Case) -> Verdict:
         return judge_baseline(run.task, subject.experiment.id, values or [None], noise, seed)
     best = compared_with(run, case)[incumbent.experiment.id] if incumbent else None
     compared = candidate(run, case)
-    verdict = judge_candidate(run.task, compared, best, noise, seed=seed)
+    verdict = judge_candidate(run.task, compared, best, noise, seed=seed, loud=is_loud(noise, _comparisons(case)))
     return verdict if verdict.numbers is None else _with_base(run, case, _with_hidden(run, compared, verdict))
 
 

@@ -71,20 +71,37 @@ def learnt(sigma: float, comparisons: Iterable[tuple[float, float]]) -> Effects:
         sigma: the standard deviation of one run, above zero.
         comparisons: of every change that was measured, how much better it came out and the variance of that.
     """
-    seen = tuple(comparisons)
-    scores = [sum(_likelihood(sigma * scale, d, variance) for d, variance in seen) for scale in SCALES]
-    top = max(scores)
-    weights = [math.exp(score - top) for score in scores]
-    total = sum(weights)
+    weights = _scale_weights(sigma, comparisons)
     parts = [
-        (weight / total * share, mean * sigma * scale, (spread * sigma * scale) ** 2)
+        (weight * share, mean * sigma * scale, (spread * sigma * scale) ** 2)
         for weight, scale in zip(weights, SCALES, strict=True)
-        if weight / total > NEGLIGIBLE
+        if weight > NEGLIGIBLE
         for share, mean, spread in SHAPE
     ]
     return Effects(tuple(parts))
 
 
+def likely_scale(sigma: float, comparisons: Iterable[tuple[float, float]]) -> float:
+    """The scale of effects that is as likely too large as too small, in sigmas; the arguments are those of `learnt`."""
+    below = 0.0
+    for weight, scale in zip(_scale_weights(sigma, comparisons), SCALES, strict=True):
+        below += weight
+        if below >= 0.5:
+            return scale
+    return SCALES[-1]
+
+
+def _scale_weights(sigma: float, comparisons: Iterable[tuple[float, float]]) -> Sequence[float]:
+    """How likely each of SCALES is."""
+    seen = tuple(comparisons)
+    scores = [sum(_likelihood(sigma * scale, d, variance) for d, variance in seen) for scale in SCALES]
+    top = max(scores)
+    weights = [math.exp(score - top) for score in scores]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+@lru_cache(maxsize=2**14)
 def _likelihood(scale: float, difference: float, variance: float) -> float:
     """The logarithm of the density of a measured difference."""
     logs = [height - (difference - mean) ** 2 * sharpness for height, mean, sharpness in _densities(scale, variance)]

@@ -257,7 +257,7 @@ async def _case(connection: aiosqlite.Connection, subject: Record, *, chained: b
     if incumbent is None or not chained:
         return case
     chain = await _chain(connection, incumbent, first_keep)
-    return replace(case, chain=chain, compared=await _compared(connection, tag) if len(chain) > 1 else ())
+    return replace(case, chain=chain, compared=await _compared(connection, tag))
 
 
 async def _chain(connection: aiosqlite.Connection, best: Record, first_keep: str) -> tuple[Record, ...]:
