@@ -80,8 +80,11 @@ def pulled(task: Task, base: Incumbent, likely: Mapping[str, float], hidden: Map
     return replace(base, mean=between(base.mean, likely.get(base.name)), hidden=own_hidden)
 
 
+LOUD_WORDS = "Effects are small against the noise here, so more is asked of a keep."
+
+
 def in_words(base: Incumbent, compared: Incumbent) -> str:
-    """That a base was compared as better or worse than the mean of its runs, as a sentence; empty where it was not."""
+    """That a base counts as better or worse than the mean of its runs, as a sentence; empty where it does not."""
     if compared.mean == base.mean:
         return ""
     return (

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mcp_server.research.bases import in_words, is_loud, likely_levels, pulled
+from mcp_server.research.bases import LOUD_WORDS, in_words, is_loud, likely_levels, pulled
 from mcp_server.research.chain import Level
 from mcp_server.research.experiment import Experiment, Numbers, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.hidden_text import hidden_value, limited
@@ -230,8 +230,12 @@ def _decide(run: Run, case: Case) -> Verdict:
         return judge_baseline(run.task, subject.experiment.id, values or [None], noise, seed)
     best = compared_with(run, case)[incumbent.experiment.id] if incumbent else None
     compared = candidate(run, case)
-    verdict = judge_candidate(run.task, compared, best, noise, seed=seed, loud=is_loud(noise, _comparisons(case)))
-    return verdict if verdict.numbers is None else _with_base(run, case, _with_hidden(run, compared, verdict))
+    loud = is_loud(noise, _comparisons(case)) and run.task.policy == "noise_aware"
+    verdict = judge_candidate(run.task, compared, best, noise, seed=seed, loud=loud)
+    if verdict.numbers is None:
+        return verdict
+    verdict = _with_base(run, case, _with_hidden(run, compared, verdict))
+    return replace(verdict, reason=f"{verdict.reason} {LOUD_WORDS}") if loud else verdict
 
 
 def _with_base(run: Run, case: Case, verdict: Verdict) -> Verdict:
