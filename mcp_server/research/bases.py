@@ -15,7 +15,7 @@ from mcp_server.research.verdict import show
 OWN = 0.5
 """The weight of a base's own mean in its level. It is lucky, for it was selected; what is believed of it instead rests
 on what effects are thought to be like. The mean of both errs least in the simulation, and is the safer for either."""
-ENOUGH = 10
+ENOUGH = 30
 """From so many comparisons on, they tell how large effects are."""
 SMALL = 0.5
 """Effects of this scale, in sigmas of one run, are small against the noise: a typical gain then takes fifteen runs of
