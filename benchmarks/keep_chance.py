@@ -17,7 +17,7 @@ EFFECTS = tuple(step / 4 for step in range(-8, 17))
 DRAWS = 10_000
 SEED = 50_000
 
-_BASELINES, _RUNS = 2, 3
+_BASELINES, _RUNS = 2, 5
 _KNOWN = Noise(sum_of_squares=1e6, dof=10**6)
 _TASK = Task("val_bpb", "minimize", 300, "train.py", "python train.py", "python", ("train.py",))
 

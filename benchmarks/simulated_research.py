@@ -8,11 +8,12 @@ import heapq
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mcp_server.research.agenda import Finding, Pending, due, keep_to_question
+from mcp_server.research.bases import is_loud, likely_levels, pulled
 from mcp_server.research.chain import Level
 from mcp_server.research.claims import RESERVE, Assessment, assess
 from mcp_server.research.evidence import Evidence, gather
@@ -164,14 +165,15 @@ class Idea:
         """Its first run, and its confirmations on the present base."""
         return self.runs[0][0], [value for value, code in self.runs[1:] if code is self.base]
 
-    def candidate(self, task: Task, noise: Noise | None = None) -> Candidate:
+    def candidate(self, task: Task, bases: Mapping[str, Incumbent], noise: Noise | None = None) -> Candidate:
         """It as the judge sees it.
 
         Args:
+            bases: the codes of which more is known than their own runs say, by name.
             noise: of a pair's difference; None where nothing is paired.
         """
-        bases = [(value, code.stand()) for value, code in self.runs]
-        runs = tuple(Replicate(value, base.name, base.mean, base.runs) for value, base in bases)
+        stands = [(value, bases.get(code.name) or code.stand()) for value, code in self.runs]
+        runs = tuple(Replicate(value, base.name, base.mean, base.runs) for value, base in stands)
         return Candidate(self.name, runs, pairing=self.pairing(task, noise) if noise else None)
 
     def pairing(self, task: Task, noise: Noise) -> Pairing | None:
@@ -308,6 +310,7 @@ class Simulation:
         self.spread: Spread | None = None
         self.clock = self.asked = 0.0
         self.repeated: dict[str, list[Trial]] = {}
+        self.pulled: tuple[object, Mapping[str, Incumbent]] = (None, {})
         self.outcome = Outcome()
 
     def complete(self) -> Outcome:
@@ -376,9 +379,7 @@ class Simulation:
         if self.policy == "greedy":
             return None
         if self.assessed is None:
-            chain = [self.kept[-1]]
-            while (parent := chain[-1].parent) is not None:
-                chain.append(parent)
+            chain = self.chain()
             own = {code.name: code.runs() for code in chain}
             noise = pool({**self.sets, **own}.values(), PRIOR)
             levels = levels_of(self.task, [(code.name, code.all_runs()) for code in chain[::-1]], lambda t: -score(t))
@@ -388,6 +389,22 @@ class Simulation:
                 if self.assessed and self.assessed.steps[code.name].claimed and code.parent:
                     self.claimed[code.name] = code.parent.truth - code.truth
         return self.assessed
+
+    def chain(self) -> list[Code]:
+        """What the best was made from, itself first."""
+        chain = [self.kept[-1]]
+        while (parent := chain[-1].parent) is not None:
+            chain.append(parent)
+        return chain
+
+    def bases(self) -> Mapping[str, Incumbent]:
+        """The codes of the chain as what changes are compared with, by name; anew when one of them was run."""
+        chain = self.chain()
+        known = (self.noise, *((code.name, len(code.runs())) for code in chain))
+        if self.pulled[0] != known:
+            likely = likely_levels([c.level() for c in chain[::-1]], self.noise, self.comparisons.values())
+            self.pulled = known, {code.name: pulled(self.task, code.stand(), likely, {}) for code in chain}
+        return self.pulled[1]
 
     def reconsider(self) -> None:
         """Take back a best that its own runs do not bear out."""
@@ -576,11 +593,18 @@ class Simulation:
         if self.policy == "greedy":
             verdict = judge(self.task, idea.runs[-1][0], best.stand().mean)
         else:
-            candidate = idea.candidate(self.task, self.spread_now().noise(self.noise))
+            bases = self.bases()
+            candidate = idea.candidate(self.task, bases, self.spread_now().noise(self.noise))
             last, others = list(idea.trials.values())[-1:], idea.base.counting()
-            why = doubt(self.task, self.spread_now(), self.noise, last, others) if self.cell.pairs else ""
-            seed = len(idea.runs) + 1
-            verdict = judge_candidate(self.task, candidate, best.stand(), self.noise, seed=seed, doubt=why)
+            verdict = judge_candidate(
+                self.task,
+                candidate,
+                bases[best.name],
+                self.noise,
+                seed=len(idea.runs) + 1,
+                doubt=doubt(self.task, self.spread_now(), self.noise, last, others) if self.cell.pairs else "",
+                loud=is_loud(self.noise, self.comparisons.values()),
+            )
             if numbers := verdict.numbers:
                 self.comparisons[idea.name] = (numbers.d, *equal_runs(numbers))
         idea.verdict, idea.status = verdict, verdict.decision
@@ -613,5 +637,5 @@ class Simulation:
     def reopen(self, best: Code) -> None:
         """Look again at what came close to a best that was just re-measured."""
         near = [i for i in self.ideas.values() if i.status == "discard" and i.near_miss and i.base is best]
-        for name in reopened(self.task, [idea.candidate(self.task) for idea in near], best.stand(), self.noise):
+        for name in reopened(self.task, [idea.candidate(self.task, {}) for idea in near], best.stand(), self.noise):
             self.ideas[name].status = "needs_confirmation"

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mcp_server.research.bases import LOUD_WORDS, in_words, is_loud, likely_levels, pulled
+from mcp_server.research.chain import Level
 from mcp_server.research.contention import unsettled
 from mcp_server.research.experiment import Experiment, Numbers, Run, Scalar, Trial, fresh_seed
 from mcp_server.research.hidden_text import hidden_value, limited
@@ -19,7 +21,7 @@ from mcp_server.research.noise_aware import (
     standing,
     waiting,
 )
-from mcp_server.research.pairing import Pairing, Spread, doubt, pairs_of, spread_of
+from mcp_server.research.pairing import Pairing, Spread, doubt, equal_runs, pairs_of, spread_of
 from mcp_server.research.rows import Comparison, RowGains, RowScores, compare_rows
 from mcp_server.research.verdict import Verdict, finite, judge
 
@@ -66,6 +68,9 @@ class Case:
         baseline: what the run started from, with its runs; None while there is none.
         repeats: the latest finished runs of experiments that have several.
         rows: by id, what trials scored by row, as far as that is known.
+        chain: the kept experiments that the incumbent was made from, the baseline first and itself last; empty where
+            bases count as the mean of their runs.
+        compared: the numbers of the latest verdicts of the run.
     """
 
     subject: Record
@@ -77,6 +82,8 @@ class Case:
     baseline: Record | None = None
     repeats: tuple[Trial, ...] = ()
     rows: Mapping[str, RowScores] = field(default_factory=dict)
+    chain: tuple[Record, ...] = ()
+    compared: tuple[Numbers, ...] = ()
 
 
 MARKS: Mapping[str, Callable[[Trial], str]] = {
@@ -98,6 +105,28 @@ def stand(run: Run, record: Record) -> Incumbent:
         return standing(record.experiment.id, record.experiment.value or 0.0)
     hidden = _replicates(run, record, hidden_value)
     return replace(standing(record.experiment.id, *replicates), hidden=mean(counted(*hidden)) if hidden else None)
+
+
+def compared_with(run: Run, case: Case) -> Mapping[str, Incumbent]:
+    """The incumbent and the bases of a case as what changes are compared with, by id, see `bases.pulled`."""
+    noise = noise_of(run, case.squares, case.dof)
+    likely = likely_levels(_levels(run, case, value_of), noise, _comparisons(case))
+    hidden = likely_levels(_levels(run, case, hidden_value), noise, _comparisons(case))
+    records = {**case.bases, **({case.incumbent.experiment.id: case.incumbent} if case.incumbent else {})}
+    return {name: pulled(run.task, stand(run, record), likely, hidden) for name, record in records.items()}
+
+
+def _comparisons(case: Case) -> list[tuple[float, float, float]]:
+    return [(numbers.d, *equal_runs(numbers)) for numbers in case.compared]
+
+
+def _levels(run: Run, case: Case, read: Callable[[Run, Trial], float | None]) -> Sequence[Level]:
+    """The chain of a case by one text; empty where some of it was not measured on that."""
+    sign = -1.0 if run.task.direction == "minimize" else 1.0
+    found = [(record.experiment.id, levelled(run, record, read)) for record in case.chain]
+    if not all(values for _, values in found):
+        return ()
+    return [Level(name, sign * mean(values), len(values)) for name, values in found]
 
 
 def replicates(run: Run, record: Record) -> tuple[float, ...]:
@@ -227,14 +256,17 @@ def _decide(run: Run, case: Case) -> Verdict:
         own = weigh(run, subject)
         noise = noise_of(run, case.squares + own.sum_of_squares, case.dof + own.dof)
         return judge_baseline(run.task, subject.experiment.id, values or [None], noise, seed)
-    best = stand(run, incumbent) if incumbent else None
+    best = compared_with(run, case)[incumbent.experiment.id] if incumbent else None
     compared = candidate(run, case)
-    verdict = judge_candidate(run.task, compared, best, noise, seed=seed, doubt=_doubt(run, case, noise))
+    loud = is_loud(noise, _comparisons(case)) and run.task.policy == "noise_aware"
+    why = _doubt(run, case, noise)
+    verdict = judge_candidate(run.task, compared, best, noise, seed=seed, doubt=why, loud=loud)
     if verdict.numbers is None:
         return verdict
     if verdict.decision != "needs_confirmation" and not verdict.numbers.pairs and (why := _unsettled(run, case)):
         return waiting(run.task, verdict.numbers, why)
-    return _with_hidden(run, compared, verdict)
+    verdict = _with_base(run, case, _with_hidden(run, compared, verdict))
+    return replace(verdict, reason=f"{verdict.reason} {LOUD_WORDS}") if loud else verdict
 
 
 def _unsettled(run: Run, case: Case) -> str:
@@ -243,6 +275,15 @@ def _unsettled(run: Run, case: Case) -> str:
     if not last or best is None or (last[0].base_id or case.first_keep) != best.experiment.id:
         return ""
     return unsettled(run, case.subject.trials, best.trials)
+
+
+def _with_base(run: Run, case: Case, verdict: Verdict) -> Verdict:
+    """A verdict whose reason says what its base counts as, where that is not the mean of its runs."""
+    name = verdict.numbers.base if verdict.numbers else ""
+    if name not in case.bases:
+        return verdict
+    said = in_words(stand(run, case.bases[name]), compared_with(run, case)[name])
+    return replace(verdict, reason=" ".join(filter(None, (verdict.reason, said))))
 
 
 def _with_hidden(run: Run, candidate: Candidate, verdict: Verdict) -> Verdict:
@@ -286,8 +327,8 @@ def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
 
 def candidate(run: Run, case: Case) -> Candidate:
     """The subject of a case as the judge sees it."""
-    experiment, counting = case.subject.experiment, case.subject.counting
-    runs = tuple(_replicate(run, case, trial) for trial in counting)
+    experiment, counting, bases = case.subject.experiment, case.subject.counting, compared_with(run, case)
+    runs = tuple(_replicate(run, bases.get(trial.base_id or case.first_keep), trial) for trial in counting)
     made_from = [(trial, case.bases.get(trial.base_id or case.first_keep)) for trial in counting]
     now = [(trial, case.incumbent) for trial, base in made_from if counting and base == made_from[-1][1]]
     missing: Scalar | None = None
@@ -310,7 +351,7 @@ def present_numbers(run: Run, case: Case) -> Numbers | None:
     known = all(finite(each.value) is not None and each.base for each in compared.runs)
     if run.task.policy == "greedy" or case.incumbent is None or noise.sigma is None or not known:
         return None
-    return compare(run.task, compared, stand(run, case.incumbent), noise)
+    return compare(run.task, compared, compared_with(run, case)[case.incumbent.experiment.id], noise)
 
 
 def spread(run: Run, repeats: Sequence[Trial]) -> Spread:
@@ -389,14 +430,11 @@ def _rows_of(case: Case, trial: Trial) -> RowScores | None:
     return None if trial.verification == "reported" else case.rows.get(trial.id)
 
 
-def _replicate(run: Run, case: Case, trial: Trial) -> Replicate:
-    base = case.bases.get(trial.base_id or case.first_keep)
+def _replicate(run: Run, base: Incumbent | None, trial: Trial) -> Replicate:
     metric = trial.metrics.get(run.task.metric)
     if base is None:
         return Replicate(metric, "", 0.0, 1)
-    incumbent = stand(run, base)
-    hidden = hidden_value(run, trial)
-    return Replicate(metric, incumbent.name, incumbent.mean, incumbent.runs, hidden, incumbent.hidden)
+    return Replicate(metric, base.name, base.mean, base.runs, hidden_value(run, trial), base.hidden)
 
 
 def _rejected(case: Case) -> str:

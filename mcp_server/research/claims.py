@@ -16,7 +16,7 @@ RUNS_FOR_CLAIM = 2
 """What was run once was selected for that run, and nothing is claimed of it."""
 REPEATS_FOR_CLAIM = 6
 """Degrees of freedom of the noise from which something is claimed."""
-QUANTILE = 1.6448536269514722
+QUANTILE = 1.8807936081512509
 """Of the normal distribution at CLAIM."""
 UPPER = 1.2815515655446004
 """Of the normal distribution at 0.9."""

@@ -49,10 +49,17 @@ class Rule:
 
 
 RULES: Mapping[Policy, Rule] = {
-    "noise_aware": Rule(keep=(2.0, 1.2, 0.7), confirm=(0.3, 0.5)),
+    "noise_aware": Rule(keep=(2.0, 1.3, 1.0, 0.8, 0.7), confirm=(0.3, 0.5, 0.5, 0.5)),
     "strict": Rule(keep=(2.0, 1.5, 0.5), confirm=(0.3, 0.0)),
 }
-THRESHOLDS = frozenset({SIMPLIFICATION, *(z for rule in RULES.values() for z in (*rule.keep, *rule.confirm))})
+LOUD: Mapping[Policy, Rule] = {
+    **RULES,
+    "noise_aware": Rule(keep=(2.5, 1.8, 1.4, 1.2, 1.0), confirm=(0.5, 0.5, 0.5, 0.5)),
+}
+"""The rules where effects are small against the noise: what looks like a gain there is luck more often."""
+THRESHOLDS = frozenset(
+    {SIMPLIFICATION, *(z for rules in (RULES, LOUD) for rule in rules.values() for z in (*rule.keep, *rule.confirm))}
+)
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,7 @@ def judge_candidate(
     seed: int = FIRST_SEED,
     displaced: Sequence[str] = (),
     doubt: str = "",
+    loud: bool = False,
 ) -> Verdict:
     """Judge a candidate by the policy of the task.
 
@@ -211,6 +219,7 @@ def judge_candidate(
         displaced: ids of the keeps between the candidate's base and the incumbent, when these are not the same.
         doubt: why nothing is kept for one run that was made at another time than its base, see `pairing.doubt`; empty
             where it may be.
+        loud: whether effects are small against the noise, see `bases.is_loud`.
 
     Raises:
         InvalidInput: the task's policy knows no noise.
@@ -218,7 +227,7 @@ def judge_candidate(
     for run in candidate.runs:
         if finite(run.value) is None:
             return crashed(task, run.value)
-    rule = rule_of(task.policy)
+    rule = rule_of(task.policy, loud)
     if incumbent is None or noise.sigma is None:
         return _baseline_first(noise)
     numbers = compare(task, candidate, incumbent, noise)
@@ -263,11 +272,11 @@ def compare(task: Task, candidate: Candidate, incumbent: Incumbent, noise: Noise
     return with_rows(numbers, candidate.by_row)
 
 
-def rule_of(policy: Policy) -> Rule:
+def rule_of(policy: Policy, loud: bool = False) -> Rule:
     """The thresholds of a policy; raises InvalidInput for one that knows no noise."""
     if policy not in RULES:
         raise InvalidInput(f"policy {policy!r} takes no account of noise", f"Use one of {', '.join(RULES)}")
-    return RULES[policy]
+    return (LOUD if loud else RULES)[policy]
 
 
 def _against_present(task: Task, candidate: Candidate, incumbent: Incumbent, noise: Noise) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from mcp_server.research.case import Case, Record, decide, noise_of, stand
+from mcp_server.research.case import Case, Record, compared_with, decide, noise_of, stand
 from mcp_server.research.experiment import Ending, Run, Scalar, Trial
 from mcp_server.research.hidden_text import AUDIT
 from mcp_server.research.pairing import asked_near
@@ -119,6 +119,7 @@ def _gain_claimed(run: Run, case: Case, values: Iterable[float]) -> bool:
     levels = [
         level for each in records for level in (stand(run, each).mean, each.experiment.value) if level is not None
     ]
+    levels += [base.mean for base in compared_with(run, case).values()]
     return any(run.task.improvement(value, level) > 0 for value in values for level in levels)
 
 

@@ -43,7 +43,7 @@ async def test_an_idea_on_one_that_is_kept_later_is_compared_with_that(settings:
         assert (await lab.verdicts.complete(gain)).status == "keep"
         verdict = await lab.verdicts.complete(harm)
         assert (verdict.status, verdict.near_miss) == ("discard", True), verdict.reason
-        assert verdict.delta == pytest.approx(-0.02)
+        assert verdict.delta == pytest.approx(-0.02, abs=0.01)  # a base is pulled; against the baseline it gains 0.04
         assert (await base_of(lab, harm))[0] == gain
 
 
@@ -62,7 +62,7 @@ async def test_the_first_run_of_a_moved_idea_is_compared_with_its_parent_that_wa
         verdict = await again(agent, child)
         assert verdict.numbers is not None
         assert verdict.numbers["n"] == 2
-        assert verdict.delta == pytest.approx(0.01)  # of both runs; against the baseline the first has 0.07
+        assert verdict.delta == pytest.approx(0.01, abs=0.01)  # of both runs; against the baseline the first has 0.07
 
 
 async def test_what_was_built_on_an_idea_that_moved_away_is_compared_with_what_that_was_built_on(
@@ -104,7 +104,7 @@ async def test_a_workspace_left_where_an_idea_was_before_it_moved(settings: Sett
         harm = await agent.propose("and wider", "architecture")
         verdict = await again(agent, harm)
         assert verdict.status == "discard"
-        assert verdict.delta == pytest.approx(-0.01)  # against mar8-2; against the baseline it seems to gain 0.09
+        assert verdict.delta == pytest.approx(-0.01, abs=0.01)  # against mar8-2; against the baseline it gains 0.09
         assert await base_of(lab, harm) == ("mar8-2", "WIDTH 64 -> 264, train.py +1 -1")
         assert "WIDTH = 64" in project.git("show", "autoresearch/mar8:train.py")
 

@@ -16,6 +16,7 @@ from mcp_server.research.noise_aware import (
     counted,
     judge_baseline,
     judge_candidate,
+    rule_of,
     standing,
 )
 from mcp_server.research.task import Policy, Task
@@ -58,18 +59,50 @@ def verdict_on(candidate: Candidate, policy: Policy = "noise_aware", lead: float
         (1, -2.0, "discard"),
         (1, -9.0, "discard"),
         (2, 3.0, "keep"),
-        (2, 1.2, "keep"),
-        (2, 1.19, "needs_confirmation"),
+        (2, 1.3, "keep"),
+        (2, 1.29, "needs_confirmation"),
         (2, 0.51, "needs_confirmation"),
         (2, 0.49, "near_miss"),
         (2, -1.99, "near_miss"),
         (2, -2.0, "discard"),
-        (3, 0.71, "keep"),
-        (3, 0.69, "near_miss"),  # confirmed twice, and that was it
+        (3, 1.01, "keep"),
+        (3, 0.99, "needs_confirmation"),
+        (3, 0.49, "near_miss"),
+        (4, 0.8, "keep"),
+        (4, 0.79, "needs_confirmation"),
+        (5, 0.71, "keep"),
+        (5, 0.69, "near_miss"),  # confirmed four times, and that was it
+        (6, 0.7, "keep"),
     ],
 )
 def test_noise_aware_state_by_state(n: int, z: float, state: str) -> None:
     check(verdict_on(with_z(z, n)), state)
+
+
+@pytest.mark.parametrize(
+    ("n", "z", "state"),
+    [
+        (1, 2.5, "keep"),
+        (1, 2.49, "needs_confirmation"),
+        (1, 0.5, "needs_confirmation"),
+        (1, 0.49, "near_miss"),
+        (2, 1.81, "keep"),
+        (2, 1.79, "needs_confirmation"),
+        (3, 1.41, "keep"),
+        (3, 1.39, "needs_confirmation"),
+        (4, 1.2, "keep"),
+        (4, 1.19, "needs_confirmation"),
+        (5, 1.01, "keep"),
+        (5, 0.99, "near_miss"),
+    ],
+)
+def test_more_is_asked_where_effects_are_small_against_the_noise(n: int, z: float, state: str) -> None:
+    best = Incumbent("e0", 0.0, CERTAIN, True)
+    check(judge_candidate(TASK, with_z(z, n), best, UNIT, seed=7, loud=True), state)
+
+
+def test_strict_asks_the_same_however_large_effects_are() -> None:
+    assert rule_of("strict", loud=True) == rule_of("strict")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +152,7 @@ SAID = [
     ),
     (  # (9e-4 + 5e-4) / 2 = 7e-4; s = 5e-4 * sqrt(1/2 + 1/2); z = 1.4
         [0.9970, 0.9974], 2, "keep",
-        "Better by 0.0007 +- 0.0005 val_bpb (z 1.40, 2 runs against 2 of e0): kept, since z is at least 1.2.",
+        "Better by 0.0007 +- 0.0005 val_bpb (z 1.40, 2 runs against 2 of e0): kept, since z is at least 1.3.",
     ),
     (  # -3e-4; z = -0.49
         [0.9982], 2, "near_miss",
@@ -178,7 +211,7 @@ def test_what_is_no_finite_number_is_a_crash_and_never_a_keep(task: Task, value:
         ("noise_aware", 1, 0.0, "needs_confirmation", None),
         ("noise_aware", 1, -0.3, "needs_confirmation", None),  # a chance from less
         ("noise_aware", 1, -0.31, "near_miss", None),
-        ("noise_aware", 2, 1.2, "keep", None),
+        ("noise_aware", 2, 1.3, "keep", None),
         ("noise_aware", 2, 0.9, "keep", 0.0),
         ("noise_aware", 2, 0.25, "keep", 0.0),
         ("noise_aware", 2, -0.25, "keep", 0.25),  # s = 1
@@ -219,7 +252,7 @@ def test_as_many_lines_are_no_simplification(lines: int) -> None:
         ("noise_aware", 1, 1.0, 0, 9.0, "needs_confirmation", True, ()),
         ("strict", 1, 5.0, 0, 3.25, "needs_confirmation", True, ()),
         # Two runs: s = sqrt(1/2) against the present.
-        ("noise_aware", 2, 2.0, 0, 1.0, "keep", False, ("e3", "e5")),  # 1 / 0.71 = 1.41 >= 1.2
+        ("noise_aware", 2, 2.0, 0, 1.0, "keep", False, ("e3", "e5")),  # 1 / 0.71 = 1.41 >= 1.3
         ("noise_aware", 2, 2.0, 0, 1.5, "needs_confirmation", True, ()),  # 0.5 / 0.71 = 0.71
         # A simplification must not lose against the present best either.
         ("noise_aware", 2, 0.0, -1, 0.2, "keep", False, ("e3", "e5")),  # -0.2 / 0.71 = -0.28 >= -0.3
@@ -256,8 +289,8 @@ def test_the_reason_names_both_tests_of_a_stale_result() -> None:
     ("value", "state"),
     [
         (-4.0, "keep"),  # (2 + 1) / 2 = 1.5
-        (-3.5, "keep"),  # (2 + 0.5) / 2 = 1.25
-        (-2.5, "needs_confirmation"),  # (2 - 0.5) / 2 = 0.75 < 1.2
+        (-3.75, "keep"),  # (2 + 0.75) / 2 = 1.375
+        (-2.5, "needs_confirmation"),  # (2 - 0.5) / 2 = 0.75 < 1.3
         (-1.5, "near_miss"),  # (2 - 1.5) / 2 = 0.25 < 0.5
         (3.0, "discard"),  # (2 - 6) / 2 = -2
     ],
@@ -275,7 +308,7 @@ def test_after_a_rebase_only_the_new_code_stands_against_a_newer_best() -> None:
     best = Incumbent("e7", -4.0, CERTAIN, True)
     verdict = judge_candidate(TASK, Candidate("e9", runs), best, UNIT)
     assert verdict.rebase  # 0 of 1 run against e7, and not the mean of -9 and -4
-    assert "z 0.00 against the present best e7 is below 1.2" in verdict.reason
+    assert "z 0.00 against the present best e7 is below 1.3" in verdict.reason
 
 
 @pytest.mark.parametrize(("n", "unconfirmed"), [(1, True), (2, False), (3, False)])
@@ -376,7 +409,7 @@ def test_clocks_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
         (1, 0.2999, "noise_aware", "z 0.2999,"),
         (1, -1.9999, "noise_aware", "z -1.9999,"),
         (1, -2.0, "noise_aware", "z -2.00,"),
-        (2, 1.19999, "noise_aware", "z 1.19999,"),
+        (2, 1.29999, "noise_aware", "z 1.29999,"),
     ],
 )
 def test_the_z_of_a_sentence_agrees_with_the_verdict(n: int, z: float, policy: Policy, shown: str) -> None:

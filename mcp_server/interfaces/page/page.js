@@ -77,7 +77,7 @@ function gainText(s) {
 /* Rounded so that it stays below what a claim needs where nothing is claimed. */
 function chance(p, claimed) {
   if (p >= 0.995) return "> 0.99";
-  return p.toFixed(!claimed && p.toFixed(2) >= 0.95 ? 4 : 2);
+  return p.toFixed(!claimed && p.toFixed(2) >= 0.97 ? 4 : 2);
 }
 
 function drawHero(s) {

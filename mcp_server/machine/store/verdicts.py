@@ -1,5 +1,6 @@
 """Verdicts: judging an experiment against the best of that very moment, and taking in what was measured again."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -9,7 +10,7 @@ import aiosqlite
 from mcp_server.errors import UnknownId
 from mcp_server.machine.store.connection import Database, fetch
 from mcp_server.machine.store.efforts import REPEATED, REPEATS
-from mcp_server.machine.store.lineage import leave, sources
+from mcp_server.machine.store.lineage import kept_from, leave, sources
 from mcp_server.machine.store.memory import remember
 from mcp_server.machine.store.row_scores import rows_of
 from mcp_server.machine.store.rows import dump, experiment_of, trial_of
@@ -38,6 +39,10 @@ START_CRASHES = """
 """Whether the code that a run started from crashed whenever it was measured, and is not being measured now."""
 REOPENED = "The best was measured again, and against its new mean this counts"
 """How the reason begins that a near miss gets which is to be confirmed after all."""
+LEVELS = 50
+"""So many kept changes before the best inform what it counts as, and the baseline."""
+COMPARED = 200
+"""So many verdicts, the latest, tell how large effects are."""
 LOOKED_BACK = 50
 """So many near misses, the latest, are looked at again when the best was measured again."""
 
@@ -133,8 +138,8 @@ class Verdicts:
                 [subject.experiment.tag, LOOKED_BACK],
             )
             case = await _case(connection, subject)
-            near = [await _case(connection, await _record(connection, row["id"]), case.repeats) for row in rows]
-            said = look(case, near)
+            records = [await _record(connection, row["id"]) for row in rows]
+            said = look(case, [await _case(connection, each, case.repeats, chained=False) for each in records])
             if said is not None:
                 await connection.execute(
                     "UPDATE experiments SET value = ?, runs = ?, squares = ?, dof = ? WHERE id = ?",
@@ -231,8 +236,15 @@ async def _case_of(connection: aiosqlite.Connection, experiment_id: str) -> Case
     return await _case(connection, await _record(connection, experiment_id))
 
 
-async def _case(connection: aiosqlite.Connection, subject: Record, repeats: tuple[Trial, ...] | None = None) -> Case:
-    """The case of a record; `repeats` are read where they are not at hand."""
+async def _case(
+    connection: aiosqlite.Connection, subject: Record, repeats: tuple[Trial, ...] | None = None, *, chained: bool = True
+) -> Case:
+    """The case of a record.
+
+    Args:
+        repeats: read where they are not at hand.
+        chained: whether the chain is read too, as verdicts need it.
+    """
     tag = subject.experiment.tag
     first, last = await fetch(connection, FIRST_KEEP, [tag]), await fetch(connection, LATEST_KEEP, [tag])
     sums = await fetch(
@@ -253,7 +265,31 @@ async def _case(connection: aiosqlite.Connection, subject: Record, repeats: tupl
         found = list(await connection.execute_fetchall(REPEATED, [tag, REPEATS]))
         repeats = tuple(trial_of(row) for row in reversed(found))
     squares, dof = sums["squares"] or 0.0, sums["dof"] or 0
-    return Case(subject, incumbent, bases, first_keep, squares, dof, baseline, repeats, rows)
+    case = Case(subject, incumbent, bases, first_keep, squares, dof, baseline, repeats, rows)
+    if incumbent is None or not chained:
+        return case
+    chain = await _chain(connection, incumbent, first_keep)
+    return replace(case, chain=chain, compared=await _compared(connection, tag))
+
+
+async def _chain(connection: aiosqlite.Connection, best: Record, first_keep: str) -> tuple[Record, ...]:
+    """The kept experiments that the best is made from, the baseline first."""
+    found = [best]
+    while len(found) < LEVELS and (name := await kept_from(connection, found[-1].experiment.parent_id)):
+        found.append(await _record(connection, name))
+    if found[-1].experiment.id != first_keep:
+        found.append(await _record(connection, first_keep))
+    return tuple(reversed(found))
+
+
+async def _compared(connection: aiosqlite.Connection, tag: str) -> tuple[Numbers, ...]:
+    """The numbers of the latest verdicts."""
+    rows = await connection.execute_fetchall(
+        "SELECT numbers FROM experiments WHERE tag = ? AND numbers IS NOT NULL AND status IN ('keep', 'discard')"
+        " ORDER BY number DESC LIMIT ?",
+        [tag, COMPARED],
+    )
+    return tuple(Numbers(**json.loads(row["numbers"])) for row in rows)
 
 
 async def _record(connection: aiosqlite.Connection, experiment_id: str) -> Record:
