@@ -7,7 +7,7 @@ fresh scorer that finds nothing of the pass before; what the judge keeps for the
 
 import asyncio
 import os
-import shutil
+import stat
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +34,7 @@ from mcp_server.machine.memory import used_share
 from mcp_server.machine.outcome import last_words
 from mcp_server.machine.rig import HANDED_IN, Order, Rig
 from mcp_server.machine.sandbox import exit_code, find_sandbox, walled
+from mcp_server.machine.trees import remove
 from mcp_server.machine.views import judge_view, scorer_view
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Scalar, TrialStatus
@@ -179,8 +180,9 @@ async def rescore(
         MachineFault: scorer or judge were killed, or the judge found no room.
         ResearchError, OSError: the checkout cannot be made.
     """
+    _check_handed_in(order.folder / "out")
     checkout = order.folder / FOLDER
-    shutil.rmtree(checkout, ignore_errors=True)  # of a try before
+    remove(checkout)  # of a try before
     check_out_harness(rig.repository, order.base_commit, checkout, order.task)
     restore(rig.repository, order.trial.commit, order.folder / "checkout")
     room = Room(rig, order, checkout, find_sandbox(rig.settings.sandbox), busy, ask)
@@ -198,6 +200,13 @@ async def rescore(
     if not why and found.audit is None and (audit := await _passes(room, "audit")) is not None:
         found = replace(found, audit=_score(audit, "score"))
     return found, why
+
+
+def _check_handed_in(out: Path) -> None:
+    """Raise Unscored where what was handed in lies behind a link, or is a pipe or the like, on which one waits."""
+    for name in HANDED_IN:
+        if os.path.lexists(out / name) and not stat.S_ISREG((out / name).lstat().st_mode):
+            raise Unscored(f"{name}, which was handed in, is no regular file", "Let the harness hand the model in")
 
 
 def earned(run: Run, ending: Ending, rescored: Rescored, sandboxed: bool) -> Ending:
@@ -240,7 +249,7 @@ def _quote(log: str) -> str:
 
 async def _passes(room: Room, split: str) -> dict[str, Scalar] | None:
     """As many passes over a split as the judge asks for: what it printed last; None where it has no such data."""
-    shutil.rmtree(room.private, ignore_errors=True)
+    remove(room.private)
     room.private.mkdir(mode=0o700)
     for number in range(1, MOST_PASSES + 1):
         values = await _pass(room, split, number)
@@ -251,7 +260,7 @@ async def _passes(room: Room, split: str) -> dict[str, Scalar] | None:
 
 async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None:
     """One pass, in processes of its own: what the judge printed; None where it has no such data."""
-    shutil.rmtree(room.order.folder / "tmp-scorer", ignore_errors=True)  # where the scorer before could leave word
+    remove(room.order.folder / "tmp-scorer")  # where the scorer before could leave word
     questions, answers = os.pipe(), os.pipe()
     task, rig = room.order.task, room.rig
     # What others have of their time does not count; either waits for the other, so that each meter sees both.
