@@ -72,7 +72,7 @@ def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
         "folder": path.mkdir,
         "nothing": lambda: None,
     }[kind]()
-    with pytest.raises(OSError, match="pipe|device|link|folder|nothing"):
+    with pytest.raises(OSError, match=kind):
         open_regular(path)
 
 
