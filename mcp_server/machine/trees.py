@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 DEEPEST = 64
 """Levels of folders that are looked into; what lies deeper is left by nobody who means well."""
+STEP = 8
+"""Levels of folders that are moved at once where a tree is too deep to be deleted as it is."""
 BLOCK = 1 << 20
 
 
@@ -55,27 +57,26 @@ def remove(folder: Path) -> None:
         return
     waiting = [str(folder)]
     while waiting:
-        waiting += _emptied(waiting.pop(), str(folder))
+        waiting += _made_shallow(waiting.pop(), str(folder))
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _emptied(place: str, top: str) -> list[str]:
-    """Delete the files of a folder, and move its folders to the top of the tree, so that no path grows long; their
-    paths."""
+def _made_shallow(place: str, top: str) -> list[str]:
+    """Make the folders of a tree writable, and move those that lie `STEP` levels deep to the top, so that no path grows
+    long; where they are then.
+    """
     moved = []
-    with contextlib.suppress(OSError):
-        os.chmod(place, 0o700)  # noqa: PTH101 - many files
-        for entry in list(os.scandir(place)):
-            with contextlib.suppress(OSError):
-                if entry.is_dir(follow_symlinks=False):
-                    os.chmod(entry.path, 0o700)  # noqa: PTH101 - to move a folder is to write in it
-                    new = f"{top}/{uuid.uuid4().hex}"
-                    os.rename(entry.path, new)  # noqa: PTH104
-                    moved.append(new)
-                else:
-                    os.unlink(entry.path)  # noqa: PTH108
-        if place != top:
-            os.rmdir(place)  # noqa: PTH106
+    waiting = [(place, 0)]
+    while waiting:
+        place, depth = waiting.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(place, 0o700)  # noqa: PTH101 - many files
+            folders = [entry.path for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False)]
+            waiting += [(path, depth + 1) for path in folders if depth < STEP]
+            for path in folders if depth >= STEP else ():
+                os.chmod(path, 0o700)  # noqa: PTH101 - to move a folder is to write in it
+                os.rename(path, new := f"{top}/{uuid.uuid4().hex}")  # noqa: PTH104
+                moved.append(new)
     return moved
 
 
