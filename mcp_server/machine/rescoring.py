@@ -16,7 +16,7 @@ from pathlib import Path
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child
 from mcp_server.machine.effort import Meter
-from mcp_server.machine.environment import command_words, confined
+from mcp_server.machine.environment import MEMORY, command_words, confined
 from mcp_server.machine.faults import (
     MOST_MEMORY,
     MachineFault,
@@ -30,7 +30,7 @@ from mcp_server.machine.git import restore
 from mcp_server.machine.harness import check_out_harness, harness_environment
 from mcp_server.machine.hidden import in_reach, noted
 from mcp_server.machine.logfile import BoundedLog
-from mcp_server.machine.memory import used_share
+from mcp_server.machine.memory import total_bytes, used_share
 from mcp_server.machine.outcome import last_words
 from mcp_server.machine.rig import HANDED_IN, Order, Rig
 from mcp_server.machine.sandbox import exit_code, find_sandbox, walled
@@ -53,6 +53,8 @@ AFTER_TOKENS = "before its last answer"
 nobody's to read."""
 PROGRAM, _, PICKLE = HANDED_IN
 FOLDER, PRIVATE = "scoring", "judged"
+SCORERS_MEMORY = 0.75
+"""The share of the machine's memory that a scorer on a CPU may have: it runs what a training handed in."""
 LEFT = (FOLDER, PRIVATE, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
 
@@ -321,6 +323,8 @@ async def _run(
             view = judge_view(room.rig, order, room.checkout)
             view = replace(view, writable=[*view.writable, room.private])
         words = walled(room.sandbox, view, room.place, confined(*words))
+    if role == "scorer" and room.rig.device.kind == "cpu":
+        environment[MEMORY] = f"{int(SCORERS_MEMORY * total_bytes())}"
     split, number = which
     log = BoundedLog(order.folder / (f"{role}-{split}.txt" if number == 1 else f"{role}-{split}-{number}.txt"))
     deadline = order.task.deadline_seconds
