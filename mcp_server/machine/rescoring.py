@@ -55,6 +55,8 @@ PROGRAM, _, PICKLE = HANDED_IN
 FOLDER, PRIVATE = "scoring", "judged"
 SCORERS_MEMORY = 0.75
 """The share of the machine's memory that a scorer on a CPU may have: it runs what a training handed in."""
+OURS = {"loader", "verification", "not_verified", "hidden_text"}
+"""Metrics that say how a score came about, and that no training gives itself."""
 LEFT = (FOLDER, PRIVATE, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
 
@@ -139,6 +141,8 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
         ask: see `child.run`.
     """
     run, case, ending = question.run, question.case, question.ending
+    if run.task.rescore_command:
+        ending = replace(ending, metrics=_without_ours(run, ending.metrics))
     if not to_be_rescored(run, case, order.trial, ending):
         return ending
     printed = finite(ending.metrics.get(run.task.metric))
@@ -236,7 +240,7 @@ def rejected(run: Run, ending: Ending, why: str, rescored: Rescored | None = Non
 
 def _without_ours(run: Run, metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Metrics without those that only the judge gives, whatever a training printed under their names."""
-    ours = {f"{run.task.metric}_{part}" for part in (PRINTED, AUDIT, "rescored")} | {"loader"}
+    ours = {f"{run.task.metric}_{part}" for part in (PRINTED, AUDIT, "rescored")} | OURS
     return {name: value for name, value in metrics.items() if name not in ours}
 
 
