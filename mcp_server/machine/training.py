@@ -153,11 +153,10 @@ async def _measure(rig: Rig, order: Order, end: child.Exit, bay: Bay) -> Measure
 
 def _drop_code(checkout: Path, known: set[str]) -> None:
     """Delete what a training put into its checkout for checks and scorer to import in place of what they mean."""
-    for parent, folders, names in walk(checkout):
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        for name in [*links, *(name for name in names if name.endswith(IMPORTED))]:
-            path = Path(parent, name)
-            if path.relative_to(checkout).as_posix() not in known:
+    for parent, _, names in walk(checkout):
+        for path in (Path(parent, name) for name in names):
+            imported = path.name.endswith(IMPORTED) or (path.is_symlink() and path.is_dir())
+            if imported and path.relative_to(checkout).as_posix() not in known:
                 path.unlink()
 
 

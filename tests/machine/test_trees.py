@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,22 +55,23 @@ def test_a_walk_sees_what_the_systems_walk_sees(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "a" / "to").symlink_to(tmp_path)
 
-    def seen(found: "Callable[..., object]") -> set[tuple[str, frozenset[str]]]:
-        return {(place, frozenset((*folders, *names))) for place, folders, names in found(tmp_path)}  # type: ignore[attr-defined]
-
-    assert seen(walk) == seen(lambda folder: os.walk(str(folder)))
+    found, known = walk(tmp_path), os.walk(str(tmp_path))
+    seen, expected = ({place: {*folders, *names} for place, folders, names in places} for places in (found, known))
+    assert seen == expected
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder", "nothing"])
 def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
     path = tmp_path / kind
-    {
-        "pipe": lambda: os.mkfifo(path),
-        "device": lambda: path.symlink_to("/dev/zero"),
-        "link": lambda: path.symlink_to(__file__),
-        "folder": path.mkdir,
-        "nothing": lambda: None,
-    }[kind]()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "link":
+            path.symlink_to(__file__)
+        case "folder":
+            path.mkdir()
     with pytest.raises(OSError, match=kind):
         open_regular(path)
 
