@@ -22,7 +22,7 @@ BLOCK = 1 << 20
 
 
 def walk(folder: Path | str, deepest: float = DEEPEST) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Each folder, the outer ones first, with the names of the folders and of all else in it; as `os.walk` does it.
+    """Each folder, the outer ones first, with the names of the folders and of all else in it, links to folders included.
 
     Links are not followed, what cannot be read is left out, and folders below so many levels are named and no more.
     Names that are taken out of the list of folders are not entered.
