@@ -22,7 +22,7 @@ from mcp_server.machine.retry import smaller
 from mcp_server.machine.rig import HANDED_IN, Order
 from mcp_server.machine.store import Refused, Store
 from mcp_server.machine.store.retries import Smaller
-from mcp_server.machine.trees import remove
+from mcp_server.machine.trees import open_regular, remove
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Trial
 
@@ -141,7 +141,8 @@ async def heal(
 async def _left_behind(store: Store, folders: Folders, trial: Trial, why: str) -> Ending:
     """The ending of a trial without a result, with what its log shows: whoever ended it may have looked at that."""
     try:
-        text = folders.log(trial.id).read_text(encoding="utf-8", errors="replace")
+        with open_regular(folders.log(trial.id)) as file:
+            text = file.read().decode("utf-8", "replace")
     except OSError:
         return Ending("lost", time.time(), error=why)
     experiment = await patiently(lambda: store.experiments.get(trial.experiment_id))

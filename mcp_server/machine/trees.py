@@ -22,7 +22,7 @@ BLOCK = 1 << 20
 
 
 def walk(folder: Path | str, deepest: float = DEEPEST) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Each folder, the outer ones first, with the names of the folders and of all else in it, links to folders included.
+    """Each folder, the outer ones first, with the names of the folders and of all else in it, also of links to folders.
 
     Links are not followed, what cannot be read is left out, and folders below so many levels are named and no more.
     Names that are taken out of the list of folders are not entered.
@@ -86,7 +86,7 @@ def open_regular(path: Path | str) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(f"{str(path)!r} is no regular file")
-    return os.fdopen(descriptor, "rb", buffering=0)
+    return os.fdopen(descriptor, "rb")
 
 
 def content_digest(path: Path | str) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mcp_server.lab.logs import read_end, read_whole
 from mcp_server.machine.leftovers import changed_bytes, entries
 from mcp_server.machine.trees import DEEPEST, content_digest, open_regular, remove, too_deep, walk
 
@@ -92,3 +93,18 @@ def test_the_digest_is_of_what_is_there(tmp_path: Path) -> None:
         file.seek(1 << 41)
         file.write(b"x")
     assert content_digest(path) != huge
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "nothing"])
+def test_a_log_that_is_none_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "log.txt"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+    for read in (read_end(path), read_whole(path, None)):
+        assert ("cannot be read" in read.text) == (kind != "nothing")
+    path.unlink(missing_ok=True)
+    path.write_bytes(b"one\r\ntwo\xff\n")
+    assert (read_end(path).total, read_whole(path, "two").text) == (2, "two\N{REPLACEMENT CHARACTER}\n")
