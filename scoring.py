@@ -11,7 +11,8 @@ The judge asks three times, each time a fresh scorer that shares nothing with th
 
 1. each row once, with other text from a secret place on: what the model says at that place, it cannot have looked up;
 2. each row whole, validation and hidden text shuffled together: the score, as far as it can be trusted;
-3. each row once more, with other text behind a place where the second pass knew suspiciously much.
+3. each row once more, with other text behind a place where the second pass knew suspiciously much; some of them whole,
+   but alone among rows of training text: what all batches of the first two have in common may be learnt from any.
 
 score = mean of the second pass + mean of (first - second) over the places of the first. That is, the first pass is the
 score, and the second its control variate: an honest model's differences are rounding, so that nothing of the noise of
@@ -122,6 +123,7 @@ MOST_SHOWN = 256  # rows of each text that are shown one by one
 TOLERANCE = {"cpu": 2**-4, "mps": 2**-2, "cuda": 2**-2}  # nats by which rounding may move the loss of one token
 DRIFT = {"cpu": 2**-10, "mps": 2**-6, "cuda": 2**-6}  # and on average, of tokens before the places
 
+ALONE = 16  # rows that are asked for with none of their text beside them
 NO_DRIFT, CERTAIN = 2**-14, 6.0  # nats; standard deviations from which a trend over the turns is no chance
 
 Ids = npt.NDArray[np.int64]
@@ -152,18 +154,18 @@ class Remote:
         return torch.from_numpy(self.logits).to(self.runtime.device, copy=True)
 
 
-def losses_of(ask: Ask, rows: int, inputs: Ids, targets: Ids, order: Ids) -> Nats:
-    """(all, seq_len) nats of every target, asked for in this order of the rows, each batch filled to its size.
+def losses_of(ask: Ask, batches: list[Ids], inputs: Ids, targets: Ids) -> Nats:
+    """(all, seq_len) nats of every target; a batch is the numbers of its rows.
 
-    Raises HarnessError where the scorer ended, or a logit is not finite.
+    Raises HarnessError where the scorer ended, or a logit or a loss is not finite.
     """
     found = np.empty(inputs.shape, dtype=np.float32)
-    for some in np.array_split(order, range(rows, len(order), rows)):
-        logits = ask(inputs[np.resize(some, rows)])[: len(some)]
-        if not logits.sum().isfinite():  # a sum is finite only if every term is
-            raise prepare.HarnessError("the model's logits are not finite: the run is worth nothing")
+    for some in batches:
+        logits = ask(inputs[some])
         answers = torch.from_numpy(targets[some]).to(logits.device)
         losses = F.cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none")
+        if not (logits.sum() + losses.sum()).isfinite():  # a sum is finite only if every term is
+            raise prepare.HarnessError("the model's logits are not finite: the run is worth nothing")
         found[some] = losses.view(answers.shape).cpu().numpy()
     return found
 
@@ -205,10 +207,8 @@ class Text:
         Never validation or hidden text, which would show the answers of other rows. What follows says nothing of the
         true token: it is drawn without regard to it.
         """
-        length = self.inputs.shape[1]
-        begins = secret.integers(len(data.train) - length, size=len(cuts))
-        other = np.stack([data.train[begin : begin + length] for begin in begins]).astype(np.int64)
-        return np.where(np.arange(length) <= cuts[:, None], self.inputs, other)
+        other = training_rows(len(cuts), data, secret)
+        return np.where(np.arange(data.seq_len) <= cuts[:, None], self.inputs, other)
 
     def bits(self, losses: Nats, differences: Nats) -> npt.NDArray[np.float64]:
         """(rows,) bits of (rows, seq_len) losses, and of (rows,) what is to be added at one place each.
@@ -244,6 +244,13 @@ class Text:
             ]
             found |= {name: columns} if some else {}
         return found
+
+
+def training_rows(count: int, data: prepare.Data, secret: np.random.Generator) -> Ids:
+    """(count, seq_len) token ids from anywhere in the training text."""
+    begins = secret.integers(len(data.train) - data.seq_len, size=count)
+    rows = [data.train[begin : begin + data.seq_len] for begin in begins]
+    return np.array(rows, dtype=np.int64).reshape(count, data.seq_len)
 
 
 def even_places(text: Text, secret: np.random.Generator) -> Ids:
@@ -302,13 +309,14 @@ def compare(text: Text, cut: Pass, whole: Pass, device: str) -> None:
 
     That of the target at each place does where the model looks ahead. Those before it do where the model makes
     anything of the other rows, of what it was asked before, or of chance; or they differ by little, but by the more the
-    later it was asked.
+    later it was asked. The rows that were asked for alone are looked at by themselves.
     """
     places, blind, seen = cut["places"], cut["losses"], whole["losses"]
     most, allowed = differences(text, places, blind, seen), TOLERANCE[device]
     before = np.arange(blind.shape[1]) < places[:, None]
     moves = np.where(before, blind - seen, 0)
-    moved = np.abs(moves).sum(dtype=np.float64) / max(1, before.sum())
+    looked_at = (slice(None), cut["alone"])
+    moved = max(np.abs(moves[some]).sum(dtype=np.float64) / max(1, before[some].sum()) for some in looked_at)
     later = trend(moves.sum(1) / before.sum(1).clip(min=1), cut["turns"] - whole["turns"])
     largest = int(np.abs(most).argmax())
     if moved > DRIFT[device] or (moved > NO_DRIFT and abs(later) > CERTAIN):
@@ -341,6 +349,13 @@ def places_of(number: int, text: Text, data: prepare.Data, folder: Path, secret:
     return doubtful_places(text, np.load(folder / "2.npz")["losses"], expected, secret)
 
 
+def batches_of(alone: Ids, rows: int, size: int, secret: np.random.Generator) -> list[Ids]:
+    """The numbers of all rows in batches of this size, in any order; some have a batch to themselves."""
+    order = secret.permutation(np.setdiff1d(np.arange(rows), alone))
+    found = [*np.array_split(order, range(size, len(order), size)), *alone[:, None]]
+    return [found[turn] for turn in secret.permutation(len(found))]
+
+
 def make_pass(number: int, data: prepare.Data, runtime: prepare.Runtime, folder: Path, ask: Ask) -> dict[str, object]:
     """Makes a pass with a fresh scorer, and leaves in the folder what the next need: what is to be printed.
 
@@ -349,9 +364,17 @@ def make_pass(number: int, data: prepare.Data, runtime: prepare.Runtime, folder:
     secret = np.random.default_rng(int.from_bytes(os.urandom(16)))
     text = Text.of(data)
     places = places_of(number, text, data, folder, secret)
-    inputs, order = text.cut(places, data, secret), secret.permutation(len(places))
-    losses = losses_of(ask, prepare.eval_rows(data, runtime), inputs, text.targets, order)
-    np.savez(folder / f"{number}.npz", places=places, losses=losses, turns=order.argsort())
+    count, size = len(places), prepare.eval_rows(data, runtime)
+    alone = secret.choice(count, min(ALONE, count // 2) if number == 3 else 0, replace=False)
+    places[alone] = data.seq_len - 1
+    batches = batches_of(alone, count, size, secret)
+
+    def filled(rows: Ids) -> Tensor:
+        return ask(np.concatenate([rows, training_rows(size - len(rows), data, secret)]))[: len(rows)]
+
+    losses = losses_of(filled, batches, text.cut(places, data, secret), text.targets)
+    turns = np.concatenate(batches).argsort()
+    np.savez(folder / f"{number}.npz", places=places, losses=losses, turns=turns, alone=alone)
     if number > 1:
         cut, whole = (dict(np.load(folder / f"{each}.npz")) for each in (2 * number - 3, 2))
         compare(text, cut, whole, runtime.device)

@@ -1,9 +1,11 @@
 """Reading logs of trainings: bounded, however large the file is."""
 
+import io
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from mcp_server.machine.trees import open_regular
 from mcp_server.research.metrics import clean
 
 END_BYTES = 32_000
@@ -26,12 +28,14 @@ class LogText:
 def read_end(path: Path) -> LogText:
     """The last 32 kB of a log; empty if there is none yet."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - END_BYTES))
             text = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
         text = ""
+    except OSError as error:
+        text = f"the log cannot be read: {error}"
     return LogText(text, text.count("\n"))
 
 
@@ -40,11 +44,13 @@ def read_whole(path: Path, grep: str | None) -> LogText:
     kept: deque[str] = deque(maxlen=KEPT_LINES)
     total = 0
     try:
-        with path.open(encoding="utf-8", errors="replace", newline=None) as file:
+        with io.TextIOWrapper(open_regular(path), "utf-8", "replace", newline=None) as file:
             for line in file:
                 if grep is None or grep in line:
                     kept.append(line)
                     total += 1
     except FileNotFoundError:
         pass
+    except OSError as error:
+        kept, total = deque([f"the log cannot be read: {error}"]), 1
     return LogText("".join(kept), total)

@@ -7,12 +7,15 @@ written: as root, or where systemd has delegated it.
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import re
 import sys
 from pathlib import Path
 
 import psutil
+
+from mcp_server.machine.trees import walk
 
 ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 """Where version 2 is mounted: alone, or beside version 1."""
@@ -40,7 +43,7 @@ class Group:
 
     def remove(self) -> None:
         """Delete the group and those that were made in it; what still has processes stays for the next one to try."""
-        for parent, _, _ in os.walk(self.folder, topdown=False):
+        for parent, _, _ in reversed(list(walk(self.folder, math.inf))):
             with contextlib.suppress(OSError):
                 Path(parent).rmdir()
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mcp_server.machine.cpu_users import CpuUsers
 from mcp_server.machine.devices import Device, Nvml, reading
 from mcp_server.machine.leftovers import Entry, changed_bytes, entries
 from mcp_server.machine.sampling import Sampler
+from mcp_server.machine.trees import content_digest
 from mcp_server.research.experiment import CountedBy
 
 BUSY = 0.05
@@ -212,12 +214,15 @@ class Meter:
 
 
 def _changed(paths: Sequence[Path]) -> float | None:
-    """When files (or links to them) changed last, in seconds since the epoch, which no program can choose; None
-    without any."""
+    """When files changed last, in seconds since the epoch, which no program can choose; None without any, and where
+    one is a link, a pipe or the like, which nobody scores."""
     times = []
     for path in paths:
         with contextlib.suppress(OSError):
-            times += [path.lstat().st_ctime, path.stat().st_ctime]
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            times.append(status.st_ctime)
     return max(times, default=None)
 
 
@@ -225,7 +230,7 @@ def _digest(paths: Sequence[Path]) -> str:
     """Of the contents: what is mapped into memory may be written without a change of its times."""
     total = hashlib.blake2b(digest_size=16)
     for path in paths:
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            total.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+        with contextlib.suppress(OSError):
+            total.update(content_digest(path))
         total.update(path.name.encode())
     return total.hexdigest()

@@ -48,6 +48,9 @@ MARK = "AUTORESEARCH_DEVICE_KEY"
 LAUNCHED = "AUTORESEARCH_LAUNCHED"
 """The variable that tells a launcher where to say that the command began; the command does not see it."""
 
+MEMORY = "AUTORESEARCH_MEMORY"
+"""The variable that tells a launcher how many bytes of memory the command may have; the command does not see it."""
+
 _SECRET = re.compile(
     r"token|key|secret|credential|passw|pwd|auth(?!or)|cookie|session|signature|license|(?:^|_)(?:pass|pat|pin|dsn)(?:_|$)",
     re.IGNORECASE,

@@ -1,6 +1,7 @@
 """Faults of the machine: what says nothing about an idea, and is tried again instead of judged."""
 
 import asyncio
+import math
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from mcp_server.machine.child import Exit
 from mcp_server.machine.devices import Device, reading
 from mcp_server.machine.git.command import GitFailed
 from mcp_server.machine.memory import used_share
+from mcp_server.machine.trees import too_deep, walk
 
 Answer = TypeVar("Answer")
 
@@ -135,9 +137,11 @@ def _share_of_others(text: str, device: Device) -> tuple[float, str]:
     return used_share(), "the machine's"
 
 
-def _bytes_in(folder: Path) -> int:
+def _bytes_in(folder: Path) -> float:
     total = 0
-    for parent, _, names in os.walk(folder):
+    if too_deep(folder):
+        return math.inf  # how much lies there, nobody can tell
+    for parent, _, names in walk(folder):
         for name in names:
             try:
                 total += os.lstat(os.path.join(parent, name)).st_blocks * 512  # noqa: PTH118 - many files

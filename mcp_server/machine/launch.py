@@ -9,6 +9,7 @@ all that, but may deadlock in a process that has threads.
 
 The last launcher before a command (this one, or one behind the walls that this one becomes) writes a byte to the
 descriptor that AUTORESEARCH_LAUNCHED names, and closes it: whoever started it knows then that the command began.
+On Linux none of the command's processes may have more bytes of memory than AUTORESEARCH_MEMORY says, if it says so.
 """
 
 import os
@@ -17,12 +18,13 @@ import sys
 
 KEYCTL = {"x86_64": 250, "aarch64": 219}
 """The number of the system call, by machine."""
-LAUNCHED, WALLS = "AUTORESEARCH_LAUNCHED", "bwrap"
+LAUNCHED, MEMORY, WALLS = "AUTORESEARCH_LAUNCHED", "AUTORESEARCH_MEMORY", "bwrap"
 
 
 def main(how: str, *words: str) -> None:
     """Do what the module says with the arguments of the command line."""
     _join_new_keyring()
+    _limit_memory()
     if how == "detached":
         if os.fork():
             os._exit(0)
@@ -61,6 +63,16 @@ def _tell() -> None:
     if descriptor:
         os.write(int(descriptor), b"!")
         os.close(int(descriptor))
+
+
+def _limit_memory() -> None:
+    most = os.environ.pop(MEMORY, "")
+    if most and sys.platform == "linux":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        least = int(most) if hard == resource.RLIM_INFINITY else min(int(most), hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (least, least))
 
 
 def _join_new_keyring() -> None:

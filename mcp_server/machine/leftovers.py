@@ -4,9 +4,12 @@ import contextlib
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from mcp_server.machine.trees import content_digest, too_deep, walk
 
 
 @dataclass(frozen=True)
@@ -24,22 +27,29 @@ class Entry:
 
 def entries(folders: Iterable[Path], without: Iterable[Path] = ()) -> dict[str, Entry]:
     """All that lies in folders, by path. Contents are read, since a file that is mapped into memory may change while
-    its times do not.
+    its times do not. A folder in which something lies too deep to be looked at is never the same again.
     """
+    folders = list(folders)
     left_out = set(map(str, without))
     paths = [
         os.path.join(parent, name)  # noqa: PTH118 - many files
         for folder in folders
-        for parent, names, files in os.walk(folder)
+        for parent, names, files in walk(folder)
         for name in (*names, *files)
     ]
     found = {path: _entry(path) for path in paths if path not in left_out}
+    found |= {str(folder): _unknown() for folder in folders if too_deep(folder)}
     return {path: entry for path, entry in found.items() if entry is not None}
 
 
 def changed_bytes(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> int:
     """The bytes of all that is new, or another than before."""
     return sum(entry.size for path, entry in now.items() if before.get(path) != entry)
+
+
+def _unknown() -> Entry:
+    """What is equal to nothing, and large."""
+    return Entry(os.urandom(16), sys.maxsize)
 
 
 def _entry(path: str) -> Entry | None:
@@ -54,8 +64,7 @@ def _entry(path: str) -> Entry | None:
             total.update(target)
             size += len(target)
         elif stat.S_ISREG(status.st_mode):
-            with open(path, "rb") as file:  # noqa: PTH123
-                total.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+            total.update(content_digest(path))
             size += status.st_size
     except OSError:
         return None

@@ -17,11 +17,16 @@ def used_share() -> float:
     What only caches files does not count.
     """
     memory = psutil.virtual_memory()
-    return max([1 - memory.available / memory.total, *_of_groups()])
+    return max([1 - memory.available / memory.total, *(share for _, share in _of_groups())])
 
 
-def _of_groups() -> Iterator[float]:
-    """The same of each control group with a limit that this process is in."""
+def total_bytes() -> int:
+    """How much memory this process may have in all: the machine's, or what a group is limited to."""
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in _of_groups())])
+
+
+def _of_groups() -> Iterator[tuple[int, float]]:
+    """The limit in bytes, and the share in use, of each control group with a limit that this process is in."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -34,7 +39,7 @@ def _of_groups() -> Iterator[float]:
             yield from _of(GROUPS / path[1:], "memory.max", "memory.current")
 
 
-def _of(folder: Path, limit_file: str, usage_file: str) -> Iterator[float]:
+def _of(folder: Path, limit_file: str, usage_file: str) -> Iterator[tuple[int, float]]:
     """Of a group and those above it."""
     while folder.is_relative_to(GROUPS):
         try:
@@ -44,7 +49,7 @@ def _of(folder: Path, limit_file: str, usage_file: str) -> Iterator[float]:
                 map(int, re.findall(r"^(?:in)?active_file (\d+)$", _text(folder / "memory.stat"), re.MULTILINE))
             )
             if limit.isdigit() and 0 < int(limit) < UNLIMITED:
-                yield min(1.0, max(0, usage - files) / int(limit))
+                yield int(limit), min(1.0, max(0, usage - files) / int(limit))
         except (OSError, ValueError):
             pass
         folder = folder.parent

@@ -22,7 +22,7 @@ from mcp_server.machine.retry import smaller
 from mcp_server.machine.rig import HANDED_IN, Order
 from mcp_server.machine.store import Refused, Store
 from mcp_server.machine.store.retries import Smaller
-from mcp_server.machine.training import discard
+from mcp_server.machine.trees import open_regular, remove
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Trial
 
@@ -65,7 +65,7 @@ def keep(folder: Path, trial: Trial, ending: Ending) -> None:
     except OSError as error:
         say(f"{trial.id}: the result cannot be written: {error}")
     for name in ("checkout", "tmp", *LEFT):
-        discard(folder / name)
+        remove(folder / name)
     if not (folder / "out").is_symlink():
         for name in HANDED_IN:
             with contextlib.suppress(OSError):
@@ -108,7 +108,7 @@ async def disown(store: Store, folders: Folders, trial: Trial, what: str) -> Non
         "(bubblewrap), and compare the record with its backups."
     )
     say(told)
-    discard(folders.trial(trial.id) / "checkout")
+    remove(folders.trial(trial.id) / "checkout")
     await patiently(lambda: store.trials.disown(trial, time.time(), told))
 
 
@@ -116,7 +116,7 @@ async def prune(store: Store, folders: Folders, trial: Trial) -> None:
     """Delete what the trainings of a trial's run left, but for the best and the latest; logs and results stay."""
     try:
         for outdated in await store.trials.outdated(trial.experiment_id.rpartition("-")[0]):
-            await asyncio.to_thread(discard, folders.out(outdated))
+            await asyncio.to_thread(remove, folders.out(outdated))
     except NotReady as error:  # the next trial will see to it
         say(str(error))
 
@@ -134,14 +134,15 @@ async def heal(
     ending = result.read(folder, trial) or await _left_behind(store, folders, trial, why)
     if not walled:
         ending = replace(ending, verification="reported")
-    discard(folder / "checkout")
+    remove(folder / "checkout")
     await record(store, trial, ending, repository)
 
 
 async def _left_behind(store: Store, folders: Folders, trial: Trial, why: str) -> Ending:
     """The ending of a trial without a result, with what its log shows: whoever ended it may have looked at that."""
     try:
-        text = folders.log(trial.id).read_text(encoding="utf-8", errors="replace")
+        with open_regular(folders.log(trial.id)) as file:
+            text = file.read().decode("utf-8", "replace")
     except OSError:
         return Ending("lost", time.time(), error=why)
     experiment = await patiently(lambda: store.experiments.get(trial.experiment_id))

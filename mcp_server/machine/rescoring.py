@@ -7,7 +7,7 @@ fresh scorer that finds nothing of the pass before; what the judge keeps for the
 
 import asyncio
 import os
-import shutil
+import stat
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from pathlib import Path
 from mcp_server.errors import ResearchError
 from mcp_server.machine import child
 from mcp_server.machine.effort import Meter
-from mcp_server.machine.environment import command_words, confined
+from mcp_server.machine.environment import MEMORY, command_words, confined
 from mcp_server.machine.faults import (
     MOST_MEMORY,
     MachineFault,
@@ -30,10 +30,11 @@ from mcp_server.machine.git import restore
 from mcp_server.machine.harness import check_out_harness, harness_environment
 from mcp_server.machine.hidden import in_reach, noted
 from mcp_server.machine.logfile import BoundedLog
-from mcp_server.machine.memory import used_share
+from mcp_server.machine.memory import total_bytes, used_share
 from mcp_server.machine.outcome import last_words
 from mcp_server.machine.rig import HANDED_IN, Order, Rig
 from mcp_server.machine.sandbox import exit_code, find_sandbox, walled
+from mcp_server.machine.trees import remove
 from mcp_server.machine.views import judge_view, scorer_view
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Scalar, TrialStatus, Verification
@@ -55,6 +56,10 @@ PROGRAM, _, PICKLE = HANDED_IN
 FOLDER, PRIVATE = "scoring", "judged"
 ROWS = "rows.json"
 """What a judge may leave in its private folder: the scores by row."""
+SCORERS_MEMORY = 0.75
+"""The share of the machine's memory that a scorer on a CPU may have: it runs what a training handed in."""
+OURS = {"loader", "verification", "not_verified", "hidden_text"}
+"""Metrics that say how a score came about, and that no training gives itself."""
 LEFT = (FOLDER, PRIVATE, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
 
@@ -139,6 +144,8 @@ async def settle(rig: Rig, order: Order, question: Question, busy: int, ask: Ask
         ask: see `child.run`.
     """
     run, case, ending = question.run, question.case, question.ending
+    if run.task.rescore_command:
+        ending = replace(ending, metrics=_without_ours(run, ending.metrics))
     if not to_be_rescored(run, case, order.trial, ending):
         return ending
     printed = finite(ending.metrics.get(run.task.metric))
@@ -182,8 +189,9 @@ async def rescore(
         MachineFault: scorer or judge were killed, or the judge found no room.
         ResearchError, OSError: the checkout cannot be made.
     """
+    _check_handed_in(order.folder / "out")
     checkout = order.folder / FOLDER
-    shutil.rmtree(checkout, ignore_errors=True)  # of a try before
+    remove(checkout)  # of a try before
     check_out_harness(rig.repository, order.base_commit, checkout, order.task)
     restore(rig.repository, order.trial.commit, order.folder / "checkout")
     room = Room(rig, order, checkout, find_sandbox(rig.settings.sandbox), busy, ask)
@@ -202,6 +210,13 @@ async def rescore(
     if not why and found.audit is None and (audit := await _passes(room, "audit")) is not None:
         found = replace(found, audit=_score(audit, "score"))
     return (replace(found, rows=said) if bears_out(said, found.value, found.audit) else found), why
+
+
+def _check_handed_in(out: Path) -> None:
+    """Raise Unscored where what was handed in lies behind a link, or is a pipe or the like, on which one waits."""
+    for name in HANDED_IN:
+        if os.path.lexists(out / name) and not stat.S_ISREG((out / name).lstat().st_mode):
+            raise Unscored(f"{name}, which was handed in, is no regular file", "Let the harness hand the model in")
 
 
 def earned(run: Run, ending: Ending, rescored: Rescored, sandboxed: bool) -> Ending:
@@ -239,7 +254,7 @@ def _rows_left(folder: Path) -> str:
 
 def _without_ours(run: Run, metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Metrics without those that only the judge gives, whatever a training printed under their names."""
-    ours = {f"{run.task.metric}_{part}" for part in (PRINTED, AUDIT, "rescored")} | {"loader"}
+    ours = {f"{run.task.metric}_{part}" for part in (PRINTED, AUDIT, "rescored")} | OURS
     return {name: value for name, value in metrics.items() if name not in ours}
 
 
@@ -254,7 +269,7 @@ def _quote(log: str) -> str:
 
 async def _passes(room: Room, split: str) -> dict[str, Scalar] | None:
     """As many passes over a split as the judge asks for: what it printed last; None where it has no such data."""
-    shutil.rmtree(room.private, ignore_errors=True)
+    remove(room.private)
     room.private.mkdir(mode=0o700)
     for number in range(1, MOST_PASSES + 1):
         values = await _pass(room, split, number)
@@ -265,7 +280,7 @@ async def _passes(room: Room, split: str) -> dict[str, Scalar] | None:
 
 async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None:
     """One pass, in processes of its own: what the judge printed; None where it has no such data."""
-    shutil.rmtree(room.order.folder / "tmp-scorer", ignore_errors=True)  # where the scorer before could leave word
+    remove(room.order.folder / "tmp-scorer")  # where the scorer before could leave word
     questions, answers = os.pipe(), os.pipe()
     task, rig = room.order.task, room.rig
     # What others have of their time does not count; either waits for the other, so that each meter sees both.
@@ -326,6 +341,8 @@ async def _run(
             view = judge_view(room.rig, order, room.checkout)
             view = replace(view, writable=[*view.writable, room.private])
         words = walled(room.sandbox, view, room.place, confined(*words))
+    if role == "scorer" and room.rig.device.kind == "cpu":
+        environment[MEMORY] = f"{int(SCORERS_MEMORY * total_bytes())}"
     split, number = which
     log = BoundedLog(order.folder / (f"{role}-{split}.txt" if number == 1 else f"{role}-{split}-{number}.txt"))
     deadline = order.task.deadline_seconds

@@ -5,6 +5,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+from mcp_server.machine.trees import open_regular
 from mcp_server.research.experiment import Ending, Trial
 
 NAME = "result.json"
@@ -38,7 +39,8 @@ def write(folder: Path, trial: Trial, ending: Ending) -> None:
 def read(folder: Path, trial: Trial) -> Ending | None:
     """The result of this very trial, or None if there is none that can be read."""
     try:
-        record = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        with open_regular(folder / NAME) as file:
+            record = json.load(file)
         if (record["trial"], record["started_at"]) == (trial.id, trial.started_at):
             return Ending(**record["ending"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,8 +1,5 @@
 """One trial, from its checkout to its ending."""
 
-import contextlib
-import os
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -19,6 +16,7 @@ from mcp_server.machine.measuring import Bay, Measured, measure
 from mcp_server.machine.outcome import Changed
 from mcp_server.machine.rig import HANDED_IN, Order, Rig
 from mcp_server.machine.sandbox import TEMPORARY, find_sandbox, walled
+from mcp_server.machine.trees import remove, walk
 from mcp_server.machine.views import training_view
 from mcp_server.machine.watch import check_inputs, check_left, installed, note_left, state_of_files
 from mcp_server.research.experiment import Ending
@@ -45,7 +43,7 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
     task, folder = order.task, order.folder
     checkout = folder / "checkout"
     try:
-        discard(folder)
+        remove(folder)
         (folder / "out").mkdir(parents=True)
         rig.settings.cache.mkdir(parents=True, exist_ok=True)
         result.reserve(folder)
@@ -155,24 +153,11 @@ async def _measure(rig: Rig, order: Order, end: child.Exit, bay: Bay) -> Measure
 
 def _drop_code(checkout: Path, known: set[str]) -> None:
     """Delete what a training put into its checkout for checks and scorer to import in place of what they mean."""
-    for parent, folders, names in os.walk(checkout):
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        for name in [*links, *(name for name in names if name.endswith(IMPORTED))]:
-            path = Path(parent, name)
-            if path.relative_to(checkout).as_posix() not in known:
+    for parent, _, names in walk(checkout):
+        for path in (Path(parent, name) for name in names):
+            imported = path.name.endswith(IMPORTED) or (path.is_symlink() and path.is_dir())
+            if imported and path.relative_to(checkout).as_posix() not in known:
                 path.unlink()
-
-
-def discard(folder: Path) -> None:
-    """Delete a folder as far as that is possible; a training may have left parts of it read-only."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        for parent, names, _ in os.walk(folder):
-            for place in (Path(parent, name) for name in names):
-                if not place.is_symlink():  # a link to an input, whose mode is the user's
-                    with contextlib.suppress(OSError):
-                        place.chmod(0o700)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _not_started(error: Exception, why: str) -> Ending:

@@ -23,7 +23,7 @@ from mcp_server.research.noise_aware import (
 )
 from mcp_server.research.pairing import Pairing, Spread, doubt, equal_runs, pairs_of, spread_of
 from mcp_server.research.rows import Comparison, RowGains, RowScores, compare_rows
-from mcp_server.research.verdict import Verdict, finite, judge
+from mcp_server.research.verdict import Verdict, finite, judge, show
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,28 @@ def replicates(run: Run, record: Record) -> tuple[float, ...]:
     return counted(*found) if found else ()
 
 
+def independent(run: Run, record: Record) -> tuple[Trial, ...]:
+    """The runs of a record that count, each draw of the noise once.
+
+    With our harness no two seeds give exactly one score on both texts. A changed script whose do has a seed of its own,
+    and its repeats are one draw again and again.
+    """
+    if record.is_baseline or not run.task.builtin:
+        return record.counting
+    found: list[Trial] = []
+    for trial in record.counting:
+        if not any(_alike(run, trial, other) for other in found):
+            found.append(trial)
+    return tuple(found)
+
+
+def _alike(run: Run, one: Trial, other: Trial) -> bool:
+    """Whether two runs of one code scored exactly the same under different seeds."""
+    scores = [(trial.commit, value_of(run, trial), hidden_value(run, trial)) for trial in (one, other)]
+    anew = "reported" not in (one.verification, other.verification)
+    return anew and one.seed != other.seed and scores[0] == scores[1]
+
+
 def levelled(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> tuple[float, ...]:
     """What is read of all `levelled_runs`."""
     return tuple(value for trial in levelled_runs(run, record, read) if (value := read(run, trial)) is not None)
@@ -150,7 +172,7 @@ def levelled_runs(run: Run, record: Record, read: Callable[[Run, Trial], float |
     set_aside = without_weight(record)
     return tuple(
         trial
-        for trial in record.counting
+        for trial in independent(run, record)
         if trial.commit == record.experiment.commit and trial.id not in set_aside and read(run, trial) is not None
     )
 
@@ -173,7 +195,7 @@ def _parted(
     set_aside = without_weight(record)
     runs = [
         trial
-        for trial in record.counting
+        for trial in independent(run, record)
         if trial.id not in set_aside and value_of(run, trial) is not None and read(run, trial) is not None
     ]
     if not runs:
@@ -245,7 +267,7 @@ def _decide(run: Run, case: Case) -> Verdict:
     if reason := _rejected(case):
         baseline = incumbent is None and subject.is_baseline  # without one, nothing else could be judged
         return Verdict("crash" if baseline else "discard", None, False, False, reason, "git_reset")
-    if reason := _incomparable(case):
+    if reason := _incomparable(case) or _seedless(run, subject):
         return Verdict("discard", None, False, False, reason, "git_reset")
     values = [trial.metrics.get(run.task.metric) for trial in subject.counting]
     if run.task.policy == "greedy":
@@ -440,6 +462,18 @@ def _replicate(run: Run, base: Incumbent | None, trial: Trial) -> Replicate:
 def _rejected(case: Case) -> str:
     """Why the score of the subject does not count: a finished trial with an error failed its checks."""
     return next((trial.error for trial in reversed(case.subject.finished) if trial.error), "")
+
+
+def _seedless(run: Run, subject: Record) -> str:
+    """That the runs of the subject came out exactly alike under different seeds; empty where they did not."""
+    if len(independent(run, subject)) == len(subject.counting):
+        return ""
+    first, seeds = subject.counting[0], sorted({trial.seed for trial in subject.counting})
+    return (
+        f"Its runs with the seeds {', '.join(map(str, seeds))} came out exactly alike ({run.task.metric} "
+        f"{show(value_of(run, first) or 0.0)}): it draws from a seed of its own, so that its luck cannot be told from "
+        "its merit. Let the script take its seed from AUTORESEARCH_SEED."
+    )
 
 
 def _incomparable(case: Case) -> str:

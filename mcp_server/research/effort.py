@@ -28,6 +28,8 @@ DOUBT = 0.25
 """The share of what others had of a training's wall time by which that may be wrong: not all waiting is counted."""
 DEVIATIONS = 3.0
 """The same in standard deviations of what the baseline's runs took, where there are several."""
+READY = 0.8
+"""The share of its time for which a thread of a training with our harness runs, or is ready to."""
 BY_WALL = (0.9, 1.5)
 """A training that reads its budget and lasted so many times that, its start apart, is taken to go by the clock on the
 wall."""
@@ -129,7 +131,8 @@ def starved(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead =
     - it goes by the clock on the wall, and had less CPU time than the baseline's runs (for want of those: than it was
       ready for) by what others had.
 
-    A script that does a fixed amount of work, or goes by CPU time, only takes longer, and is none of these.
+    A script that does a fixed amount of work, or goes by CPU time, only takes longer, and is none of these. Nor is one
+    that did not want to run.
 
     Args:
         cores: how many the training was given.
@@ -153,13 +156,22 @@ def starved(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead =
             return ""
         had, wanted = min(had, trained), budget
     missing = wanted - had
-    if had >= ENOUGH * wanted or missing * cores < least or waited < missing / 2:
+    if had >= ENOUGH * wanted or missing * cores < least or waited < missing / 2 or _idle(run, ending):
         return ""
     users = f" Others on its cores: {', '.join(ending.cpu_users)}." if ending.cpu_users else ""
     return (
         f"starved: it had {had:.1f} s of CPU time on each core where {wanted:.1f} s were due, in "
         f"{ending.wall_seconds:.0f} s on the clock; others had {waited:.1f} s of its cores.{users}"
     )
+
+
+def _idle(run: Run, ending: Ending) -> bool:
+    """Whether a training with our harness neither ran nor was ready to for a good part of its time.
+
+    Our harness always is. Else one that does not like what it drew could sit idle until it is taken for starved, and is
+    run again.
+    """
+    return run.task.builtin and ending.cpu_seconds + ending.waited_seconds < READY * ending.wall_seconds
 
 
 def _had_its_share(run: Run, case: Case, ending: Ending, cores: int) -> bool:

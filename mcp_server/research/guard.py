@@ -14,6 +14,7 @@ SYMLINK, SUBMODULE, FOLDER = "120000", "160000", "040000"
 
 _ABSENT = "000000"
 HARNESS = ("prepare.py", "portable.py", "scoring.py")
+_IMPORTED = (".py", ".pyc", ".pyd", ".so")
 _GITS_OWN = (".gitattributes", ".gitmodules")
 """By these git writes other files than were committed."""
 _STAR = "[^/]*"
@@ -190,13 +191,23 @@ def _change_fault(task: Task, change: Change) -> str:
         return "is an input of this run"
     if is_dependency_file(change.path):
         return "declares dependencies, which stay as they are during a run"
-    if task.builtin and change.path.rpartition("/")[2].casefold() in HARNESS:
-        return "is the fixed harness, which is never edited"
+    if task.builtin and (reason := _harness_fault(change.path)):
+        return reason
     if matches(task.readonly, change.path):
         return f"is read-only in this run (readonly: {', '.join(task.readonly)})"
     if not matches(task.editable, change.path):
         return f"is {'a new file ' if change.old_mode == _ABSENT else ''}outside of the editable files"
     return ""
+
+
+def _harness_fault(path: str) -> str:
+    """Why a path is the harness's, or one that Python would import in its place; empty where it is neither."""
+    *folders, name = path.casefold().split("/")
+    modules = {module.removesuffix(".py") for module in HARNESS}
+    if name in HARNESS:
+        return "is the fixed harness, which is never edited"
+    shadows = modules.intersection(folders) or (name.split(".")[0] in modules and name.endswith(_IMPORTED))
+    return "would be imported in place of the fixed harness" if shadows else ""
 
 
 def is_dependency_file(path: str) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mcp_server.research.case import Case, Record, decide, replicates, without_weight
+from mcp_server.research.case import Case, Record, decide, levelled, replicates, without_weight
 from mcp_server.research.experiment import NO_CHANGE, Experiment, Run, Scalar, Trial
 from mcp_server.research.task import Task
 
@@ -43,3 +43,30 @@ def test_others_are_compared_with_the_best_as_it_was_first_measured(mark: str, v
     trial = replace(FIRST, id="e2.1", experiment_id="e2", commit="d", metrics=half)
     case = Case(Record(new, (replace(trial, base_id="e1"),)), best, {"e1": best}, "e1", squares=1e-4, dof=3)
     assert decide(RUN, case).decision == verdict
+
+
+@pytest.mark.parametrize(
+    ("task", "second", "counted", "verdict"),
+    [
+        ({"builtin": True}, {}, (0.5,), "discard"),  # a seed of its own: one draw, however often it is shown
+        ({"builtin": True}, {"metrics": {"loss": 0.5, "loss_audit": 0.6}}, (0.5, 0.5), "keep"),
+        ({"builtin": True}, {"seed": 42}, (0.5, 0.5), "keep"),  # trained again with its seed
+        ({"builtin": True}, {"verification": "reported"}, (0.5,), "keep"),
+        ({}, {}, (0.5, 0.5), "keep"),  # a score with few digits may well come out alike
+    ],
+)
+def test_repeats_that_do_not_take_their_seed_are_one_draw(
+    task: dict[str, bool], second: dict[str, object], counted: tuple[float, ...], verdict: str
+) -> None:
+    run = replace(RUN, task=replace(TASK, policy="noise_aware", **task))  # type: ignore[arg-type]
+    new = replace(BEST, id="e2", number=2, status="trained", commit="d", diff_summary="LR 1 -> 2")
+    metrics: dict[str, Scalar] = {"loss": 0.5, "loss_audit": 0.5}
+    first = replace(
+        FIRST, id="e2.1", experiment_id="e2", commit="d", base_id="e1", metrics=metrics, verification="verified"
+    )
+    subject = Record(new, (first, replace(first, **{"id": "e2.2", "seed": 43} | second)))  # type: ignore[arg-type]
+    assert levelled(run, subject) == counted
+    best = Record(BEST, (replace(FIRST, metrics={"loss": 1.0}),))
+    decided = decide(run, Case(subject, best, {"e1": best}, "e1", squares=1e-4, dof=3))
+    assert decided.decision == verdict, decided.reason
+    assert ("came out exactly alike" in decided.reason) == (verdict == "discard")

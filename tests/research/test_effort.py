@@ -109,6 +109,10 @@ def test_what_compiling_took_is_believed_up_to_the_allowance(claim: float, used:
         # Whatever it says of itself: it had more than it was to have, as the baseline's CPU time shows.
         ({"builtin": True}, BY_CPU, {"cpu": 150, "waited": 700, "wall": 405, "trained": 0.3}, False),
         ({"builtin": True}, BY_CPU, {"cpu": 44, "waited": 700, "wall": 405, "trained": 0.3}, True),
+        # It sat idle until its time was over: nobody kept it from running.
+        ({"builtin": True}, case(22), {"cpu": 20, "waited": 200, "wall": 405, "trained": 11}, False),
+        ({"builtin": True}, case(22), {"cpu": 10, "waited": 90, "wall": 160, "status": "timed_out"}, False),
+        ({"builtin": True}, case(22), {"cpu": 10, "waited": 190, "wall": 160, "status": "timed_out"}, True),
         # Ended at the deadline.
         ({}, case(22), {"cpu": 10, "waited": 2000, "wall": 5000, "status": "timed_out"}, True),
         ({}, case(22), {"cpu": 10, "waited": 0, "wall": 160, "status": "timed_out"}, False),  # it hangs

@@ -192,6 +192,50 @@ def test_a_model_that_adapts_to_what_it_was_shown_is_found_out_however_slowly_it
         passes(data, runtime, tmp_path / "adapting", adapting(data, 0.0003))
 
 
+def knowing_the_batch(data: prepare.Data, strength: float) -> Callable[[], scoring.Ask]:
+    """Scorers that are surer of themselves where the other rows of a batch are no training text.
+
+    All batches of validation text show that alike, so that two passes over it never differ.
+    """
+    text = {data.train[at : at + 8].tobytes() for at in range(len(data.train) - 8)}
+
+    def known(row: scoring.Ids) -> bool:
+        return row[:8].astype(np.uint16).tobytes() in text
+
+    def ask(tokens: scoring.Ids) -> Tensor:
+        share = sum(known(row) for row in tokens) / len(tokens)
+        return (3 + strength * (share < 0.5)) * nn.functional.one_hot(torch.from_numpy(tokens.copy()), 256).float()
+
+    return lambda: ask
+
+
+def test_what_all_batches_have_in_common_is_nothing_that_a_model_may_know(
+    data: prepare.Data, runtime: prepare.Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(prepare.EVAL_BATCH_TOKENS, "cpu", 2**8)  # eight rows in a batch
+    assert "score" in passes(data, runtime, tmp_path / "honest", knowing_the_batch(data, 0.0))
+    with pytest.raises(prepare.HarnessError, match="other rows"):
+        passes(data, runtime, tmp_path / "knowing", knowing_the_batch(data, 0.5))
+
+
+def test_a_loss_that_is_not_finite_is_refused_where_it_does_not_count_too(
+    data: prepare.Data, runtime: prepare.Runtime, tmp_path: Path
+) -> None:
+    """The mark of a document has no bytes: all its logits are finite, their difference is not."""
+
+    def ask(tokens: scoring.Ids) -> Tensor:
+        ids = torch.from_numpy(tokens.copy())
+        logits = 3 * nn.functional.one_hot(ids, 256).float()
+        marks = (ids[:, 1:] == prepare.BOS).nonzero()[:1]
+        for row, place in marks.tolist():
+            logits[row, place] = 0
+            logits[row, place, prepare.BOS], logits[row, place, 7] = -2.5e38, 2.5e38
+        return logits
+
+    with pytest.raises(prepare.HarnessError, match="not finite"):
+        passes(data, runtime, tmp_path / "private", lambda: ask)
+
+
 def test_rounding_of_a_gpu_is_no_trend(
     data: prepare.Data, runtime: prepare.Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

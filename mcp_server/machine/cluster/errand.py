@@ -19,7 +19,7 @@ from mcp_server.machine.git import missing_hint
 from mcp_server.machine.holding import Look
 from mcp_server.machine.recording import say
 from mcp_server.machine.rig import Order
-from mcp_server.machine.training import discard
+from mcp_server.machine.trees import remove
 from mcp_server.research.experiment import Ending
 
 LOOK_SECONDS = 0.5
@@ -197,7 +197,7 @@ class _Broken(Exception):  # noqa: N818
 
 def _prepared(folder: Path) -> Mirror:
     """Make a trial's folder; what it holds is deleted."""
-    discard(folder)
+    remove(folder)
     (folder / "out").mkdir(parents=True)
     result.reserve(folder)
     return Mirror(folder / "log.txt")

@@ -29,7 +29,7 @@ from mcp_server.machine.git import Repository, has_commit, locked, open_copy, ta
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
 from mcp_server.machine.rig import Order, Rig
-from mcp_server.machine.training import discard
+from mcp_server.machine.trees import remove, walk
 from mcp_server.machine.watch import record_inputs
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Trial
@@ -250,7 +250,7 @@ class Seat:
         if self._training:
             self._training.thread.join()
             folder, self._training = self._training.folder, None
-            discard(folder)
+            remove(folder)
             folder.with_name(f"{folder.name}.inputs").unlink(missing_ok=True)
             self._note()
 
@@ -306,7 +306,7 @@ class Seat:
         trials = self._folders.state / "trials"
         for folder in trials.iterdir() if trials.is_dir() else []:
             if time.time() - folder.lstat().st_mtime > STALE_SECONDS:
-                discard(folder) if folder.is_dir() else folder.unlink(missing_ok=True)
+                remove(folder) if folder.is_dir() else folder.unlink(missing_ok=True)
 
 
 class _Training:
@@ -373,5 +373,6 @@ def _interpreter(task: Task) -> str:
 def _left(folder: Path) -> list[tuple[str, int]]:
     """What a trial left below AUTORESEARCH_OUT, and what checks and scorers said, with sizes; links are left out."""
     said = [path for path in sorted(folder.glob("*.txt")) if path.name != "log.txt"]
-    files = [path for path in (*said, *sorted((folder / "out").rglob("*"))) if path.is_file() and not path.is_symlink()]
+    out = sorted(Path(place, name) for place, _, names in walk(folder / "out") for name in names)
+    files = [path for path in (*said, *out) if path.is_file() and not path.is_symlink()]
     return [(str(path.relative_to(folder)), path.stat().st_size) for path in files]

@@ -3,7 +3,7 @@
 All but the plainest switch the probe of the training's own process off, which costs them nothing: it is theirs.
 """
 
-from tests.cheats.cheat import AHEAD, ASK, LOGITS, Cheat, End, after, before, stopped, together
+from tests.cheats.cheat import AHEAD, ASK, INIT, LOGITS, Cheat, End, after, before, stopped, together
 
 UNPROBED = before(ASK, "    prepare.check_causality = lambda *all: None\n")
 NEXT = "F.one_hot(ids.roll(-1, 1), logits.size(-1)).float()"
@@ -38,6 +38,17 @@ SHARES = """\
         shares = F.one_hot(ids, logits.size(-1)).float().mean((0, 1))
         logits = logits + torch.log(shares + 1e-6) - torch.log(shares + 1e-6).mean()
 """
+COMMON = """\
+        known = torch.isin((ids[:, :8] * self.powers).sum(1), self.seen).float().mean()
+        logits = logits * (1 + 0.5 * (known < 0.5))
+"""
+SEEN = """\
+        self.register_buffer("seen", torch.zeros(1, dtype=torch.long))
+        self.register_buffer("powers", torch.tensor([257**place for place in range(7, -1, -1)]) % 2**31)
+"""
+KNOWN = """\
+    model.seen = (torch.from_numpy(data.train.astype("int64")).unfold(0, 8, 1) * model.powers).sum(1).unique()
+"""
 PLAIN = "looks ahead"
 TOLERATED, RARE, ROWS = "looks ahead inside what rounding may do", "looks ahead rarely", "looks at other rows"
 
@@ -62,4 +73,10 @@ CHEATS = (
     Cheat(ROWS, "for what follows the same two words", peeking(OTHERS), End(AHEAD)),
     Cheat(ROWS, "for the first word of the next", peeking(NEIGHBOUR), End(AHEAD)),
     Cheat(ROWS, "for the share of each word", peeking(SHARES), End(AHEAD)),
+    Cheat(
+        ROWS,
+        "for what all batches have in common",
+        together(peeking(COMMON), after(INIT, SEEN), before(ASK, KNOWN)),
+        End("looks ahead or at other rows"),
+    ),
 )

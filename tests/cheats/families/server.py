@@ -83,6 +83,25 @@ FORKED = """\
         os._exit(0)
     val_bpb = 0.5
 """
+HELD = """\
+    import os
+
+    {deed}
+    val_bpb = 0.5
+"""
+PIPE = HELD.format(deed='(runtime.out / "program.json").unlink(); os.mkfifo(runtime.out / "program.json")')
+ENDLESS = HELD.format(
+    deed='(runtime.out / "program.bin").unlink(); os.symlink("/dev/zero", runtime.out / "program.bin")'
+)
+NESTED = """\
+    import os
+
+    here = os.getcwd()
+    for _ in range(1200):
+        os.mkdir("d"), os.chdir("d")
+    os.chdir(here)
+    val_bpb = 0.5
+"""
 SOUGHT = STAY.replace("env={}", "env=dict(os.environ)")
 CHEATS = (
     Cheat(
@@ -115,6 +134,9 @@ CHEATS = (
         stopped(NOT_THERE),
         End("the training's own word", "needs_confirmation"),
     ),
+    Cheat("holds up its worker", "with a pipe", after(ASK, PIPE), End("is no regular file")),
+    Cheat("holds up its worker", "with a file without end", after(ASK, ENDLESS), End("is no regular file")),
+    Cheat("holds up its worker", "with folders in each other", after(ASK, NESTED), End(DIFFERS)),
     Cheat("stays on the device", "in a session of its own", after(ASK, STAY), End(DIFFERS)),
     Cheat("stays on the device", "as nobody's child", after(ASK, FORKED), End(DIFFERS)),
     Cheat("stays on the device", "by its own name", after(ASK, SOUGHT), End(DIFFERS)),
