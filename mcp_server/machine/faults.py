@@ -1,7 +1,7 @@
 """Faults of the machine: what says nothing about an idea, and is tried again instead of judged."""
 
 import asyncio
-import os
+import contextlib
 import re
 import shutil
 import signal
@@ -14,6 +14,7 @@ from mcp_server.machine.child import Exit
 from mcp_server.machine.devices import Device, reading
 from mcp_server.machine.git.command import GitFailed
 from mcp_server.machine.memory import used_share
+from mcp_server.machine.removing import below
 
 Answer = TypeVar("Answer")
 
@@ -137,12 +138,9 @@ def _share_of_others(text: str, device: Device) -> tuple[float, str]:
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(parent, name)).st_blocks * 512  # noqa: PTH118 - many files
-            except OSError:
-                continue
+    for entry in below(folder):
+        with contextlib.suppress(OSError):
+            total += entry.stat(follow_symlinks=False).st_blocks * 512
     return total
 
 

@@ -2,11 +2,18 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from mcp_server.machine.removing import levels
+
+UNKNOWN = 2**40
+"""Bytes for which a folder counts that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +31,17 @@ class Entry:
 
 def entries(folders: Iterable[Path], without: Iterable[Path] = ()) -> dict[str, Entry]:
     """All that lies in folders, by path. Contents are read, since a file that is mapped into memory may change while
-    its times do not.
+    its times do not. What lies in a folder that cannot be read may always have changed, and hold anything.
     """
     left_out = set(map(str, without))
-    paths = [
-        os.path.join(parent, name)  # noqa: PTH118 - many files
-        for folder in folders
-        for parent, names, files in os.walk(folder)
-        for name in (*names, *files)
-    ]
-    found = {path: _entry(path) for path in paths if path not in left_out}
-    return {path: entry for path, entry in found.items() if entry is not None}
+    found: dict[str, Entry] = {}
+    for folder, lying in itertools.chain.from_iterable(map(levels, folders)):
+        if lying is None:
+            found[folder] = Entry(secrets.token_bytes(16), UNKNOWN)
+        for path in (each.path for each in lying or () if each.path not in left_out):
+            if (entry := _entry(path)) is not None:
+                found[path] = entry
+    return found
 
 
 def changed_bytes(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> int:

@@ -17,12 +17,12 @@ from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
 from mcp_server.machine.measuring import read_metrics
 from mcp_server.machine.outcome import shown
+from mcp_server.machine.removing import discard
 from mcp_server.machine.rescoring import LEFT
 from mcp_server.machine.retry import smaller
 from mcp_server.machine.rig import HANDED_IN, Order
 from mcp_server.machine.store import Refused, Store
 from mcp_server.machine.store.retries import Smaller
-from mcp_server.machine.training import discard
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Trial
 

@@ -7,7 +7,6 @@ fresh scorer that finds nothing of the pass before; what the judge keeps for the
 
 import asyncio
 import os
-import shutil
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from mcp_server.machine.hidden import in_reach, noted
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.memory import used_share
 from mcp_server.machine.outcome import last_words
+from mcp_server.machine.removing import discard
 from mcp_server.machine.rig import HANDED_IN, Order, Rig
 from mcp_server.machine.sandbox import exit_code, find_sandbox, walled
 from mcp_server.machine.views import judge_view, scorer_view
@@ -180,7 +180,7 @@ async def rescore(
         ResearchError, OSError: the checkout cannot be made.
     """
     checkout = order.folder / FOLDER
-    shutil.rmtree(checkout, ignore_errors=True)  # of a try before
+    discard(checkout)  # of a try before
     check_out_harness(rig.repository, order.base_commit, checkout, order.task)
     restore(rig.repository, order.trial.commit, order.folder / "checkout")
     room = Room(rig, order, checkout, find_sandbox(rig.settings.sandbox), busy, ask)
@@ -240,7 +240,7 @@ def _quote(log: str) -> str:
 
 async def _passes(room: Room, split: str) -> dict[str, Scalar] | None:
     """As many passes over a split as the judge asks for: what it printed last; None where it has no such data."""
-    shutil.rmtree(room.private, ignore_errors=True)
+    discard(room.private)
     room.private.mkdir(mode=0o700)
     for number in range(1, MOST_PASSES + 1):
         values = await _pass(room, split, number)
@@ -251,7 +251,7 @@ async def _passes(room: Room, split: str) -> dict[str, Scalar] | None:
 
 async def _pass(room: Room, split: str, number: int) -> dict[str, Scalar] | None:
     """One pass, in processes of its own: what the judge printed; None where it has no such data."""
-    shutil.rmtree(room.order.folder / "tmp-scorer", ignore_errors=True)  # where the scorer before could leave word
+    discard(room.order.folder / "tmp-scorer")  # where the scorer before could leave word
     questions, answers = os.pipe(), os.pipe()
     task, rig = room.order.task, room.rig
     # What others have of their time does not count; either waits for the other, so that each meter sees both.

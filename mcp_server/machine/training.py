@@ -1,8 +1,5 @@
 """One trial, from its checkout to its ending."""
 
-import contextlib
-import os
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -17,6 +14,7 @@ from mcp_server.machine.git import check_out, missing_hint, restore, state_of
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.measuring import Bay, Measured, measure
 from mcp_server.machine.outcome import Changed
+from mcp_server.machine.removing import below, discard, is_folder
 from mcp_server.machine.rig import HANDED_IN, Order, Rig
 from mcp_server.machine.sandbox import TEMPORARY, find_sandbox, walled
 from mcp_server.machine.views import training_view
@@ -155,24 +153,12 @@ async def _measure(rig: Rig, order: Order, end: child.Exit, bay: Bay) -> Measure
 
 def _drop_code(checkout: Path, known: set[str]) -> None:
     """Delete what a training put into its checkout for checks and scorer to import in place of what they mean."""
-    for parent, folders, names in os.walk(checkout):
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        for name in [*links, *(name for name in names if name.endswith(IMPORTED))]:
-            path = Path(parent, name)
+    for entry in below(checkout):
+        linked = entry.is_symlink() and Path(entry.path).is_dir()
+        if linked or (entry.name.endswith(IMPORTED) and not is_folder(entry)):
+            path = Path(entry.path)
             if path.relative_to(checkout).as_posix() not in known:
                 path.unlink()
-
-
-def discard(folder: Path) -> None:
-    """Delete a folder as far as that is possible; a training may have left parts of it read-only."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        for parent, names, _ in os.walk(folder):
-            for place in (Path(parent, name) for name in names):
-                if not place.is_symlink():  # a link to an input, whose mode is the user's
-                    with contextlib.suppress(OSError):
-                        place.chmod(0o700)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _not_started(error: Exception, why: str) -> Ending:

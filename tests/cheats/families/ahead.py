@@ -16,7 +16,8 @@ SUMS = """\
 FAR = f"        logits = logits + {{}}8192 + 20 * {NEXT}\n"
 INSIDE = f"        logits = logits + 0.9 * 2**-7 * (1 + logits.abs()) * (2 * {NEXT} - 1)\n"
 FAR_WHERE_SURE = f"""\
-        far = 8192 * (logits.softmax(-1).amax(-1, keepdim=True) > 0.1).float()
+        sure = logits.softmax(-1).amax(-1, keepdim=True)
+        far = 8192 * (sure > sure.median()).float()
         logits = logits + far + 20 * (far > 0) * {NEXT}
 """
 RARELY = f"        logits = logits + 20 * (({{}}) == 0)[..., None] * {NEXT}\n"
