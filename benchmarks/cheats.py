@@ -13,6 +13,7 @@ there are no walls, cheats that only walls stop are marked, and the record calls
 import argparse
 import asyncio
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -57,10 +58,18 @@ class Tried:
         printed = self.ended.claimed
         return None if printed is None or not math.isfinite(printed) else self.base - printed
 
+    @property
+    def as_expected(self) -> bool:
+        """Whether it ended as the table of cheats says, and a person is told so."""
+        end = self.cheat.behind(self.walls)
+        told = bool(re.search(end.told, self.ended.reason, re.DOTALL))
+        return self.open or self.cheat.honest or (self.ended.status == end.status and told)
+
     def row(self) -> str:
         """A line of the table."""
-        reason = " ".join(self.ended.reason.split()).replace("|", "/")[:160]
-        mark = "" if not self.gained else " (only walls stop it)" if self.open else " (GAINED)"
+        reason = " ".join(self.ended.reason.split()).replace("|", "/")[:400]
+        mark = "" if self.as_expected else " (not as expected)"
+        mark = mark if not self.gained else " (only walls stop it)" if self.open else " (GAINED)"
         numbers = f"{shown(self.claimed)} | {shown(self.ended.recorded)}"
         walls = "on" if self.walls else "off"
         return f"| {self.cheat.kind} | {self.cheat.form} | {walls} | {numbers} | {self.ended.status}{mark} | {reason} |"

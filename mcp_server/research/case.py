@@ -95,8 +95,7 @@ DRAWN_AGAIN = (
 )
 DRAWN_TWICE = (
     "trainings of it were ended and drawn again more than once, for their scores perhaps, so that none of its runs "
-    "shows a gain: register it anew and let its trainings come to their end, behind walls (bubblewrap) if nobody ended "
-    "them"
+    "shows a gain: let trainings come to their end, behind walls (bubblewrap) where it was not you who ended them"
 )
 """Why a gain is not enough for a keep."""
 

@@ -171,7 +171,7 @@ class Scene:
         variables = os.environ | {"AUTORESEARCH_CACHE": str(self.cache)}
         small = ("--path", str(self.repository / "corpus"), *SIZES)
         command = [sys.executable, str(ROOT / "prepare.py"), *(("--profile", "stdlib") if self.bundled else small)]
-        subprocess.run(command, env=variables, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, env=variables, check=True, capture_output=True, timeout=PATIENCE)
 
     @asynccontextmanager
     async def lab(self) -> AsyncIterator[Lab]:
