@@ -122,7 +122,8 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = FIRST_FORMS if arguments.first else CHEATS
     words = arguments.words
-    cheats = [cheat for cheat in chosen if not words or any(word in cheat.name for word in words)]
+    named = [[cheat for cheat in chosen if word in cheat.name] for word in words] or [list(chosen)]
+    cheats = list({cheat.name: cheat for each in named for cheat in each}.values())  # in the order of the words
     ways = ["require", "off"] if arguments.walls == "both" else [arguments.walls]
     if "require" in ways and (fault := probe()[1]):
         print(f"there are no walls here: {fault}")

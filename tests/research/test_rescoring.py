@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from mcp_server.research.case import Case, Record, decide
-from mcp_server.research.experiment import Ending, Experiment, Run, Status, Trial, Verification
+from mcp_server.research.experiment import Ending, Experiment, Run, Status, Trial, TrialStatus, Verification
 from mcp_server.research.rescoring import Rescored, fault, to_be_rescored, with_ending
 from mcp_server.research.task import Policy, Task
 
@@ -230,7 +230,7 @@ def test_a_stale_base_is_compared_on_both_texts_too() -> None:
         assert verdict.decision == wanted, verdict.reason
 
 
-def drawn(*ends: str, walled: bool = False, value: float = 0.5, **fields: Any) -> Case:
+def drawn(*ends: TrialStatus, walled: bool = False, value: float = 0.5, **fields: Any) -> Case:
     """A candidate that gains by half, in runs that ended so; a status, or `finished` with a score made anew."""
     found = case(BEST)
     experiment = replace(found.subject.experiment, status="trained", **fields)
@@ -265,7 +265,7 @@ def drawn(*ends: str, walled: bool = False, value: float = 0.5, **fields: Any) -
     ],
 )
 def test_nothing_is_kept_for_having_been_drawn_again(
-    policy: Policy, ends: list[str], walled: bool, decision: str
+    policy: Policy, ends: list[TrialStatus], walled: bool, decision: str
 ) -> None:
     verdict = decide(run(policy=policy), drawn(*ends, walled=walled))
     assert verdict.decision == decision, verdict.reason

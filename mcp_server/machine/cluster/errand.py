@@ -18,8 +18,8 @@ from mcp_server.machine.devices import Reading
 from mcp_server.machine.git import missing_hint
 from mcp_server.machine.holding import Look
 from mcp_server.machine.recording import say
+from mcp_server.machine.removing import discard
 from mcp_server.machine.rig import Order
-from mcp_server.machine.training import discard
 from mcp_server.research.experiment import Ending
 
 LOOK_SECONDS = 0.5

@@ -28,8 +28,8 @@ from mcp_server.machine.foreign import LINGERING, occupants
 from mcp_server.machine.git import Repository, has_commit, locked, open_copy, take_bundle
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
+from mcp_server.machine.removing import discard
 from mcp_server.machine.rig import Order, Rig
-from mcp_server.machine.training import discard
 from mcp_server.machine.watch import record_inputs
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Trial
