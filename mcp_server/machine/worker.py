@@ -34,7 +34,7 @@ from mcp_server.machine.rig import Rig
 from mcp_server.machine.sandbox import find_sandbox
 from mcp_server.machine.store import Store
 from mcp_server.research.experiment import Ending, Trial
-from mcp_server.research.integrity import meddled
+from mcp_server.research.integrity import meddled, run_meddled
 from mcp_server.settings import Settings
 
 LOG_LIMIT = 1024 * 1024
@@ -178,7 +178,7 @@ class Worker:
 
         try:
             order = await order_of(self._store, self._folders, trial)
-            _, before = await look(self._store, trial)
+            run, before = await look(self._store, trial)
         except BaseException:
             os.close(busy)
             raise
@@ -188,9 +188,9 @@ class Worker:
             raise
         except Exception as error:  # what a training left ends no worker, which would be another draw for it
             ending = Ending("failed", time.time(), error=f"It left what cannot be measured: {error!r}"[:LONGEST_ERROR])
-        _, after = await look(self._store, trial)
-        if what := meddled(trial, before, after):
-            await disown(self._store, self._folders, trial, what)
+        run_now, after = await look(self._store, trial)
+        if what := run_meddled(run, run_now) or meddled(trial, before, after):
+            await disown(self._store, self._folders, trial, what, run)
             return
         keep(order.folder, trial, ending)
         await record(self._store, trial, ending, self._rig.repository)

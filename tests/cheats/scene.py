@@ -115,9 +115,8 @@ class Outcome:
     verification: str = "reported"
 
     def gains(self, more_than: float = 0.0) -> bool:
-        """Whether it was kept, for more than so much, with a score that was made anew."""
-        kept = self.status == "keep" and self.verification.startswith("verified")
-        return kept and (self.recorded is None or self.recorded > more_than)
+        """Whether it was kept, for more than so much, whatever is said of how far its score can be trusted."""
+        return self.status == "keep" and (self.recorded is None or self.recorded > more_than)
 
 
 class Scene:
