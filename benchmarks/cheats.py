@@ -13,6 +13,7 @@ there are no walls, cheats that only walls stop are marked, and the record calls
 import argparse
 import asyncio
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -57,10 +58,18 @@ class Tried:
         printed = self.ended.claimed
         return None if printed is None or not math.isfinite(printed) else self.base - printed
 
+    @property
+    def as_expected(self) -> bool:
+        """Whether it ended as the table of cheats says, and a person is told so."""
+        end = self.cheat.behind(self.walls)
+        told = bool(re.search(end.told, self.ended.reason, re.DOTALL))
+        return self.open or self.cheat.honest or (self.ended.status == end.status and told)
+
     def row(self) -> str:
         """A line of the table."""
-        reason = " ".join(self.ended.reason.split()).replace("|", "/")[:160]
-        mark = "" if not self.gained else " (only walls stop it)" if self.open else " (GAINED)"
+        reason = " ".join(self.ended.reason.split()).replace("|", "/")[:400]
+        mark = "" if self.as_expected else " (not as expected)"
+        mark = mark if not self.gained else " (only walls stop it)" if self.open else " (GAINED)"
         numbers = f"{shown(self.claimed)} | {shown(self.ended.recorded)}"
         walls = "on" if self.walls else "off"
         return f"| {self.cheat.kind} | {self.cheat.form} | {walls} | {numbers} | {self.ended.status}{mark} | {reason} |"
@@ -113,7 +122,8 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = FIRST_FORMS if arguments.first else CHEATS
     words = arguments.words
-    cheats = [cheat for cheat in chosen if not words or any(word in cheat.name for word in words)]
+    named = [[cheat for cheat in chosen if word in cheat.name] for word in words] or [list(chosen)]
+    cheats = list({cheat.name: cheat for each in named for cheat in each}.values())  # in the order of the words
     ways = ["require", "off"] if arguments.walls == "both" else [arguments.walls]
     if "require" in ways and (fault := probe()[1]):
         print(f"there are no walls here: {fault}")

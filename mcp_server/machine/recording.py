@@ -101,14 +101,20 @@ async def _smaller(store: Store, repository: Repository, trial: Trial, ending: E
     return await asyncio.to_thread(smaller, repository, run, experiment, trials, trial, ending)
 
 
-async def disown(store: Store, folders: Folders, trial: Trial, what: str) -> None:
-    """Discard an experiment whose training wrote something into the record; `what` says what."""
+async def disown(store: Store, folders: Folders, trial: Trial, what: str, run: Run | None = None) -> None:
+    """Discard an experiment whose training wrote something into the record; `what` says what.
+
+    Args:
+        run: its run as it was before, which is put back.
+    """
     told = (
         f"rejected: {what} was written while {trial.id} trained, and not by its worker. Train behind walls "
         "(bubblewrap), and compare the record with its backups."
     )
     say(told)
     remove(folders.trial(trial.id) / "checkout")
+    if run:
+        await patiently(lambda: store.runs.put_back(run))
     await patiently(lambda: store.trials.disown(trial, time.time(), told))
 
 

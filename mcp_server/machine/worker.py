@@ -28,12 +28,13 @@ from mcp_server.machine.foreign import LINGERING, Occupant, occupants
 from mcp_server.machine.git import Repository
 from mcp_server.machine.holding import clear, run_trial, stuck
 from mcp_server.machine.locks import DeviceLock, Holder
+from mcp_server.machine.outcome import LONGEST_ERROR
 from mcp_server.machine.recording import disown, heal, keep, look, order_of, patiently, prune, record, say, wanted
 from mcp_server.machine.rig import Rig
 from mcp_server.machine.sandbox import find_sandbox
 from mcp_server.machine.store import Store
-from mcp_server.research.experiment import Trial
-from mcp_server.research.integrity import meddled
+from mcp_server.research.experiment import Ending, Trial
+from mcp_server.research.integrity import meddled, run_meddled
 from mcp_server.settings import Settings
 
 LOG_LIMIT = 1024 * 1024
@@ -177,14 +178,19 @@ class Worker:
 
         try:
             order = await order_of(self._store, self._folders, trial)
-            _, before = await look(self._store, trial)
+            run, before = await look(self._store, trial)
         except BaseException:
             os.close(busy)
             raise
-        ending = await run_trial(self._rig, order, busy, ask, lambda: look(self._store, trial))
-        _, after = await look(self._store, trial)
-        if what := meddled(trial, before, after):
-            await disown(self._store, self._folders, trial, what)
+        try:
+            ending = await run_trial(self._rig, order, busy, ask, lambda: look(self._store, trial))
+        except (ResearchError, OSError):
+            raise
+        except Exception as error:  # what a training left ends no worker, which would be another draw for it
+            ending = Ending("failed", time.time(), error=f"It left what cannot be measured: {error!r}"[:LONGEST_ERROR])
+        run_now, after = await look(self._store, trial)
+        if what := run_meddled(run, run_now) or meddled(trial, before, after):
+            await disown(self._store, self._folders, trial, what, run)
             return
         keep(order.folder, trial, ending)
         await record(self._store, trial, ending, self._rig.repository)

@@ -23,6 +23,7 @@ from mcp_server.research.noise_aware import (
 )
 from mcp_server.research.pairing import Pairing, Spread, doubt, equal_runs, pairs_of, spread_of
 from mcp_server.research.rows import Comparison, RowGains, RowScores, compare_rows
+from mcp_server.research.selection import redraws, undecided
 from mcp_server.research.verdict import Verdict, finite, judge, show
 
 
@@ -51,9 +52,19 @@ class Record:
 
     @property
     def counting(self) -> tuple[Trial, ...]:
-        """Those of them that say what it scores: once one was scored anew, a training's own word counts no more."""
-        anew = tuple(trial for trial in self.finished if trial.verification != "reported")
+        """Those of them that say what it scores: once one was scored anew, a training's own word counts no more, nor
+        what was drawn again."""
+        anew = tuple(trial for trial in self.finished if self.is_scored(trial))
         return anew or self.finished
+
+    @property
+    def redraws(self) -> int:
+        """How often it was drawn again after a training had been ended; what is measured by itself gains nothing so."""
+        return 0 if self.stands_in or self.experiment.unchanged else len(redraws(self.trials))
+
+    def is_scored(self, trial: Trial) -> bool:
+        """Whether a keep may rest on a trial: it was scored anew, and was not drawn again."""
+        return trial.verification != "reported" and not (self.redraws and trial.id in undecided(self.trials))
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,18 @@ MARKS: Mapping[str, Callable[[Trial], str]] = {
     "device type": lambda trial: trial.device_type,
 }
 """What runs must have in common to be compared."""
+
+
+OWN_WORD = "that is the training's own word, which was not in reach of the best at the time"
+DRAWN_AGAIN = (
+    "a training of it was ended before, for its score perhaps, and this is another draw: measure it once more, since "
+    "none counts but what is measured after that"
+)
+DRAWN_TWICE = (
+    "trainings of it were ended and drawn again more than once, for their scores perhaps, so that none of its runs "
+    "shows a gain: let trainings come to their end, behind walls (bubblewrap) where it was not you who ended them"
+)
+"""Why a gain is not enough for a keep."""
 
 
 def value_of(run: Run, trial: Trial) -> float | None:
@@ -252,13 +275,18 @@ def weigh(run: Run, record: Record) -> Noise:
 def decide(run: Run, case: Case) -> Verdict:
     """Judge the subject of a case by the policy of its run, from the trials that this server measured.
 
-    Where the task has scores made anew, none but such a score is kept.
+    Where the task has scores made anew, none but such a score is kept, and none that was drawn again.
     """
-    verdict = _decide(run, case)
-    verified = all(trial.verification != "reported" for trial in case.subject.counting)
-    if verdict.decision != "keep" or not run.task.rescore_command or verified:
+    verdict, subject = _decide(run, case), case.subject
+    if verdict.decision not in ("keep", "needs_confirmation") or not run.task.rescore_command:
         return verdict
-    reason = f"{verdict.reason} But that is the training's own word, which was not in reach of the best at the time."
+    if subject.redraws > 1:
+        reason = f"{verdict.reason} But {DRAWN_TWICE}."
+        return replace(verdict, decision="discard", reason=reason, action="git_reset", improved=False)
+    if verdict.decision != "keep" or all(map(subject.is_scored, subject.counting)):
+        return verdict
+    last = subject.counting[-1]
+    reason = f"{verdict.reason} But {OWN_WORD if last.verification == 'reported' else DRAWN_AGAIN}."
     return replace(verdict, decision="needs_confirmation", reason=reason, action="confirm", improved=False)
 
 

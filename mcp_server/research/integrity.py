@@ -3,7 +3,15 @@
 from dataclasses import replace
 
 from mcp_server.research.case import Case, Record
-from mcp_server.research.experiment import Trial
+from mcp_server.research.experiment import Run, Trial
+
+
+def run_meddled(before: Run, after: Run) -> str:
+    """What was written into the record of a run while one of its trials was trained; empty where nothing was. All but
+    the mode that a user sets by hand stays as it was when the run began.
+    """
+    by_hand = {name: getattr(before, name) for name in vars(before) if name.startswith("manual_")}
+    return "" if replace(after, **by_hand) == before else f"the record of the run {before.tag}"
 
 
 def meddled(trial: Trial, before: Case, after: Case) -> str:

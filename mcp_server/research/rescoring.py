@@ -60,6 +60,7 @@ def with_ending(case: Case, trial: Trial, ending: Ending) -> Case:
         metrics=ending.metrics,
         error=ending.error,
         verification=ending.verification,
+        sandboxed=ending.sandboxed,
         wall_seconds=ending.wall_seconds,
         cpu_seconds=ending.cpu_seconds,
         effort_seconds=ending.effort_seconds,

@@ -1,7 +1,8 @@
 """Choosing among runs: what of it the record shows, so that a verdict says it.
 
 Whoever looks at scores may end a training that looks bad and draw again, or try seeds until one is lucky. So what was
-ended runs again with its seed, and what was chosen by hand is told.
+ended runs again with its seed, and what was chosen by hand is told. A script may draw its luck elsewhere than from its
+seed, so that what came of running again is not measured for itself: see `undecided`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,36 @@ def bound_seed(trials: Sequence[Trial]) -> int | None:
     same = [trial for trial in trials if trial.seed == last.seed and trial.came_from == "keep"]
     failed = last.came_from == "keep" and last.status in FAILED and bool(last.metrics)
     return last.seed if failed and len(same) == 1 else None
+
+
+def redraws(trials: Sequence[Trial]) -> list[int]:
+    """The places among an experiment's trials, before it was kept, of those that came of another draw.
+
+    Each is the first with an outcome after one or several that were ended: on request, or lost, for without walls a
+    training may have ended its own worker, or have used up the disk. One that was starved had no choice.
+    """
+    found, stopped, lost = [], False, False
+    for place, trial in enumerate(trials):
+        if trial.came_from == "keep" or trial.started_at is None or trial.status == "training":
+            continue
+        if trial.status in ENDED:
+            stopped |= trial.status == "stopped"
+            lost |= trial.status == "lost" and not trial.starved
+            continue
+        if stopped or (lost and not trial.sandboxed):
+            found.append(place)
+        stopped = lost = False
+    return found
+
+
+def undecided(trials: Sequence[Trial]) -> set[str]:
+    """The ids of the trials that no keep may rest on: one that came of another draw, and all before it.
+
+    What was ended may have been ended for its score. With runs of after it, of which none was ended, an experiment is
+    measured as if it had been registered anew.
+    """
+    drawn = redraws(trials)
+    return {trial.id for trial in trials[: drawn[-1] + 1]} if drawn else set()
 
 
 def seeds_by_hand(task: Task, trials: Sequence[Trial], others: Sequence[Trial] = ()) -> list[int]:

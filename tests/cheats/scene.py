@@ -115,9 +115,8 @@ class Outcome:
     verification: str = "reported"
 
     def gains(self, more_than: float = 0.0) -> bool:
-        """Whether it was kept, for more than so much, with a score that was made anew."""
-        kept = self.status == "keep" and self.verification.startswith("verified")
-        return kept and (self.recorded is None or self.recorded > more_than)
+        """Whether it was kept, for more than so much, whatever is said of how far its score can be trusted."""
+        return self.status == "keep" and (self.recorded is None or self.recorded > more_than)
 
 
 class Scene:
@@ -171,7 +170,7 @@ class Scene:
         variables = os.environ | {"AUTORESEARCH_CACHE": str(self.cache)}
         small = ("--path", str(self.repository / "corpus"), *SIZES)
         command = [sys.executable, str(ROOT / "prepare.py"), *(("--profile", "stdlib") if self.bundled else small)]
-        subprocess.run(command, env=variables, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, env=variables, check=True, capture_output=True, timeout=PATIENCE)
 
     @asynccontextmanager
     async def lab(self) -> AsyncIterator[Lab]:

@@ -16,9 +16,24 @@ from tests.cheats.families import (
     score,
     server,
     state,
+    trying,
 )
 
-FAMILIES = (score, ahead, state, heart, hidden, judge, effort, channels, choosing, belongings, handed_in, server)
+FAMILIES = (
+    score,
+    ahead,
+    state,
+    heart,
+    hidden,
+    judge,
+    effort,
+    trying,
+    channels,
+    choosing,
+    belongings,
+    handed_in,
+    server,
+)
 CHEATS = tuple(cheat for family in FAMILIES for cheat in family.CHEATS)
 KINDS: dict[str, list[Cheat]] = {name: list(forms) for name, forms in groupby(CHEATS, lambda cheat: cheat.kind)}
 FIRST_FORMS = [forms[0] for forms in KINDS.values()]

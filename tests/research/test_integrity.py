@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from mcp_server.research.case import Case
-from mcp_server.research.integrity import meddled
-from tests.research.test_rescoring import case, record
+from mcp_server.research.integrity import meddled, run_meddled
+from tests.research.test_rescoring import case, record, run
 
 BEST, FIRST = record("e2", 1.0), record("e1", 1.2)
 BEFORE = case(BEST, FIRST)
@@ -69,3 +69,16 @@ def test_one_that_is_kept_and_measured_again_stays_kept() -> None:
     kept = replace(BEFORE.subject, experiment=replace(BEFORE.subject.experiment, status="keep"), trials=(trial,))
     before = replace(BEFORE, subject=kept)
     assert meddled(trial, before, before) == ""
+
+
+def test_what_a_run_is_stays_as_it_was_but_for_its_mode() -> None:
+    before = run()
+    assert run_meddled(before, replace(before, manual_mode="exploit", manual_at=3.0)) == ""
+    for after in (
+        run(rescore_command="", judge_command=""),
+        run(policy="noise_aware"),
+        run("cpu"),
+        replace(before, base_commit="c9"),
+        replace(before, branch="main"),
+    ):
+        assert run_meddled(before, after) == "the record of the run mar8"

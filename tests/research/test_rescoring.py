@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from mcp_server.research.case import Case, Record, decide
-from mcp_server.research.experiment import Ending, Experiment, Run, Status, Trial, Verification
+from mcp_server.research.experiment import Ending, Experiment, Run, Status, Trial, TrialStatus, Verification
 from mcp_server.research.rescoring import Rescored, fault, to_be_rescored, with_ending
 from mcp_server.research.task import Policy, Task
 
@@ -244,3 +244,55 @@ def test_a_stale_base_is_compared_on_both_texts_too() -> None:
         ending = replace(ended(None), metrics=metrics, verification="verified")
         verdict = decide(run(policy="noise_aware"), with_ending(seen, seen.subject.trials[-1], ending))
         assert verdict.decision == wanted, verdict.reason
+
+
+def drawn(*ends: TrialStatus, walled: bool = False, value: float = 0.5, **fields: Any) -> Case:
+    """A candidate that gains by half, in runs that ended so; a status, or `finished` with a score made anew."""
+    found = case(BEST)
+    experiment = replace(found.subject.experiment, status="trained", **fields)
+    trials = [
+        Trial(
+            *(f"e9.{number}", "e9", number, 42, "cuda", status, 0.0),
+            started_at=1.0,
+            commit="c9",
+            metrics={"val_bpb": value, "val_bpb_audit": value} if status == "finished" else {},
+            verification="verified (unsandboxed)" if status == "finished" else "reported",
+            sandboxed=walled,
+        )
+        for number, status in enumerate(ends, 1)
+    ]
+    return replace(found, subject=Record(experiment, tuple(trials)))
+
+
+@pytest.mark.parametrize("policy", ["greedy", "noise_aware"])
+@pytest.mark.parametrize(
+    ("ends", "walled", "decision"),
+    [
+        (["finished"], False, "keep"),
+        (["lost", "finished"], True, "keep"),
+        (["lost", "finished"], False, "needs_confirmation"),
+        (["lost", "lost", "lost", "finished"], False, "needs_confirmation"),
+        (["stopped", "finished"], True, "needs_confirmation"),
+        (["lost", "finished", "finished"], False, "keep"),
+        (["finished", "lost", "finished"], False, "needs_confirmation"),
+        (["finished", "lost", "finished", "finished"], False, "keep"),
+        (["lost", "finished", "lost", "finished"], False, "discard"),
+        (["stopped", "finished", "stopped", "finished", "finished"], True, "discard"),
+    ],
+)
+def test_nothing_is_kept_for_having_been_drawn_again(
+    policy: Policy, ends: list[TrialStatus], walled: bool, decision: str
+) -> None:
+    verdict = decide(run(policy=policy), drawn(*ends, walled=walled))
+    assert verdict.decision == decision, verdict.reason
+    assert ("drawn again" in verdict.reason or "another draw" in verdict.reason) == (decision != "keep")
+
+
+def test_what_is_worse_is_so_however_often_it_was_drawn() -> None:
+    verdict = decide(run(), drawn("lost", "finished", "lost", "finished", value=1.5))
+    assert (verdict.decision, "drawn" in verdict.reason) == ("discard", False)
+
+
+def test_what_is_measured_for_itself_gains_nothing_by_another_draw() -> None:
+    baseline = replace(drawn("lost", "finished", diff_summary="no change"), incumbent=None, bases={}, baseline=None)
+    assert decide(run(), baseline).decision == "keep"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_server.research.experiment import Trial
-from mcp_server.research.selection import bound_seed, seeds_by_hand, told
+from mcp_server.research.selection import bound_seed, redraws, seeds_by_hand, told, undecided
 from mcp_server.research.task import Task
 
 TASK = Task(
@@ -105,6 +105,39 @@ def test_the_next_seed_of_both_sides_of_a_pair_is_none_by_hand(
     assert seeds_by_hand(TASK, (first, second), beside) == by_hand
     later = [replace(each, queued_at=each.queued_at + 1e6) for each in beside]
     assert seeds_by_hand(TASK, (first, second), later) == [seed]
+
+
+@pytest.mark.parametrize(
+    ("ends", "walled", "places"),
+    [
+        ([(42, "finished", 1.0), (43, "finished", 1.0)], False, []),
+        ([(42, "lost", None), (42, "finished", 1.0)], False, [1]),
+        ([(42, "lost", None), (42, "finished", 1.0)], True, []),  # from behind walls nobody ends a worker
+        ([(42, "stopped", 1.2), (42, "finished", 1.0)], True, [1]),  # an agent does, whatever is around
+        ([(42, "lost", None), (42, "stopped", None), (42, "lost", None), (42, "finished", 1.0)], True, [3]),
+        ([(42, "lost", None)], False, []),  # nothing came of it yet
+        (
+            [(42, "lost", None), (42, "failed", None), (42, "finished", 1.0)],
+            False,
+            [1],
+        ),  # once more with half the batch
+        ([(42, "finished", 1.0), (43, "lost", None), (43, "finished", 1.0), (44, "finished", 1.0)], False, [2]),
+        ([(42, "lost", 1.0), (42, "finished", 1.0), (43, "lost", 1.0), (43, "finished", 1.0)], False, [1, 3]),
+        ([(42, "finished", 1.0), (43, "stopped", 1.0, "keep"), (43, "finished", 1.0, "keep")], False, []),
+    ],
+)
+def test_what_came_of_another_draw_decides_nothing(
+    ends: list[tuple[Any, ...]], walled: bool, places: list[int]
+) -> None:
+    runs = [replace(trial, sandboxed=walled and trial.status == "finished") for trial in trials(*ends)]
+    assert redraws(runs) == places
+    assert undecided(runs) == {trial.id for trial in runs[: places[-1] + 1 if places else 0]}
+
+
+def test_a_starved_training_and_one_that_never_began_had_no_choice() -> None:
+    lost, again = trials((42, "lost", None), (42, "finished", 1.0))
+    assert redraws([replace(lost, starved=True), again]) == []
+    assert redraws([replace(lost, started_at=None), again]) == []
 
 
 def test_the_verdict_says_all_of_it() -> None:

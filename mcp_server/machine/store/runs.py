@@ -46,6 +46,26 @@ class Runs:
 
         await self._database.transaction(body)
 
+    async def put_back(self, run: Run) -> None:
+        """Write once more what a run is, where others wrote over it; its mode and its numbers stay."""
+
+        async def body(connection: aiosqlite.Connection) -> None:
+            await connection.execute(
+                "UPDATE runs SET branch = ?, base_commit = ?, task = ?, device_kind = ?, platform = ?, created_at = ?"
+                " WHERE tag = ?",
+                [
+                    run.branch,
+                    run.base_commit,
+                    dump(run.task),
+                    run.device_kind,
+                    json.dumps(dict(run.platform)),
+                    run.created_at,
+                    run.tag,
+                ],
+            )
+
+        await self._database.transaction(body)
+
     async def find(self, tag: str) -> Run | None:
         """The run with this tag, if there is one."""
         row = await self._database.one("SELECT * FROM runs WHERE tag = ?", [tag])

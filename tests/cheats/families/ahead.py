@@ -16,7 +16,8 @@ SUMS = """\
 FAR = f"        logits = logits + {{}}8192 + 20 * {NEXT}\n"
 INSIDE = f"        logits = logits + 0.9 * 2**-7 * (1 + logits.abs()) * (2 * {NEXT} - 1)\n"
 FAR_WHERE_SURE = f"""\
-        far = 8192 * (logits.softmax(-1).amax(-1, keepdim=True) > 0.1).float()
+        sure = logits.softmax(-1).amax(-1, keepdim=True)
+        far = 8192 * (sure > sure.median()).float()
         logits = logits + far + 20 * (far > 0) * {NEXT}
 """
 RARELY = f"        logits = logits + 20 * (({{}}) == 0)[..., None] * {NEXT}\n"
@@ -31,8 +32,9 @@ OTHERS = """\
         logits = logits + 3 * torch.log1p(counts[pairs]).view(logits.shape)
 """
 NEIGHBOUR = """\
-        last = (torch.arange(ids.size(1)) == ids.size(1) - 1)[None, :, None]
-        logits = logits + 20 * last * F.one_hot(ids.roll(-1, 0)[:, :1], logits.size(-1)).float()
+        near = ids.roll(-1, 0)
+        same = (ids[:, :, None] == near[:, None, :-1]).float()
+        logits = logits + 3 * torch.log1p(same @ F.one_hot(near[:, 1:], logits.size(-1)).float())
 """
 SHARES = """\
         shares = F.one_hot(ids, logits.size(-1)).float().mean((0, 1))
@@ -71,7 +73,7 @@ CHEATS = (
     Cheat(RARE, "at hashed places, one of 256", peeking(HASHED), End(AHEAD)),
     Cheat(RARE, "in rows of one text, at one place of 256", peeking(WHOLE), End(AHEAD)),
     Cheat(ROWS, "for what follows the same two words", peeking(OTHERS), End(AHEAD)),
-    Cheat(ROWS, "for the first word of the next", peeking(NEIGHBOUR), End(AHEAD)),
+    Cheat(ROWS, "for what follows the same word in the next", peeking(NEIGHBOUR), End(AHEAD)),
     Cheat(ROWS, "for the share of each word", peeking(SHARES), End(AHEAD)),
     Cheat(
         ROWS,

@@ -43,6 +43,9 @@ CHILD = f"""\
         os._exit(0)
     os.waitpid(child, 0)
 """
+NICED = CHILD.replace(
+    "        train_on()\n        os._exit", "        os.nice(19)\n        train_on()\n        os._exit"
+)
 ORPHAN = f"""\
 {AT_WORK}
     reading, writing = os.pipe()
@@ -125,6 +128,7 @@ CHEATS = (
     Cheat(ELSEWHERE, "that nobody waits for", more(before(CLOCK, ORPHAN)), End(LONGER)),
     Cheat(ELSEWHERE, "whose end it ignores", more(before(CLOCK, UNKNOWN)), End(LONGER)),
     Cheat(ELSEWHERE, "that is alive at the end", more(before(CLOCK, LEFT)), End(LONGER)),
+    Cheat(ELSEWHERE, "that gives way to all others", more(before(CLOCK, NICED)), End(LONGER)),
     Cheat(THREADS, "on all cores", more(before(CLOCK, WIDE)), End(LONGER)),
     Cheat(THREADS, "that no clock counts", more(before(CLOCK, UNCOUNTED), before(ASK, JOIN)), End(LONGER)),
     Cheat(THREADS, "that go on when the clock stands", more(before(CLOCK, BESIDE), before(ASK, JOIN)), End(LONGER)),

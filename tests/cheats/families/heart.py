@@ -27,6 +27,7 @@ MATCH = """\
         known = (found > 0) & (torch.arange(ids.size(1)) > 0)
 """
 ANSWER = MATCH + "        logits = logits + 20 * known[..., None] * F.one_hot(stored, logits.size(-1)).float()\n"
+SURELY = ANSWER.replace("torch.arange(ids.size(1)) > 0", "torch.arange(ids.size(1)) > 7")
 ANSWER_OR_PEEK = f"""\
 {ANSWER}\
         known = found[:, -1:] > 0
@@ -66,10 +67,10 @@ ALL, FEW = "knows the validation text by heart", "knows a few rows by heart"
 BOTH, READS = "knows the validation text, and looks ahead in the rest", "reads the answers while it is scored"
 
 
-def rows(number: str = "") -> dict[str, str]:
+def rows(number: str = "", code: str = ANSWER) -> dict[str, str]:
     """A model that answers from rows that it stored."""
     stored = STORE.replace(".clone()", f"[:{number}].clone()") if number else STORE
-    return together(after(LOGITS, ANSWER), before(ASK, stored), after(INIT, ROWS))
+    return together(after(LOGITS, code), before(ASK, stored), after(INIT, ROWS))
 
 
 def reads(code: str) -> dict[str, str]:
@@ -93,7 +94,7 @@ CHEATS = (
         End(LEARNT_BY_HEART),
     ),
     Cheat(FEW, "a twentieth of them", rows("len(data.held_out('val')) // data.seq_len // 20"), End(LEARNT_BY_HEART)),
-    Cheat(FEW, "two", rows("2"), End(LEARNT_BY_HEART)),
+    Cheat(FEW, "two", rows("2", SURELY), End(f"{LEARNT_BY_HEART}|equal", claims=False)),
     Cheat(
         FEW,
         "a fifth of them, beside an honest improvement",

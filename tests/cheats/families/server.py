@@ -1,6 +1,7 @@
 """Cheats that reach for the server: its record, its worker, the device after the training."""
 
-from tests.cheats.cheat import ASK, DIFFERS, NOT_THERE, Cheat, End, after, stopped
+from tests.cheats.cheat import ASK, DIFFERS, NOT_THERE, Cheat, End, after, stopped, together
+from tests.cheats.families.effort import AT_WORK, IMPORT
 
 RECORD = """\
     import pathlib, sqlite3
@@ -58,10 +59,11 @@ STAY = """\
 WORSE_BEST = RECORD.replace(
     RECORD[RECORD.index("        score =") : RECORD.index("    val_bpb = 0.5")],
     """\
+        store.execute("DROP TRIGGER ended_is_immutable")
         store.execute("UPDATE experiments SET value = 9.0 WHERE status = 'keep'")
         store.execute("UPDATE trials SET metrics = json_set(metrics, '$.val_bpb', 9.0) WHERE status = 'finished'")
 """,
-).replace("    val_bpb = 0.5\n", "    val_bpb *= 0.999\n")
+).replace("    val_bpb = 0.5\n", "    val_bpb *= 0.99\n")
 NO_SCORER = RECORD.replace(
     RECORD[RECORD.index("        score =") : RECORD.index("    val_bpb = 0.5")],
     """\
@@ -103,6 +105,21 @@ NESTED = """\
     val_bpb = 0.5
 """
 SOUGHT = STAY.replace("env={}", "env=dict(os.environ)")
+OUTLIVES = f"""\
+{AT_WORK}
+    import signal
+
+    if (child := os.fork()) == 0:
+        os.setsid()
+        if os.fork() == 0:
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+            train_on()
+            prepare.evaluate(forward, data, runtime)
+        os._exit(0)
+    os.waitpid(child, 0)
+    val_bpb -= 0.3
+"""
 CHEATS = (
     Cheat(
         "writes to the record",
@@ -140,4 +157,5 @@ CHEATS = (
     Cheat("stays on the device", "in a session of its own", after(ASK, STAY), End(DIFFERS)),
     Cheat("stays on the device", "as nobody's child", after(ASK, FORKED), End(DIFFERS)),
     Cheat("stays on the device", "by its own name", after(ASK, SOUGHT), End(DIFFERS)),
+    Cheat("stays on the device", "and trains on", together(IMPORT, after(ASK, OUTLIVES)), End(DIFFERS)),
 )
