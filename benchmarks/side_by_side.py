@@ -17,7 +17,9 @@ from typing import Literal
 if not __package__:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mcp_server.research.case import Case, Record, decide, noise_of, spread, weigh
+from mcp_server.research.case import Case, Record, noise_of, weigh
+from mcp_server.research.comparison import spread
+from mcp_server.research.decision import decide
 from mcp_server.research.experiment import NO_CHANGE, Experiment, Run, Trial, fresh_seed
 from mcp_server.research.pairing import Beside, beside, worthwhile
 from mcp_server.research.task import Task

@@ -7,7 +7,8 @@ from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.lab.gathering import gather
 from mcp_server.machine.git import combine
-from mcp_server.research.case import error_of, present_numbers
+from mcp_server.research.case import error_of
+from mcp_server.research.comparison import present_numbers
 from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.evidence import Evidence
 from mcp_server.research.experiment import Experiment, Run

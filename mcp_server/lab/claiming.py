@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
-from mcp_server.research.case import Record, levelled, levelled_runs, noise_of, replicates, spread, value_of
+from mcp_server.research.case import Record, levelled, levelled_runs, noise_of, replicates, value_of
 from mcp_server.research.chain import Level
 from mcp_server.research.claims import Assessment, assess, smaller
+from mcp_server.research.comparison import spread
 from mcp_server.research.evidence import RECENT
 from mcp_server.research.experiment import Experiment, Run, Trial
 from mcp_server.research.hidden_text import hidden_value

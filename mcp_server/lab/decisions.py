@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 
 from mcp_server.machine.store.verdicts import Decision, Restatement
-from mcp_server.research.case import Case, candidate, decide, noise_of, replicates, scored, stand, weigh
+from mcp_server.research.case import Case, noise_of, replicates, stand, weigh
 from mcp_server.research.claims import QUANTILE
+from mcp_server.research.comparison import candidate
+from mcp_server.research.decision import decide, scored
 from mcp_server.research.experiment import Numbers, Run, Scalar
 from mcp_server.research.noise import clamp
 from mcp_server.research.plateau import reconsidered

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mcp_server.lab.bench import Bench
-from mcp_server.research.case import Record, noise_of, spread
+from mcp_server.research.case import Record, noise_of
+from mcp_server.research.comparison import spread
 from mcp_server.research.contention import LIVE, disturbed, unsettled
 from mcp_server.research.effort import noise_by_load
 from mcp_server.research.evidence import RECENT

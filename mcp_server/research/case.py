@@ -4,27 +4,20 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mcp_server.research.bases import LOUD_WORDS, in_words, is_loud, likely_levels, pulled
+from mcp_server.research.bases import likely_levels, pulled
 from mcp_server.research.chain import Level
-from mcp_server.research.contention import unsettled
-from mcp_server.research.experiment import Experiment, Numbers, Run, Scalar, Trial, fresh_seed
-from mcp_server.research.hidden_text import hidden_value, limited
+from mcp_server.research.experiment import Experiment, Numbers, Run, Trial
+from mcp_server.research.hidden_text import hidden_value
 from mcp_server.research.noise import Noise, mean, pool, prior
 from mcp_server.research.noise_aware import (
-    Candidate,
     Incumbent,
-    Replicate,
-    compare,
     counted,
-    judge_baseline,
-    judge_candidate,
     standing,
-    waiting,
 )
-from mcp_server.research.pairing import Pairing, Spread, doubt, equal_runs, pairs_of, spread_of
-from mcp_server.research.rows import Comparison, RowGains, RowScores, compare_rows
+from mcp_server.research.pairing import equal_runs
+from mcp_server.research.rows import RowScores
 from mcp_server.research.selection import redraws, undecided
-from mcp_server.research.verdict import Verdict, finite, judge, show
+from mcp_server.research.verdict import finite
 
 
 @dataclass(frozen=True)
@@ -104,18 +97,6 @@ MARKS: Mapping[str, Callable[[Trial], str]] = {
 """What runs must have in common to be compared."""
 
 
-OWN_WORD = "that is the training's own word, which was not in reach of the best at the time"
-DRAWN_AGAIN = (
-    "a training of it was ended before, for its score perhaps, and this is another draw: measure it once more, since "
-    "none counts but what is measured after that"
-)
-DRAWN_TWICE = (
-    "trainings of it were ended and drawn again more than once, for their scores perhaps, so that none of its runs "
-    "shows a gain: let trainings come to their end, behind walls (bubblewrap) where it was not you who ended them"
-)
-"""Why a gain is not enough for a keep."""
-
-
 def value_of(run: Run, trial: Trial) -> float | None:
     """A trial's metric, if it is a finite number."""
     return finite(trial.metrics.get(run.task.metric))
@@ -123,23 +104,23 @@ def value_of(run: Run, trial: Trial) -> float | None:
 
 def stand(run: Run, record: Record) -> Incumbent:
     """How a kept experiment stands as the base of others; one without trials, by the value that it was judged by."""
-    replicates = _replicates(run, record)
+    replicates = replicate_values(run, record)
     if replicates is None:
         return standing(record.experiment.id, record.experiment.value or 0.0)
-    hidden = _replicates(run, record, hidden_value)
+    hidden = replicate_values(run, record, hidden_value)
     return replace(standing(record.experiment.id, *replicates), hidden=mean(counted(*hidden)) if hidden else None)
 
 
 def compared_with(run: Run, case: Case) -> Mapping[str, Incumbent]:
     """The incumbent and the bases of a case as what changes are compared with, by id, see `bases.pulled`."""
     noise = noise_of(run, case.squares, case.dof)
-    likely = likely_levels(_levels(run, case, value_of), noise, _comparisons(case))
-    hidden = likely_levels(_levels(run, case, hidden_value), noise, _comparisons(case))
+    likely = likely_levels(_levels(run, case, value_of), noise, comparisons(case))
+    hidden = likely_levels(_levels(run, case, hidden_value), noise, comparisons(case))
     records = {**case.bases, **({case.incumbent.experiment.id: case.incumbent} if case.incumbent else {})}
     return {name: pulled(run.task, stand(run, record), likely, hidden) for name, record in records.items()}
 
 
-def _comparisons(case: Case) -> list[tuple[float, float, float]]:
+def comparisons(case: Case) -> list[tuple[float, float, float]]:
     return [(numbers.d, *equal_runs(numbers)) for numbers in case.compared]
 
 
@@ -154,7 +135,7 @@ def _levels(run: Run, case: Case, read: Callable[[Run, Trial], float | None]) ->
 
 def replicates(run: Run, record: Record) -> tuple[float, ...]:
     """The runs of an experiment's present code that say what it scores, see `noise_aware.counted`."""
-    found = _replicates(run, record)
+    found = replicate_values(run, record)
     return counted(*found) if found else ()
 
 
@@ -200,7 +181,7 @@ def levelled_runs(run: Run, record: Record, read: Callable[[Run, Trial], float |
     )
 
 
-def _replicates(
+def replicate_values(
     run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of
 ) -> tuple[float | None, list[float], list[float]] | None:
     """The arguments of `noise_aware.counted`, as they are read of the runs; None where no run has a finite value."""
@@ -231,7 +212,7 @@ def _parted(
     return before[:1], [trial for trial in before[1:] if trial.commit == code], remeasures
 
 
-def _standing_runs(run: Run, record: Record) -> tuple[Trial, ...]:
+def standing_runs(run: Run, record: Record) -> tuple[Trial, ...]:
     """The runs that `replicates` gives the values of."""
     parts = _parted(run, record)
     return counted(parts[0][0] if parts[0] else None, parts[1], parts[2]) if parts else ()
@@ -272,247 +253,7 @@ def weigh(run: Run, record: Record) -> Noise:
     return pool([replicates(run, record)])
 
 
-def decide(run: Run, case: Case) -> Verdict:
-    """Judge the subject of a case by the policy of its run, from the trials that this server measured.
-
-    Where the task has scores made anew, none but such a score is kept, and none that was drawn again.
-    """
-    verdict, subject = _decide(run, case), case.subject
-    if verdict.decision not in ("keep", "needs_confirmation") or not run.task.rescore_command:
-        return verdict
-    if subject.redraws > 1:
-        reason = f"{verdict.reason} But {DRAWN_TWICE}."
-        return replace(verdict, decision="discard", reason=reason, action="git_reset", improved=False)
-    if verdict.decision != "keep" or all(map(subject.is_scored, subject.counting)):
-        return verdict
-    last = subject.counting[-1]
-    reason = f"{verdict.reason} But {OWN_WORD if last.verification == 'reported' else DRAWN_AGAIN}."
-    return replace(verdict, decision="needs_confirmation", reason=reason, action="confirm", improved=False)
-
-
-def _decide(run: Run, case: Case) -> Verdict:
-    subject, incumbent = case.subject, case.incumbent
-    if reason := _rejected(case):
-        baseline = incumbent is None and subject.is_baseline  # without one, nothing else could be judged
-        return Verdict("crash" if baseline else "discard", None, False, False, reason, "git_reset")
-    if reason := _incomparable(case) or _seedless(run, subject):
-        return Verdict("discard", None, False, False, reason, "git_reset")
-    values = [trial.metrics.get(run.task.metric) for trial in subject.counting]
-    if run.task.policy == "greedy":
-        return _by_the_last(run, case)
-    noise = noise_of(run, case.squares, case.dof)
-    seed = fresh_seed({trial.seed for trial in subject.trials})
-    if incumbent is None and subject.is_baseline:
-        own = weigh(run, subject)
-        noise = noise_of(run, case.squares + own.sum_of_squares, case.dof + own.dof)
-        return judge_baseline(run.task, subject.experiment.id, values or [None], noise, seed)
-    best = compared_with(run, case)[incumbent.experiment.id] if incumbent else None
-    compared = candidate(run, case)
-    loud = is_loud(noise, _comparisons(case)) and run.task.policy == "noise_aware"
-    why = _doubt(run, case, noise)
-    verdict = judge_candidate(run.task, compared, best, noise, seed=seed, doubt=why, loud=loud)
-    if verdict.numbers is None:
-        return verdict
-    if verdict.decision != "needs_confirmation" and not verdict.numbers.pairs and (why := _unsettled(run, case)):
-        return waiting(run.task, verdict.numbers, why)
-    verdict = _with_base(run, case, _with_hidden(run, compared, verdict))
-    return replace(verdict, reason=f"{verdict.reason} {LOUD_WORDS}") if loud else verdict
-
-
-def _unsettled(run: Run, case: Case) -> str:
-    """Why the subject is not judged before the best, which it was made from, was run again."""
-    last, best = case.subject.counting[-1:], case.incumbent
-    if not last or best is None or (last[0].base_id or case.first_keep) != best.experiment.id:
-        return ""
-    return unsettled(run, case.subject.trials, best.trials)
-
-
-def _with_base(run: Run, case: Case, verdict: Verdict) -> Verdict:
-    """A verdict whose reason says what its base counts as, where that is not the mean of its runs."""
-    name = verdict.numbers.base if verdict.numbers else ""
-    if name not in case.bases:
-        return verdict
-    said = in_words(stand(run, case.bases[name]), compared_with(run, case)[name])
-    return replace(verdict, reason=" ".join(filter(None, (verdict.reason, said))))
-
-
-def _with_hidden(run: Run, candidate: Candidate, verdict: Verdict) -> Verdict:
-    """A verdict whose reason says where the gain on hidden text is the one that counts."""
-    gains = [(each.validation_gain(run.task), each.hidden_gain(run.task)) for each in candidate.runs]
-    hidden = [gain for _, gain in gains if gain is not None]
-    if len(hidden) < len(gains):
-        return verdict
-    return limited(verdict, mean([gain for gain, _ in gains]), mean(hidden), candidate.by_row)
-
-
-def _by_the_last(run: Run, case: Case) -> Verdict:
-    """The verdict of the policy that takes the last run of the subject as it is."""
-    subject, incumbent = case.subject, case.incumbent
-    last = subject.counting[-1] if subject.counting else None
-    best = incumbent.experiment.value if incumbent else None
-    value = last.metrics.get(run.task.metric) if last else None
-    number = finite(value)
-    if incumbent is None or last is None or number is None or best is None:
-        return judge(run.task, value, best)
-    hidden, bases = hidden_value(run, last), _present(run, incumbent, hidden_value)
-    gain = run.task.improvement(hidden, mean(bases)) if hidden is not None and bases else None
-    by_row = _by_row_of_present(run, case, last, incumbent)
-    return limited(judge(run.task, value, best, gain), run.task.improvement(number, best), gain, by_row)
-
-
-def _present(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> list[float]:
+def present_values(run: Run, record: Record, read: Callable[[Run, Trial], float | None] = value_of) -> list[float]:
     """What is read of the runs of a record's present code, as far as they have it."""
     found = [read(run, trial) for trial in record.counting if trial.commit == record.experiment.commit]
     return [value for value in found if value is not None]
-
-
-def scored(run: Run, record: Record, verdict: Verdict) -> float | None:
-    """What an experiment scores after a verdict: the mean of the runs that count; None without a finite one."""
-    if verdict.decision == "keep" and run.task.policy != "greedy":
-        counting: Sequence[float] = replicates(run, record)
-    else:
-        counting = _present(run, record)
-    return mean(counting) if counting else None
-
-
-def candidate(run: Run, case: Case) -> Candidate:
-    """The subject of a case as the judge sees it."""
-    experiment, counting, bases = case.subject.experiment, case.subject.counting, compared_with(run, case)
-    runs = tuple(_replicate(run, bases.get(trial.base_id or case.first_keep), trial) for trial in counting)
-    made_from = [(trial, case.bases.get(trial.base_id or case.first_keep)) for trial in counting]
-    now = [(trial, case.incumbent) for trial, base in made_from if counting and base == made_from[-1][1]]
-    missing: Scalar | None = None
-    return Candidate(
-        experiment.id,
-        runs or (Replicate(missing, "", 0.0, 1),),
-        experiment.lines_added - experiment.lines_removed,
-        _pairing(run, case),
-        _by_row(run, case, made_from),
-        _by_row(run, case, now),
-    )
-
-
-def present_numbers(run: Run, case: Case) -> Numbers | None:
-    """How an experiment compares with what it was made from, by all runs that there are of both now.
-
-    None where that is not known: under the greedy policy, and where a run has no value.
-    """
-    noise, compared = noise_of(run, case.squares, case.dof), candidate(run, case)
-    known = all(finite(each.value) is not None and each.base for each in compared.runs)
-    if run.task.policy == "greedy" or case.incumbent is None or noise.sigma is None or not known:
-        return None
-    return compare(run.task, compared, compared_with(run, case)[case.incumbent.experiment.id], noise)
-
-
-def spread(run: Run, repeats: Sequence[Trial]) -> Spread:
-    """How far runs differ that should not, near in time and between times."""
-    return spread_of(run.task, repeats, lambda trial: value_of(run, trial))
-
-
-def _doubt(run: Run, case: Case, noise: Noise) -> str:
-    """Why the last run of the subject, if it is in no pair, is not enough to keep it; empty where it may be."""
-    last = case.subject.counting[-1:]
-    base = case.bases.get(last[0].base_id or case.first_keep) if last else None
-    return doubt(run.task, spread(run, case.repeats), noise, last, base.counting) if base else ""
-
-
-def _pairing(run: Run, case: Case) -> Pairing | None:
-    """The gains of the subject's pairs with its bases, and of the rest; None where no run is paired."""
-    gains: list[float] = []
-    rest: list[Replicate] = []
-    runs = [trial for trial in case.subject.counting if value_of(run, trial) is not None]
-    for base_id in dict.fromkeys(trial.base_id or case.first_keep for trial in runs):
-        if (base := case.bases.get(base_id)) is None:
-            continue
-        own = [trial for trial in runs if (trial.base_id or case.first_keep) == base_id]
-        others = _standing_runs(run, base)
-        pairs = pairs_of(run.task, own, others)
-        gains += [_compared(run, pair.own, (pair.beside,), base_id).gain(run.task) for pair in pairs]
-        taken = {trial.id for pair in pairs for trial in (pair.own, pair.beside)}
-        if left := tuple(trial for trial in others if trial.id not in taken):
-            rest += [_compared(run, trial, left, base_id) for trial in own if trial.id not in taken]
-    if not gains:
-        return None
-    noise = spread(run, case.repeats).noise(noise_of(run, case.squares, case.dof))
-    if not rest:
-        return Pairing(tuple(gains), noise)
-    return Pairing(tuple(gains), noise, mean([each.gain(run.task) for each in rest]), len(rest), rest[-1].base_runs)
-
-
-def _compared(run: Run, trial: Trial, others: Sequence[Trial], base_id: str) -> Replicate:
-    """A run against the mean of so many of its base."""
-    values = [value for other in others if (value := value_of(run, other)) is not None]
-    hidden = [value for other in others if (value := hidden_value(run, other)) is not None]
-    own = hidden_value(run, trial)
-    return Replicate(value_of(run, trial), base_id, mean(values), len(values), own, mean(hidden) if hidden else None)
-
-
-def _by_row(run: Run, case: Case, compared: Sequence[tuple[Trial, Record | None]]) -> RowGains | None:
-    """The gain by row of trials over kept experiments, as those stand; None where any of it is not known by row."""
-    found: list[Comparison] = []
-    for trial, base in compared:
-        one, others = _rows_of(case, trial), _rows_behind(run, case, base) if base else []
-        if one is None or not others:
-            return None
-        found.append((one, others))
-    return compare_rows(run.task, found)
-
-
-def _rows_behind(run: Run, case: Case, record: Record) -> list[RowScores]:
-    """The scores by row of those runs whose mean `stand` takes; empty where any has none."""
-    trials = {float(trial.attempt): trial for trial in record.trials}
-    behind = _replicates(run, record, lambda _, trial: float(trial.attempt))
-    rows = [_rows_of(case, trials[attempt]) for attempt in counted(*behind)] if behind else []
-    known = [each for each in rows if each is not None]
-    return known if len(known) == len(rows) else []
-
-
-def _by_row_of_present(run: Run, case: Case, trial: Trial, record: Record) -> RowGains | None:
-    """The gain by row of one trial over those of a record's present code."""
-    code = record.experiment.commit
-    one, *rest = (_rows_of(case, each) for each in (trial, *(t for t in record.counting if t.commit == code)))
-    others = [each for each in rest if each is not None]
-    return compare_rows(run.task, [(one, others)]) if one is not None and len(others) == len(rest) else None
-
-
-def _rows_of(case: Case, trial: Trial) -> RowScores | None:
-    """What a trial scored by row, unless by the training's own word."""
-    return None if trial.verification == "reported" else case.rows.get(trial.id)
-
-
-def _replicate(run: Run, base: Incumbent | None, trial: Trial) -> Replicate:
-    metric = trial.metrics.get(run.task.metric)
-    if base is None:
-        return Replicate(metric, "", 0.0, 1)
-    return Replicate(metric, base.name, base.mean, base.runs, hidden_value(run, trial), base.hidden)
-
-
-def _rejected(case: Case) -> str:
-    """Why the score of the subject does not count: a finished trial with an error failed its checks."""
-    return next((trial.error for trial in reversed(case.subject.finished) if trial.error), "")
-
-
-def _seedless(run: Run, subject: Record) -> str:
-    """That the runs of the subject came out exactly alike under different seeds; empty where they did not."""
-    if len(independent(run, subject)) == len(subject.counting):
-        return ""
-    first, seeds = subject.counting[0], sorted({trial.seed for trial in subject.counting})
-    return (
-        f"Its runs with the seeds {', '.join(map(str, seeds))} came out exactly alike ({run.task.metric} "
-        f"{show(value_of(run, first) or 0.0)}): it draws from a seed of its own, so that its luck cannot be told from "
-        "its merit. Let the script take its seed from AUTORESEARCH_SEED."
-    )
-
-
-def _incomparable(case: Case) -> str:
-    """Why the results of a case cannot be compared; empty where they can."""
-    records = [case.subject, *case.bases.values(), *([case.incumbent] if case.incumbent else [])]
-    counting = [trial for record in records for trial in record.finished if trial.id not in without_weight(record)]
-    for what, mark in MARKS.items():
-        seen: dict[str, str] = {}
-        for trial in counting:
-            seen.setdefault(mark(trial), trial.id)
-        if len(seen) > 1:
-            told = ", ".join(f"{name[:24] or 'none'} in {trial}" for name, trial in list(seen.items())[:3])
-            return f"Results with different {what}s are never compared: {told}."
-    return ""

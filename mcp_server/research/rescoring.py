@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from mcp_server.research.case import Case, Record, compared_with, decide, noise_of, stand
+from mcp_server.research.case import Case, Record, compared_with, noise_of, stand
+from mcp_server.research.decision import decide
 from mcp_server.research.experiment import Ending, Run, Scalar, Trial
 from mcp_server.research.hidden_text import AUDIT
 from mcp_server.research.pairing import asked_near

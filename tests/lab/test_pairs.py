@@ -9,7 +9,8 @@ import pytest
 
 from mcp_server.lab.lab import Lab
 from mcp_server.lab.results import Completed
-from mcp_server.research.case import Record, decide
+from mcp_server.research.case import Record
+from mcp_server.research.decision import decide
 from mcp_server.settings import Settings
 from tests.lab.noisy import again, baseline
 from tests.lab.researcher import Researcher

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from mcp_server.research.bases import LOUD_WORDS, in_words, is_loud, likely_levels, pulled
-from mcp_server.research.case import Case, Record, decide, stand
+from mcp_server.research.case import Case, Record, stand
 from mcp_server.research.chain import Level
+from mcp_server.research.decision import decide
 from mcp_server.research.effects import SHAPE
 from mcp_server.research.experiment import NO_CHANGE, Experiment, Numbers, Run, Scalar, Trial
 from mcp_server.research.noise import Noise
@@ -121,8 +122,9 @@ def verdict_of(policy: Policy, scale: float, value: float, chained: bool = True)
     best = record(kept, 8.0)
     subject = record(replace(kept, id="e2", number=3, commit="d", status="trained", numbers=None), value, base="e1")
     run = replace(RUN, task=replace(TASK, policy=policy))
-    chain = (start, best) if chained else ()
-    case = Case(subject, best, {"e1": best}, "e0", 40.0, 40, start, chain, tuple(numbers) if chained else ())
+    case = Case(subject, best, {"e1": best}, "e0", 40.0, 40, start)
+    if chained:
+        case = replace(case, chain=(start, best), compared=tuple(numbers))
     verdict = decide(run, case)
     assert verdict.numbers is not None
     assert stand(run, best).mean == 8.0  # what is told of the best stays the mean of its runs

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from mcp_server.research.case import Case, Record, decide, levelled, replicates, without_weight
+from mcp_server.research.case import Case, Record, levelled, replicates, without_weight
+from mcp_server.research.decision import decide
 from mcp_server.research.experiment import NO_CHANGE, Experiment, Run, Scalar, Trial
 from mcp_server.research.task import Task
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_server.research.case import Case, Record
+from mcp_server.research.contention import load
 from mcp_server.research.effort import effort_text, noise_by_load, over_budget, starved, starved_text
 from mcp_server.research.experiment import Ending, Experiment, Run, Trial
 from mcp_server.research.task import Task

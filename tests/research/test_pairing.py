@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from benchmarks.side_by_side import kept
-from mcp_server.research.case import Case, Record, candidate, decide, present_numbers
+from mcp_server.research.case import Case, Record
 from mcp_server.research.chain import Level
 from mcp_server.research.claims import QUANTILE, assess
+from mcp_server.research.comparison import candidate, present_numbers
+from mcp_server.research.decision import decide
 from mcp_server.research.experiment import NO_CHANGE, Experiment, Numbers, Run, Trial
 from mcp_server.research.levels import levels_of
 from mcp_server.research.noise import Noise

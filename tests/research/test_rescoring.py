@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 import pytest
 
-from mcp_server.research.case import Case, Record, decide
+from mcp_server.research.case import Case, Record
+from mcp_server.research.decision import decide
 from mcp_server.research.experiment import Ending, Experiment, Run, Status, Trial, TrialStatus, Verification
 from mcp_server.research.rescoring import Rescored, fault, to_be_rescored, with_ending
 from mcp_server.research.task import Policy, Task

@@ -9,7 +9,8 @@ from typing import Literal
 
 import pytest
 
-from mcp_server.research.case import Case, Record, decide
+from mcp_server.research.case import Case, Record
+from mcp_server.research.decision import decide
 from mcp_server.research.experiment import Experiment, Run, Trial
 from mcp_server.research.rows import (
     LONGEST,
@@ -214,7 +215,7 @@ def compared(candidate: list[RowScores], baseline: list[RowScores], known: bool 
     )
     subject, more = record("e2", candidate)
     of_both = rows | more if known else more
-    return Case(subject, base, {"e1": base}, "e1", 40 * SIGMA**2, 40, base, of_both)
+    return Case(subject, base, {"e1": base}, "e1", 40 * SIGMA**2, 40, base, rows=of_both)
 
 
 def run(policy: Policy = "noise_aware") -> Run:
