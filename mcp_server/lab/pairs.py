@@ -125,7 +125,7 @@ async def next_run(
     near = await neighbour_of(bench, run) if best and best.id != experiment.id else None
     if near and best and (why := needs_base(run, experiment, trials, best, near.trials)):
         seed = next((t.seed for t in near.trials if t.status in LIVE), fresh_seed({t.seed for t in near.trials}))
-        return f"Call train({best.id!r}, seed={seed}): {why}. Then complete({experiment.id!r})"
+        return f"Call train({best.id!r}, seed={seed}): {why}. Then complete {best.id!r}, and {experiment.id!r} after it"
     found = near.beside(trials) if near else Beside()
     if near is None or best is None or found == Beside():
         return ""
