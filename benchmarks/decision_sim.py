@@ -151,14 +151,18 @@ def table(cell: Cell, rows: Mapping[Row, Result], seeds: int) -> Iterator[str]:
         )
 
 
+START = (0.0, 0.0, 0.0)
+"""Where a night stands before there is a best: cost, true gain and reported gain."""
+
+
 def night(outcomes: Sequence[Outcome], budget: float) -> dict[str, list[float]]:
     """How the median research run stands when so much is spent: its true gain, and by how much the report is too good.
 
-    It begins with the cost of two baselines, from which on there is a best under every policy.
+    It begins with the cost of two baselines; a run that needs more of them has gained nothing until then.
     """
     unfolding: dict[str, list[float]] = {"spent": [], "gain": [], "overstatement": []}
     for spent in range(2, int(budget) + 1):
-        last = [[step for step in outcome.steps if step[0] <= spent][-1] for outcome in outcomes]
+        last = [[START, *(step for step in outcome.steps if step[0] <= spent)][-1] for outcome in outcomes]
         unfolding["spent"].append(spent)
         unfolding["gain"].append(statistics.median(gain for _, gain, _ in last))
         unfolding["overstatement"].append(statistics.median(reported - gain for _, gain, reported in last))
