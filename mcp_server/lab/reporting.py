@@ -11,6 +11,7 @@ from mcp_server.errors import InvalidInput, NotReady
 from mcp_server.lab.accounting import account_of, ended
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
+from mcp_server.lab.ledger import list_results
 from mcp_server.lab.results import Reported
 from mcp_server.machine.beneath import replace_beneath
 from mcp_server.machine.git import locked
@@ -63,6 +64,8 @@ class Reporting:
         begin = None if since is None else moment(since, datetime.now(UTC).astimezone())
         account = await account_of(self._bench, self._branch, run, begin)
         text = to_markdown(account)
+        if save:  # of an agent that was ended in between, the last verdict may not be in the results file yet
+            await list_results(self._bench, run)
         path = await self._save(run, text) if save else None
         return Reported(
             tag=run.tag,

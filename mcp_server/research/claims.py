@@ -139,7 +139,8 @@ def assess(
         comparisons: of the measured changes, whatever became of them: the gain that was seen, the runs of the change
             and those of its base (where pairs were compared, see `equal_runs`). They tell how large effects are in this
             run.
-        pair_noise: of the difference of a pair; the levels' pairs count as pairs where this is known and small.
+        pair_noise: of the difference of a pair; the levels' pairs count as pairs where this is known well, from
+            REPEATS_FOR_CLAIM degrees of freedom on, and small.
 
     Returns:
         None where there is no baseline, or the noise is not known at all.
@@ -151,7 +152,8 @@ def assess(
     # In units of sigma, whatever the metric's own are: squares of huge or tiny numbers leave the range of a float.
     effects = learnt(1.0, [(_scaled(d, sigma), 1 / n + 1 / n_b) for d, n, n_b in comparisons if n and n_b])
     start = levels[0].mean
-    paired = None if pair_noise is None or not exact(noise, pair_noise) else cautious(pair_noise)
+    known = pair_noise is not None and pair_noise.dof >= REPEATS_FOR_CLAIM and exact(noise, pair_noise)
+    paired = cautious(pair_noise) if known and pair_noise else None
     units = [_in_units(each, start, sigma, paired) for each in levels]
     chain = believed(units, 1.0, effects)
     steps = {

@@ -41,7 +41,7 @@ TRAINING = {
     "the commit is checked out": "mcp_server.machine.training:check_out",
     "the training has ended": "mcp_server.machine.child:run",
     "the result is on the disk": "mcp_server.machine.result:write",
-    "the checkout is gone": "mcp_server.machine.recording:discard",
+    "the checkout is gone": "mcp_server.machine.recording:remove",
     "the result is recorded": f"{STORE}.trials:Trials.finish",
     "the device is free": "mcp_server.machine.locks:DeviceLock.release",
 }

@@ -36,13 +36,13 @@ async def test_its_gain_follows_what_was_measured_since(settings: Settings) -> N
         await agent.propose("shallower", "architecture", knobs={"DEPTH": -6})
         assert (await again(agent, "mar8-2")).status == "keep"
         assert (await again(agent, "mar8-3")).displaced == ["mar8-2"]
-        assert "better by 0.050000 than what it was made from (provisional: better by " in await listed(lab)
+        assert "better by 0.0497" in await listed(lab)  # its base counts a little above the mean of its runs
         assert (await lab.finalizing.finalize("mar8")).displaced == ["mar8-2"]
         assert (await again(agent, "mar8-2", 43)).status == "keep"
-        assert "better by 0.030000 than what it was made from (provisional: better by " in await listed(lab)
+        assert "better by 0.0294" in await listed(lab)
         told = (await lab.reading.suggest("mar8")).proposals[0]
         assert told["arguments"]["combine"] == ["mar8-2", "mar8-3"]
-        assert "kept, better by 0.030000" in told["text"]
+        assert "kept, better by 0.0294" in told["text"]
         await again(agent, "mar8-2", 44)
         assert await listed(lab) == ""  # no better any more
         assert (await lab.finalizing.finalize("mar8")).displaced == []
