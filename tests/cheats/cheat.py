@@ -20,7 +20,7 @@ LAST = "    prepare.run(main)\n"
 
 DIFFERS = r"rejected .*the training printed val_bpb \S+, and the model that it handed in scores"
 AHEAD = "looks ahead|keeps state, or sees other rows"
-LEARNT_BY_HEART = r"on hidden text by [^.]*\S+ only|on the audit data, which no training sees, by .* only"
+LEARNT_BY_HEART = r"on hidden text by \S+ (± \S+ )?only|on the audit data, which no training sees, by .* only"
 LONGER = r"rejected .*more effort: .*its budget is \d s"
 ONLY_WALLED = "rejected .*imported only behind walls"
 READ_ONLY = "Read-only file system"
