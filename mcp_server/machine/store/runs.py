@@ -33,15 +33,7 @@ class Runs:
                 INSERT INTO runs (tag, branch, base_commit, task, device_kind, platform, created_at)
                 VALUES (?, ?, ?, ?, ?, ?, ?)
                 """,
-                [
-                    run.tag,
-                    run.branch,
-                    run.base_commit,
-                    dump(run.task),
-                    run.device_kind,
-                    json.dumps(dict(run.platform)),
-                    run.created_at,
-                ],
+                [run.tag, *_columns(run)],
             )
 
         await self._database.transaction(body)
@@ -53,15 +45,7 @@ class Runs:
             await connection.execute(
                 "UPDATE runs SET branch = ?, base_commit = ?, task = ?, device_kind = ?, platform = ?, created_at = ?"
                 " WHERE tag = ?",
-                [
-                    run.branch,
-                    run.base_commit,
-                    dump(run.task),
-                    run.device_kind,
-                    json.dumps(dict(run.platform)),
-                    run.created_at,
-                    run.tag,
-                ],
+                [*_columns(run), run.tag],
             )
 
         await self._database.transaction(body)
@@ -164,3 +148,9 @@ class Runs:
         """The agents that have a workspace in a run, in order of arrival."""
         rows = await self._database.all("SELECT agent FROM workspaces WHERE tag = ? ORDER BY rowid", [tag])
         return [row["agent"] for row in rows]
+
+
+def _columns(run: Run) -> tuple[str | float, ...]:
+    """What a run is, in the order of its columns from `branch` to `created_at`."""
+    platform = json.dumps(dict(run.platform))
+    return run.branch, run.base_commit, dump(run.task), run.device_kind, platform, run.created_at
