@@ -11,6 +11,8 @@ import math
 import mmap
 import operator
 import re
+import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +50,15 @@ def hand_in(model: nn.Module, shape: tuple[int, int], device: str, folder: Path 
         (folder / PROGRAM).unlink(missing_ok=True)
         with contextlib.suppress(Exception):  # then there is nothing to score
             torch.save(inner, folder / PICKLE)
+
+
+def seconds_to_hand_in(model: nn.Module, shape: tuple[int, int], device: str) -> float:
+    """CPU seconds that handing a model in will take, by doing it for trial. What must be loaded for it is by then."""
+    with tempfile.TemporaryDirectory() as folder:
+        hand_in(nn.Embedding(1, 1).eval(), (1, 1), "cpu", Path(folder))
+        begin = time.process_time()
+        hand_in(model, shape, device, Path(folder))
+        return time.process_time() - begin
 
 
 def write_program(exported: torch.export.ExportedProgram, folder: Path) -> None:

@@ -160,8 +160,7 @@ def fetch(url: str, part: Path, report: Report) -> None:
             raise OSError("the part received earlier does not fit the file; starting again")
         response.raise_for_status()
         resumed = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        have = have if resumed else 0
-        total = have + int(response.headers.get("Content-Length", 0))
+        total = (have := have if resumed else 0) + int(response.headers.get("Content-Length", 0))
         with part.open("ab" if resumed else "wb") as handle:
             for chunk in response.iter_content(1 << 18):
                 have += handle.write(chunk)
@@ -182,8 +181,7 @@ def download(url: str, target: Path, report: Report = lambda done, total: None, 
             try:
                 fetch(url, part, report)
             except OSError as error:  # requests derives its errors from OSError
-                problem = str(error)
-                response = getattr(error, "response", None)
+                problem, response = str(error), getattr(error, "response", None)
                 if response is not None and 400 <= response.status_code < 500 and response.status_code != 429:
                     break
                 if attempt + 1 < DOWNLOAD_ATTEMPTS:
@@ -236,8 +234,8 @@ class Source:
 
 def split_of(name: str, share: int = 20) -> str:
     """Assigns a document by name alone: one in `share` to val, one in `share` to audit, whatever else there is."""
-    digest = hashlib.sha1(name.encode(), usedforsecurity=False).digest()
-    return {0: "val", 1: "audit"}.get(int.from_bytes(digest) % share, "train")
+    number = int.from_bytes(hashlib.sha1(name.encode(), usedforsecurity=False).digest())
+    return {0: "val", 1: "audit"}.get(number % share, "train")
 
 
 def apart(name: str) -> str:
@@ -301,8 +299,7 @@ def documents(source: Source) -> Iterator[tuple[str, str]]:
             rows = (text for batch in batches for text in batch.column(0).to_pylist())
             yield from ((f"{source.name}#{row}", text or "") for row, text in enumerate(rows))
         return
-    content = source.path.read_bytes()
-    if b"\0" in content[:8192]:
+    if b"\0" in (content := source.path.read_bytes())[:8192]:
         return  # not text
     text = content.decode(errors="replace")
     pieces = PIECES.findall(text) if len(text) > 2**20 else [text]
@@ -311,9 +308,7 @@ def documents(source: Source) -> Iterator[tuple[str, str]]:
 
 def read_split(sources: list[Source], split: str, seen: set[bytes], room: int = sys.maxsize) -> Iterator[str]:
     """Yields texts of one split until they have `room` characters; none is empty, or in `seen`, which it adds to."""
-    for source in sources:
-        if source.split not in ("", split):
-            continue
+    for source in (each for each in sources if each.split in ("", split)):
         for name, text in documents(source):
             digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
             if text and (source.split or split_of(name)) == split and digest not in seen:
@@ -369,8 +364,7 @@ def fingerprint(manifest: dict[str, Any]) -> str:
 
 def write_split(path: Path, texts: Iterable[str], vocabulary: list[bytes], profile: Profile) -> int:
     """Writes whole rows of tokens and one last target, of held-out splits only eval_tokens; returns their number."""
-    limit = sys.maxsize if path.stem == "train" else profile.eval_tokens
-    written = 0
+    limit, written = sys.maxsize if path.stem == "train" else profile.eval_tokens, 0
     with path.open("wb") as handle:
         for tokens in encode(texts, vocabulary):
             written += handle.write(tokens.tobytes()) // 2
@@ -396,9 +390,8 @@ def build(profile: Profile, sources: list[Source], corpus: str, folder: Path) ->
     counts["train"] = write_split(folder / "train.bin", read_split(sources, "train", seen), tokens, profile)
     manifest: dict[str, Any] = {"format": FORMAT, "profile": profile.name, "corpus": corpus, "tokens": counts}
     manifest |= {"vocab_size": profile.vocab_size, "seq_len": profile.seq_len, "eval_tokens": counts["val"]}
-    files = sorted(folder.iterdir())
-    manifest["files"] = {p.name: {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}
-    manifest["hidden"] = hidden_places(profile, sources)
+    files = {p.name: {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in sorted(folder.iterdir())}
+    manifest |= {"files": files, "hidden": hidden_places(profile, sources)}
     write_atomically(folder / "manifest.json", json.dumps(manifest | {"fingerprint": fingerprint(manifest)}) + "\n")
 
 
@@ -492,7 +485,7 @@ def open_data() -> Data:
 
 
 # ---- Runtime: the device, its threads and precision, seeds -----------------------------------------------------------
-@dataclass(frozen=True)
+@dataclass
 class Runtime:
     """What one training runs on."""
 
@@ -503,6 +496,7 @@ class Runtime:
     bf16: bool  # whether autocast to bfloat16 pays here
     memory_gib: float  # of the GPU; 0 elsewhere
     out: Path | None  # a folder for what the run leaves
+    limit: float = 1e9  # seconds for all until the model is handed in, CPU time by threads
 
     def synchronize(self) -> None:
         """Waits until the device has done all it was told to."""
@@ -545,6 +539,7 @@ def start() -> Runtime:
         bf16=cpu_bf16_pays(threads) if device == "cpu" else device == "cuda" and torch.cuda.is_bf16_supported(),
         memory_gib=torch.cuda.mem_get_info()[1] / 2**30 if device == "cuda" else 0.0,
         out=Path(os.environ["AUTORESEARCH_OUT"]) if os.environ.get("AUTORESEARCH_OUT") else None,
+        limit=setting("AUTORESEARCH_EFFORT_LIMIT", 1e9, 0),
     )
 
 
@@ -586,11 +581,12 @@ class BudgetClock:
     """Says when the budget is spent. It starts with the first `running()`, which belongs right before the first step.
 
     On a GPU it measures wall time; on a CPU the process's CPU time by the number of threads, so that a busy machine
-    trains as much as an idle one, with wall time's ends: twice the budget, waits for a core apart, and 20 times.
+    trains as much as an idle one, with wall time's ends: twice the budget, waits for a core apart, and 20 times. There
+    a start that leaves less of the limit for all than the budget is charged to it.
     """
 
     def __init__(self, runtime: Runtime, wall_time: Clock = time.perf_counter, cpu_time: Clock = time.process_time):
-        self.runtime, self.wall_time, self.cpu_time = runtime, wall_time, cpu_time
+        self.runtime, self.wall_time, self.cpu_time, self.budget = runtime, wall_time, cpu_time, runtime.budget
         self.started = self.ended = self.cpu_started = self.waited = math.nan
         self.elapsed = self.progress = 0.0  # seconds of budget used, and its share, 0 to 1: what schedules follow
 
@@ -602,27 +598,35 @@ class BudgetClock:
             self.started, self.cpu_started, self.waited = self.ended, cpu, waited_for_cores()
         wall = self.elapsed = limit = self.ended - self.started
         if self.runtime.device == "cpu":
+            self.budget = max(0.01, min(self.budget, self.runtime.limit - self.cpu_started / self.runtime.threads))
             self.elapsed = (cpu - self.cpu_started) / self.runtime.threads
             alone = wall - waited_for_cores() + self.waited if wall / 2 > self.elapsed else 0.0
             limit = max(alone / 2, wall / 20)
-        self.progress = min(1.0, max(self.elapsed, limit) / self.runtime.budget)
+        self.progress = min(1.0, max(self.elapsed, limit) / self.budget)
         return self.progress < 1.0
 
 
 def warm_up(step: Step, model: Module, optimizers: list[Optimizer], data: Data, runtime: Runtime, rows: int) -> float:
     """Lets compilers and caches settle before the clock starts, and leaves nothing learnt behind; the seconds it took.
 
-    `step(batches)` is run on random tokens, and the model in the shape of the evaluation; then all is put back.
+    `step(batches)` is run on random tokens, and the model in the shape of the evaluation; then all is put back. What a
+    step, checking the model and handing it in take of a CPU is kept for the end.
     """
     begin, weights = time.perf_counter(), {name: value.detach().clone() for name, value in model.state_dict().items()}
     states = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
     with torch.random.fork_rng():
         tokens = torch.randint(data.vocab_size, (2, rows, data.seq_len), device=runtime.device)
         for _ in range(2 if runtime.device == "cuda" else 1):
+            begin_cpu = time.process_time()
             step(itertools.repeat((tokens[0], tokens[1])))
         if runtime.device == "cuda":
             with torch.no_grad():
                 model.eval()(tokens.new_zeros(eval_rows(data, runtime), data.seq_len))
+        elif runtime.device == "cpu" and runtime.out:
+            with torch.no_grad():
+                check_causality(model.eval(), data, runtime)
+            shape, used = (eval_rows(data, runtime), data.seq_len), time.process_time() - begin_cpu
+            runtime.limit -= (used + portable.seconds_to_hand_in(model, shape, runtime.device)) / runtime.threads
     model.train().zero_grad(set_to_none=True)
     model.load_state_dict(weights)
     for optimizer, state in zip(optimizers, states, strict=True):
@@ -720,8 +724,7 @@ def check_causality(model: Module, data: Data, runtime: Runtime) -> None:
     logits before that place must stand still. It tells of mistakes; what looking ahead gains, scoring.py takes off.
     """
     secret = np.random.default_rng(int.from_bytes(os.urandom(16)))
-    rows, length = eval_rows(data, runtime), data.seq_len
-    tokens = data.held_out("val")
+    rows, length, tokens = eval_rows(data, runtime), data.seq_len, data.held_out("val")
     original = tokens[:-1].view(-1, length)[secret.integers((len(tokens) - 1) // length, size=rows)]
     cuts = torch.from_numpy(secret.integers(1, length, size=rows))
     cuts[: rows // 4], cuts[rows // 4 : rows // 2] = length, 0
@@ -787,8 +790,7 @@ def main() -> None:
     name = given.get("name", "path" if "path" in given else default_profile())
     if not given.keys() & {"name", "path"}:
         print(f"profile {name}, which suits this machine ({PROFILES[name].about}); --profile chooses another")
-    folder = prepare(replace(PROFILES[name], **given))
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder := prepare(replace(PROFILES[name], **given)))
     counts = ", ".join(f"{count:,} {split}" for split, count in manifest["tokens"].items())
     print(f"ready: {counts} tokens, vocabulary {manifest['vocab_size']:,}, context {manifest['seq_len']:,}")
     print("folder:", folder, "\nfingerprint:", fingerprint(manifest), "\nnext: python train.py")

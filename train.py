@@ -497,7 +497,7 @@ class Progress:
 
 def progress_line(step: int, loss: float, tokens_per_step: int, clock: prepare.BudgetClock) -> str:
     """`key: value` between bars; speed and times are those of the budget clock when the step began."""
-    spent, left = clock.elapsed, max(0.0, clock.runtime.budget - clock.elapsed)
+    spent, left = clock.elapsed, max(0.0, clock.budget - clock.elapsed)
     speed = (step - 1) * tokens_per_step / spent if spent else 0.0
     return (
         f"step {step:05d} | loss: {loss:.4f} | lr: {learning_rate(clock.progress):.2f} | tok/s: {speed:,.0f}"
@@ -612,7 +612,7 @@ def main() -> None:
         step += 1
         progress.update(step, loss.item())
 
-    if clock.elapsed < 0.95 * runtime.budget:
+    if clock.elapsed < 0.95 * clock.budget:
         print(
             "note: training ended before it had its share of CPU time: its threads waited for each other, or for others"
         )

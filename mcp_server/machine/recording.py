@@ -24,19 +24,24 @@ from mcp_server.machine.store import Refused, Store
 from mcp_server.machine.store.retries import Smaller
 from mcp_server.machine.trees import open_regular, remove
 from mcp_server.research.case import Case
+from mcp_server.research.effort import limit
 from mcp_server.research.experiment import Ending, Run, Trial
 
 Answer = TypeVar("Answer")
 
+LIMIT = "AUTORESEARCH_EFFORT_LIMIT"
+"""By which the clock of our harness knows `effort.limit`."""
 TRIES = 12
 """How often a refused write is tried; the waits between add up to about a minute, on top of SQLite's own."""
 
 
 async def order_of(store: Store, folders: Folders, trial: Trial) -> Order:
     """What a claimed trial orders."""
-    experiment = await store.experiments.get(trial.experiment_id)
-    run = await store.runs.get(experiment.tag)
-    return Order(run.task, trial, folders.trial(trial.id), folders.inputs(run.tag), run.base_commit)
+    run, case = await look(store, trial)
+    task = run.task
+    if (most := limit(run, case)) is not None:
+        task = replace(task, environment=(*task.environment, (LIMIT, f"{most:.3f}")))
+    return Order(task, trial, folders.trial(trial.id), folders.inputs(run.tag), run.base_commit)
 
 
 async def look(store: Store, trial: Trial) -> tuple[Run, Case]:

@@ -18,9 +18,11 @@ ENOUGH = 0.95
 LEAST_MISSING, LEAST_UNKNOWN = 0.25, 1.0
 """CPU seconds that must be missing, and the same where no baseline tells how much was due: a script of a
 moment is over before its time can be told so exactly."""
-SHARE, SHARE_BESIDE = 0.02, 1 / 3
-"""What our harness may take beyond what the baseline shows: shares of the budget, since its clock is read between
-steps, and of what the baseline took beside it, since a larger model takes longer to warm up and to hand in."""
+SHARE = 0.02
+"""What our harness may take beyond what the baseline shows: a share of the budget, as its clock is read between steps."""
+BESIDE_CPU, BESIDE_GPU = 0.05, 1 / 3
+"""The same in shares of what the baseline took beside its budget. On a CPU the harness's clock knows the limit, and ends
+a training earlier whose start took longer; elsewhere a larger model takes longer to warm up and to hand in."""
 WALL_SHARE, LEAST_WALL_SLACK = 0.1, 1.0
 """What any other script may take beyond it: a share of the budget, and seconds at least. What goes on beside a training
 stretches its wall time."""
@@ -65,6 +67,18 @@ def over_budget(run: Run, case: Case, ending: Ending) -> str:
     )
 
 
+def limit(run: Run, case: Case) -> float | None:
+    """Seconds that the clock of our harness gives a training on a CPU until its model is handed in; None if not known.
+
+    It is the budget, and what the unchanged script took beside it: the clock charges the budget for a start that takes
+    longer, and `over_budget` rejects what took more all the same. The unchanged script is held to it when repeated.
+    """
+    if not run.task.builtin or run.device_kind != "cpu" or not (known := _baselines(case)):
+        return None
+    budget = run.task.time_budget_seconds
+    return budget + fmean(_beside(trial, budget) for trial in known)
+
+
 def _unit(run: Run) -> str:
     """What seconds of effort are."""
     if run.device_kind != "cpu":
@@ -76,7 +90,7 @@ def _slack(run: Run, beside: Sequence[float]) -> float:
     """Seconds that a training may take beyond what the baseline shows."""
     budget = run.task.time_budget_seconds
     if run.task.builtin:
-        least = SHARE * budget + SHARE_BESIDE * fmean(beside)
+        least = SHARE * budget + (BESIDE_CPU if run.device_kind == "cpu" else BESIDE_GPU) * fmean(beside)
     else:
         least = max(LEAST_WALL_SLACK, WALL_SHARE * (budget + fmean(beside)))
     spread = DEVIATIONS * stdev(beside) if len(beside) > 1 else 0.0

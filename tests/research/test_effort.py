@@ -7,7 +7,7 @@ import pytest
 
 from mcp_server.research.case import Case, Record
 from mcp_server.research.contention import load
-from mcp_server.research.effort import effort_text, noise_by_load, over_budget, starved, starved_text
+from mcp_server.research.effort import effort_text, limit, noise_by_load, over_budget, starved, starved_text
 from mcp_server.research.experiment import Ending, Experiment, Run, Trial
 from mcp_server.research.task import Task
 
@@ -43,11 +43,12 @@ BY_CPU = case(22, cpu_seconds=44, **CLOCK)
 @pytest.mark.parametrize(
     ("task", "known", "used", "over"),
     [
-        # The clock of our harness says 20 s; the baseline took 6 s beside it, of which a third more is free.
-        ({"builtin": True}, case(26, **CLOCK), 28.3, False),
-        ({"builtin": True}, case(26, **CLOCK), 28.5, True),
-        ({"builtin": True}, case(25, 27, **CLOCK), 29.9, False),  # the baseline's runs differ: three deviations, 4.2 s
-        ({"builtin": True}, case(16, 36, **CLOCK), 34.2, True),  # but not without end
+        # The clock of our harness says 20 s; the baseline took 6 s beside it, of which a twentieth more is free.
+        ({"builtin": True}, case(26, **CLOCK), 26.6, False),
+        ({"builtin": True}, case(26, **CLOCK), 26.8, True),
+        ({"builtin": True}, case(25.9, 26.1, **CLOCK), 26.6, False),
+        ({"builtin": True}, case(25.8, 26.2, **CLOCK), 26.8, False),  # the baseline's runs differ: three deviations
+        ({"builtin": True}, case(16, 36, **CLOCK), 28.1, True),  # but not without end
         ({"builtin": True}, case(), 139, False),  # no baseline: its allowance for the start
         ({"builtin": True}, case(), 141, True),
         ({"builtin": True}, case(26, name="e1", **CLOCK), 139, False),  # the baseline is not held to itself
@@ -71,6 +72,16 @@ def test_a_training_may_take_its_budget_and_what_the_baseline_takes_beside_it(
     said = over_budget(run(**task), known, ended(used))
     assert bool(said) == over
     assert not over or (f"more effort: {used:.1f} s of " in said and "its own clock says nothing" in said)
+
+
+def test_the_clock_of_our_harness_is_told_how_long_all_may_take() -> None:
+    assert limit(run(builtin=True), case(26, **CLOCK)) == 26
+    assert limit(run(builtin=True), case(25, 27, **CLOCK)) == 26
+    assert limit(run(builtin=True), case(26, name="e1", **CLOCK)) == 26  # the baseline's repeats too
+    assert limit(run(builtin=True), case(25, metrics={"training_seconds": 19})) == 26  # it may use its budget
+    assert limit(run(builtin=True), case()) is None
+    assert limit(run("cuda", builtin=True), case(26, **CLOCK)) is None
+    assert limit(run(), case(26, **CLOCK)) is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import portable
 import prepare
 
 # ---- The clock -------------------------------------------------------------------------------------------------------
@@ -56,6 +57,34 @@ def test_the_budget_clock(
     assert [clock.elapsed, clock.progress] == pytest.approx([elapsed, progress])
 
 
+@pytest.mark.parametrize(
+    ("device", "limit", "started", "budget"),
+    [
+        ("cpu", 16.0, 12.0, 10.0),  # 6 s of each thread: the start took no more than it may
+        ("cpu", 16.0, 15.0, 8.5),  # 7.5 s: what is beyond it is charged
+        ("cpu", 16.0, 40.0, 0.01),  # nothing is left
+        ("cpu", 1e9, 40.0, 10.0),  # nobody said a limit
+        ("cuda", 16.0, 40.0, 10.0),  # there CPU time says nothing
+    ],
+)
+def test_a_start_beyond_the_limit_is_charged_to_the_budget(
+    runtime: prepare.Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    limit: float,
+    started: float,
+    budget: float,
+) -> None:
+    monkeypatch.setattr(prepare.Runtime, "synchronize", lambda self: None)
+    now = iter([started, started + 4.0])
+    runtime = replace(runtime, device=device, threads=2, limit=limit)
+    clock = prepare.BudgetClock(runtime, iter([0.0, 2.0]).__next__, now.__next__)
+    assert clock.running()
+    assert clock.budget == pytest.approx(budget)
+    assert clock.running() == (budget > 2)
+    assert clock.progress == pytest.approx(min(1.0, 2 / budget))
+
+
 @pytest.mark.parametrize("text", ["soon", "-3", "nan", "inf", "0"])
 def test_a_budget_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("AUTORESEARCH_TIME_BUDGET", text)
@@ -71,6 +100,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 def test_starting_reads_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = {"DEVICE": "cpu", "SEED": "7", "TIME_BUDGET": "2.5", "THREADS": "1", "OUT": str(tmp_path)}
+    settings["EFFORT_LIMIT"] = "4.125"
     for name, value in settings.items():
         monkeypatch.setenv(f"AUTORESEARCH_{name}", value)
     threads = torch.get_num_threads()
@@ -81,13 +111,18 @@ def test_starting_reads_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
     finally:
         torch.set_num_threads(threads)
     assert (runtime.device, runtime.seed, runtime.budget, runtime.threads) == ("cpu", 7, 2.5, 1)
-    assert runtime.out == tmp_path
+    assert (runtime.out, runtime.limit) == (tmp_path, 4.125)
 
 
 # ---- Warm-up ---------------------------------------------------------------------------------------------------------
 
 
-def test_warm_up_teaches_nothing(data: prepare.Data, runtime: prepare.Runtime) -> None:
+@pytest.mark.parametrize("handing_in", [0.0, 3.0])
+def test_warm_up_teaches_nothing_and_keeps_time_for_handing_in(
+    data: prepare.Data, runtime: prepare.Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, handing_in: float
+) -> None:
+    monkeypatch.setattr(portable, "seconds_to_hand_in", lambda model, shape, device: handing_in)
+    runtime = replace(runtime, limit=100.0, out=tmp_path if handing_in else None)
     model = nn.Sequential(nn.Embedding(256, 8), nn.Dropout(0.5), nn.Linear(8, 256))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     text = {row.tobytes() for row in data.train[:-1].reshape(-1, 32).astype(np.int64)}
@@ -109,6 +144,7 @@ def test_warm_up_teaches_nothing(data: prepare.Data, runtime: prepare.Runtime) -
     assert not optimizer.state_dict()["state"]
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(weight.grad is None for weight in model.parameters())
+    assert runtime.limit == 100.0 if not handing_in else 90.0 < runtime.limit < 97.0
 
 
 # ---- Batches ---------------------------------------------------------------------------------------------------------
