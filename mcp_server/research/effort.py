@@ -19,7 +19,7 @@ LEAST_MISSING, LEAST_UNKNOWN = 0.25, 1.0
 """CPU seconds that must be missing, and the same where no baseline tells how much was due: a script of a
 moment is over before its time can be told so exactly."""
 SHARE = 0.02
-"""What our harness may take beyond what the baseline shows, in shares of the budget: its clock is read between steps."""
+"""What our harness may take beyond what the baseline did, in shares of the budget: clocks are read between steps."""
 BESIDE_CPU, BESIDE_GPU = 0.05, 1 / 3
 """The same in shares of what the baseline took beside its budget. On a CPU the harness's clock knows the limit and ends
 a training earlier whose start took longer; elsewhere a larger model takes longer to warm up and to hand in."""
