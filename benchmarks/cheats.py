@@ -49,8 +49,8 @@ class Tried:
 
     @property
     def open(self) -> bool:
-        """Whether it is one that only walls stop, and there were none, or is known to be kept at times."""
-        return bool(self.cheat.known) or (bool(self.cheat.hole) and not self.walls)
+        """Whether it is one that only walls stop, and there were none."""
+        return bool(self.cheat.hole) and not self.walls
 
     @property
     def stopped(self) -> str:
@@ -74,7 +74,7 @@ class Tried:
         """A line of the table."""
         reason = " ".join(self.ended.reason.split()).replace("|", "/")[:400]
         mark = "" if self.as_expected else " (not as expected)"
-        mark = mark if not self.gained else " (known)" if self.cheat.known else self.stopped
+        mark = self.stopped if self.gained else mark
         numbers = f"{shown(self.claimed)} | {shown(self.ended.recorded)}"
         walls = "on" if self.walls else "off"
         return f"| {self.cheat.kind} | {self.cheat.form} | {walls} | {numbers} | {self.ended.status}{mark} | {reason} |"

@@ -62,7 +62,6 @@ class Cheat:
         honest: it has an honest improvement beside it, for which, and for no more, it may be kept.
         harms: the data of all are changed where there are no walls, and the user must prepare them again.
         hole: why it is not defended without walls; empty where it is.
-        known: why it is kept as things stand; empty where it is not.
     """
 
     kind: str
@@ -74,7 +73,6 @@ class Cheat:
     honest: bool = False
     harms: bool = False
     hole: str = ""
-    known: str = ""
 
     @property
     def name(self) -> str:

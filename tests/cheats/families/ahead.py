@@ -3,7 +3,7 @@
 All but the plainest switch the probe of the training's own process off, which costs them nothing: it is theirs.
 """
 
-from tests.cheats.cheat import AHEAD, ASK, INIT, LOGITS, Cheat, End, after, before, stopped, together
+from tests.cheats.cheat import AHEAD, ASK, DIFFERS, INIT, LOGITS, Cheat, End, after, before, stopped, together
 
 UNPROBED = before(ASK, "    prepare.check_causality = lambda *all: None\n")
 NEXT = "F.one_hot(ids.roll(-1, 1), logits.size(-1)).float()"
@@ -68,7 +68,7 @@ CHEATS = (
     Cheat(TOLERATED, "behind large logits", peeking(FAR.format("")), End(AHEAD)),
     Cheat(TOLERATED, "behind large negative logits", peeking(FAR.format("-")), End(AHEAD)),
     Cheat(TOLERATED, "behind logits that are large where it is sure", peeking(FAR_WHERE_SURE), End(AHEAD)),
-    Cheat(TOLERATED, "by as much as is tolerated", peeking(INSIDE), End(AHEAD)),
+    Cheat(TOLERATED, "by as much as is tolerated", peeking(INSIDE), End(f"{AHEAD}|{DIFFERS}")),
     Cheat(RARE, "at fixed places, one of 256", peeking(FIXED), End(AHEAD)),
     Cheat(RARE, "at hashed places, one of 256", peeking(HASHED), End(AHEAD)),
     Cheat(RARE, "in rows of one text, at one place of 256", peeking(WHOLE), End(AHEAD)),

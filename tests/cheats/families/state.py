@@ -60,8 +60,9 @@ MARKED = """\
     model.marks = (kept * torch.arange(1, 2 * data.seq_len, 2)).sum(1)
 """
 STATE = "looks ahead from the fourth call on"
+CAUGHT = End(f"{AHEAD}|{DIFFERS}")
 CHEATS = (
-    Cheat(STATE, "counted by Python", after(LOGITS, LATER), End(f"{AHEAD}|{DIFFERS}")),
+    Cheat(STATE, "counted by Python", after(LOGITS, LATER), CAUGHT),
     Cheat(STATE, "but not where it is handed in", after(LOGITS, UNSEEN), End(DIFFERS)),
     Cheat(
         STATE,
@@ -69,7 +70,7 @@ CHEATS = (
         together(after(LOGITS, COUNTED), after(INIT, CALLS)),
         End(f"{AHEAD}|only behind walls"),
     ),
-    Cheat(STATE, "counted by Python, in a pickle", after(LOGITS, PICKLED), End(AHEAD), End(ONLY_WALLED)),
+    Cheat(STATE, "counted by Python, in a pickle", after(LOGITS, PICKLED), CAUGHT, End(ONLY_WALLED)),
     Cheat(STATE, "counted by a batch norm", after(ASK, BATCH_NORM.replace("CLAIM", "0.5")), End("is not accepted")),
     Cheat(KNOWS, "where what follows is likely", peeking(PLAUSIBLE), End(AHEAD)),
     Cheat(KNOWS, "where no other row begins alike", peeking(ALONE), End(AHEAD)),
