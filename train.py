@@ -518,6 +518,17 @@ def peak_memory_mb(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def print_notes(clock: prepare.BudgetClock) -> None:
+    """Says why less was trained than the budget has seconds, where that is so."""
+    charged = clock.runtime.budget - clock.budget
+    if charged >= 0.05:
+        print(f"note: {charged:.1f} s of the budget went into starting and handing in, beyond what is free for that")
+    if clock.elapsed < 0.95 * clock.budget:
+        print(
+            "note: training ended before it had its share of CPU time: its threads waited for each other, or for others"
+        )
+
+
 def print_summary(runtime: prepare.Runtime, data: prepare.Data, clock: prepare.BudgetClock, **results: float) -> None:
     """Prints the block of `key: value` lines that ends a good run; AUTORESEARCH_OUT also gets it as summary.json."""
     now = time.perf_counter()
@@ -612,10 +623,7 @@ def main() -> None:
         step += 1
         progress.update(step, loss.item())
 
-    if clock.elapsed < 0.95 * clock.budget:
-        print(
-            "note: training ended before it had its share of CPU time: its threads waited for each other, or for others"
-        )
+    print_notes(clock)
     val_bpb = prepare.evaluate(forward, data, runtime)
     tokens = step * progress.tokens_per_step
     flops = tokens * flops_per_token(model, recipe)

@@ -327,6 +327,13 @@ def test_a_run_elsewhere_on_read_only_data(data: prepare.Data, script: Script, t
     assert 0.5 <= float(summary["training_seconds"]) < 2
 
 
+def test_what_the_start_takes_beyond_its_limit_is_charged_to_the_budget(script: Script, tmp_path: Path) -> None:
+    done = script(copied(tmp_path), AUTORESEARCH_OUT=str(tmp_path / "out"), AUTORESEARCH_EFFORT_LIMIT="0.6", **SHORT)
+    assert done.returncode == 0, done.stderr
+    assert "note: 0.5 s of the budget went into starting and handing in" in done.stdout
+    assert int(json.loads((tmp_path / "out/summary.json").read_text())["num_steps"]) == 1
+
+
 def test_editing_one_literal_takes_effect(script: Script, tmp_path: Path) -> None:
     path = copied(tmp_path, lambda text: text.replace("\nDEPTH = 2 ", "\nDEPTH = 1 "))
     done = script(path, **SHORT)
