@@ -97,12 +97,12 @@ class Researcher:
         return next((each for each in proposals if each["tool"] in ("train", "complete")), None)
 
     async def _do(self, due: Mapping[str, Any]) -> None:
-        name = due["arguments"]["experiment_id"]
+        name, seed = due["arguments"]["experiment_id"], due["arguments"].get("seed")
         if due["tool"] == "complete":
             verdict = await self.lab.verdicts.complete(name)
             print(f"{name} again: {verdict.status}: {verdict.reason}", flush=True)
         else:
-            await self._train(name)
+            await self._train(name, seed)
 
     async def _try(self, knobs: Mapping[str, KnobValue]) -> None:
         try:
@@ -115,8 +115,8 @@ class Researcher:
         self.names[registered.experiment_id] = knobs
         await self._train(registered.experiment_id)
 
-    async def _train(self, name: str) -> None:
-        trained = await self.lab.training.train(name, wait_seconds=PATIENT)
+    async def _train(self, name: str, seed: int | None = None) -> None:
+        trained = await self.lab.training.train(name, seed=seed, wait_seconds=PATIENT)
         print(f"{name} {_words(self.names.get(name, {}))}: {trained.status}, {trained.effort}", flush=True)
         if trained.starved:
             print(f"    {trained.starved}", flush=True)
