@@ -32,10 +32,14 @@ class PortableError(ValueError):
 # ---- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def hand_in(model: nn.Module, shape: tuple[int, int], device: str, folder: Path | None) -> None:
-    """Leaves a model in evaluation mode in the folder, where there is one; it is made for token ids of this shape."""
+def hand_in(model: nn.Module, shape: tuple[int, int], device: str, folder: Path | None) -> float:
+    """Leaves a model in evaluation mode in the folder, where there is one; it is made for token ids of this shape.
+
+    Returns the CPU seconds that this took.
+    """
     if folder is None:
-        return
+        return 0.0
+    begin = time.process_time()
     tokens = torch.zeros(shape, dtype=torch.long, device=device)
     inner: nn.Module = getattr(model, "_orig_mod", model)  # of torch.compile
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,15 +54,14 @@ def hand_in(model: nn.Module, shape: tuple[int, int], device: str, folder: Path 
         (folder / PROGRAM).unlink(missing_ok=True)
         with contextlib.suppress(Exception):  # then there is nothing to score
             torch.save(inner, folder / PICKLE)
+    return time.process_time() - begin
 
 
-def seconds_to_hand_in(model: nn.Module, shape: tuple[int, int], device: str) -> float:
+def seconds_to_hand_in(model: nn.Module, shape: tuple[int, int], device: str = "cpu") -> float:
     """CPU seconds that handing a model in will take, by doing it for trial. What must be loaded for it is by then."""
-    with tempfile.TemporaryDirectory() as folder:
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         hand_in(nn.Embedding(1, 1).eval(), (1, 1), "cpu", Path(folder))
-        begin = time.process_time()
-        hand_in(model, shape, device, Path(folder))
-        return time.process_time() - begin
+        return hand_in(model, shape, device, Path(folder))
 
 
 def write_program(exported: torch.export.ExportedProgram, folder: Path) -> None:

@@ -6,8 +6,7 @@
 Prepared data lies under AUTORESEARCH_CACHE (default ~/.cache/autoresearch):
 
     data/current.json                     {"folder": name}: the configuration that train.py loads
-    data/<configuration>/manifest.json    what was prepared, with the SHA-256 of every file beside it
-    data/<configuration>/{train,val,audit}.bin, tokenizer.json
+    data/<configuration>/                 manifest.json (the SHA-256 of all others), *.bin, tokenizer.json
     downloads/<dataset>/                  the shards as they were received, with their checksums
 """
 
@@ -33,7 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -496,7 +495,8 @@ class Runtime:
     bf16: bool  # whether autocast to bfloat16 pays here
     memory_gib: float  # of the GPU; 0 elsewhere
     out: Path | None  # a folder for what the run leaves
-    limit: float = 1e9  # seconds for all until the model is handed in, CPU time by threads
+    baseline: dict[str, float] = field(default_factory=dict)  # what it took; see BudgetClock
+    hand_in: float = math.nan  # CPU seconds that handing the model in takes, as soon as that is known
 
     def synchronize(self) -> None:
         """Waits until the device has done all it was told to."""
@@ -539,7 +539,7 @@ def start() -> Runtime:
         bf16=cpu_bf16_pays(threads) if device == "cpu" else device == "cuda" and torch.cuda.is_bf16_supported(),
         memory_gib=torch.cuda.mem_get_info()[1] / 2**30 if device == "cuda" else 0.0,
         out=Path(os.environ["AUTORESEARCH_OUT"]) if os.environ.get("AUTORESEARCH_OUT") else None,
-        limit=setting("AUTORESEARCH_EFFORT_LIMIT", 1e9, 0),
+        baseline=json.loads(os.environ.get("AUTORESEARCH_BASELINE") or "{}"),
     )
 
 
@@ -581,8 +581,8 @@ class BudgetClock:
     """Says when the budget is spent. It starts with the first `running()`, which belongs right before the first step.
 
     On a GPU it measures wall time; on a CPU the process's CPU time by the number of threads, so that a busy machine
-    trains as much as an idle one, with wall time's ends: twice the budget, waits for a core apart, and 20 times. There
-    a start that leaves less of the limit for all than the budget is charged to it.
+    trains as much as an idle one, with wall time's ends: twice the budget, waits for a core apart, and 20 times. Where
+    the baseline is known, all until the model is handed in has a limit, and training has what is left of it at most.
     """
 
     def __init__(self, runtime: Runtime, wall_time: Clock = time.perf_counter, cpu_time: Clock = time.process_time):
@@ -596,9 +596,11 @@ class BudgetClock:
         self.ended, cpu = self.wall_time(), self.cpu_time()
         if math.isnan(self.started):
             self.started, self.cpu_started, self.waited = self.ended, cpu, waited_for_cores()
+            if limit := self.runtime.baseline.get("limit"):  # and more where others made it wait: seconds do less then
+                limit += (limit - self.budget) / 4 * (0.18 * cpu < self.waited < 100 * cpu)
+                self.budget = max(0.01, min(self.budget, limit - (cpu + self.runtime.hand_in) / self.runtime.threads))
         wall = self.elapsed = limit = self.ended - self.started
         if self.runtime.device == "cpu":
-            self.budget = max(0.01, min(self.budget, self.runtime.limit - self.cpu_started / self.runtime.threads))
             self.elapsed = (cpu - self.cpu_started) / self.runtime.threads
             alone = wall - waited_for_cores() + self.waited if wall / 2 > self.elapsed else 0.0
             limit = max(alone / 2, wall / 20)
@@ -609,24 +611,21 @@ class BudgetClock:
 def warm_up(step: Step, model: Module, optimizers: list[Optimizer], data: Data, runtime: Runtime, rows: int) -> float:
     """Lets compilers and caches settle before the clock starts, and leaves nothing learnt behind; the seconds it took.
 
-    `step(batches)` is run on random tokens, and the model in the shape of the evaluation; then all is put back. What a
-    step, checking the model and handing it in take of a CPU is kept for the end.
+    `step(batches)` is run on random tokens, and the model in the shape of the evaluation; then all is put back. On a
+    CPU a model of more modules than the baseline's is handed in for trial: what that takes is kept for the end.
     """
     begin, weights = time.perf_counter(), {name: value.detach().clone() for name, value in model.state_dict().items()}
     states = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
     with torch.random.fork_rng():
         tokens = torch.randint(data.vocab_size, (2, rows, data.seq_len), device=runtime.device)
         for _ in range(2 if runtime.device == "cuda" else 1):
-            begin_cpu = time.process_time()
             step(itertools.repeat((tokens[0], tokens[1])))
         if runtime.device == "cuda":
             with torch.no_grad():
                 model.eval()(tokens.new_zeros(eval_rows(data, runtime), data.seq_len))
-        elif runtime.device == "cpu" and runtime.out:
-            with torch.no_grad():
-                check_causality(model.eval(), data, runtime)
-            shape, used = (eval_rows(data, runtime), data.seq_len), time.process_time() - begin_cpu
-            runtime.limit -= (used + portable.seconds_to_hand_in(model, shape, runtime.device)) / runtime.threads
+        elif known := runtime.baseline:
+            larger, shape = len(list(model.modules())) > known["modules"], (eval_rows(data, runtime), data.seq_len)
+            runtime.hand_in = portable.seconds_to_hand_in(model.eval(), shape) if larger else known["hand_in"]
     model.train().zero_grad(set_to_none=True)
     model.load_state_dict(weights)
     for optimizer, state in zip(optimizers, states, strict=True):
@@ -740,9 +739,9 @@ def evaluate(model: Module, data: Data, runtime: Runtime, split: str = "val") ->
     """The score of `model(x) -> logits`, bits per byte; also hands the model in. HarnessError if it looks ahead."""
     model.eval()
     with torch.no_grad():
-        check_causality(model, data, runtime)
-        portable.hand_in(model, (eval_rows(data, runtime), data.seq_len), runtime.device, runtime.out)
-        score = bits_per_byte(model, data, runtime, split)  # not charged to the budget, as what came before is
+        runtime.hand_in = portable.hand_in(model, (eval_rows(data, runtime), data.seq_len), runtime.device, runtime.out)
+        check_causality(model, data, runtime)  # not charged to the budget, as what came before is
+        score = bits_per_byte(model, data, runtime, split)
     model.train()
     return score
 

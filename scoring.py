@@ -370,7 +370,9 @@ def make_pass(number: int, data: prepare.Data, runtime: prepare.Runtime, folder:
     batches = batches_of(alone, count, size, secret)
 
     def filled(rows: Ids) -> Tensor:
-        return ask(np.concatenate([rows, training_rows(size - len(rows), data, secret)]))[: len(rows)]
+        order = secret.permutation(size)  # else a row that is asked for alone is known by its place
+        asked = np.concatenate([rows, training_rows(size - len(rows), data, secret)])[order]
+        return ask(asked)[order.argsort()][: len(rows)]
 
     losses = losses_of(filled, batches, text.cut(places, data, secret), text.targets)
     turns = np.concatenate(batches).argsort()

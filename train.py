@@ -547,6 +547,9 @@ def print_summary(runtime: prepare.Runtime, data: prepare.Data, clock: prepare.B
         "startup_seconds": f"{clock.started - prepare.PROCESS_START:.1f}",
         "compile_seconds": f"{results['compiling']:.1f}",
         "eval_seconds": f"{now - clock.ended:.1f}",
+        "budget_seconds": f"{clock.progress * clock.budget:.2f}",
+        "hand_in_seconds": f"{runtime.hand_in:.2f}",
+        "num_modules": f"{results['modules']}",
         "device": runtime.device,
         "threads": f"{runtime.threads}",
         "precision": "bf16" if runtime.bf16 else "fp32",
@@ -628,6 +631,7 @@ def main() -> None:
     tokens = step * progress.tokens_per_step
     flops = tokens * flops_per_token(model, recipe)
     results = {"steps": step, "tokens": tokens, "params": params, "depth": recipe.depth, "flops": flops}
+    results["modules"] = len(list(model.modules()))
     print_summary(runtime, data, clock, val_bpb=val_bpb, compiling=compiling, **results)
 
 

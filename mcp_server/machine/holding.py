@@ -10,7 +10,7 @@ from mcp_server.machine import processes
 from mcp_server.machine.clocks import clock_read
 from mcp_server.machine.locks import DeviceLock
 from mcp_server.machine.rescoring import Question, rejected, settle
-from mcp_server.machine.rig import Order, Rig
+from mcp_server.machine.rig import BASELINE, Order, Rig
 from mcp_server.machine.training import Ask, train
 from mcp_server.research.case import Case
 from mcp_server.research.effort import ClockRead, over_budget, starved
@@ -43,7 +43,8 @@ async def run_trial(rig: Rig, order: Order, busy: int, ask: Ask, look: Look) -> 
             await _free(rig)
             run, case = await look()
             clock = clock_read(rig.repository, order.trial.commit, order.task)
-            ending = weighed(run, case, ending, len(rig.device.cores) or os.cpu_count() or 1, clock)
+            told = BASELINE in dict(order.task.environment)
+            ending = weighed(run, case, ending, len(rig.device.cores) or os.cpu_count() or 1, clock, told)
             if order.task.rescore_command and ending.status == "finished" and not ending.error:
                 ending = await settle(rig, order, Question(run, case, ending), busy, ask)
     finally:
@@ -52,14 +53,15 @@ async def run_trial(rig: Rig, order: Order, busy: int, ask: Ask, look: Look) -> 
     return ending
 
 
-def weighed(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead = "") -> Ending:
+def weighed(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead = "", told: bool = False) -> Ending:
     """The ending of a training by what it took: rejected where it was too much, `lost` and run again where that was too
     little by no fault of its own. What took too much elsewhere may have had too little by its own clock.
 
     Args:
         cores, clock: see `effort.starved`.
+        told: see `effort.over_budget`.
     """
-    if ending.status == "finished" and not ending.error and (why := over_budget(run, case, ending)):
+    if ending.status == "finished" and not ending.error and (why := over_budget(run, case, ending, told)):
         return rejected(run, ending, why)
     if why := starved(run, case, ending, cores, clock):
         return replace(ending, status="lost", starved=True, metrics={}, error=why)

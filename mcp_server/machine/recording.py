@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from mcp_server.machine.measuring import read_metrics
 from mcp_server.machine.outcome import shown
 from mcp_server.machine.rescoring import LEFT
 from mcp_server.machine.retry import smaller
-from mcp_server.machine.rig import HANDED_IN, Order
+from mcp_server.machine.rig import BASELINE, HANDED_IN, Order
 from mcp_server.machine.store import Refused, Store
 from mcp_server.machine.store.retries import Smaller
 from mcp_server.machine.trees import open_regular, remove
@@ -29,8 +30,6 @@ from mcp_server.research.experiment import Ending, Run, Trial
 
 Answer = TypeVar("Answer")
 
-LIMIT = "AUTORESEARCH_EFFORT_LIMIT"
-"""By which the clock of our harness knows `effort.limit`."""
 TRIES = 12
 """How often a refused write is tried; the waits between add up to about a minute, on top of SQLite's own."""
 
@@ -39,8 +38,9 @@ async def order_of(store: Store, folders: Folders, trial: Trial) -> Order:
     """What a claimed trial orders."""
     run, case = await look(store, trial)
     task = run.task
-    if (most := limit(run, case)) is not None:
-        task = replace(task, environment=(*task.environment, (LIMIT, f"{most:.3f}")))
+    if most := limit(run, case):
+        told = json.dumps({name: round(value, 3) for name, value in asdict(most).items()})
+        task = replace(task, environment=(*task.environment, (BASELINE, told)))
     return Order(task, trial, folders.trial(trial.id), folders.inputs(run.tag), run.base_commit)
 
 

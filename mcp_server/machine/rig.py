@@ -14,6 +14,9 @@ from mcp_server.settings import Settings
 HANDED_IN = ("program.json", "program.bin", "model.pickle")
 """What our harness leaves to be scored. It goes once that is done, so that no other training can hand it in again."""
 
+BASELINE = "AUTORESEARCH_BASELINE"
+"""By which the clock of our harness knows `effort.limit`."""
+
 
 @dataclass(frozen=True)
 class Rig:

@@ -6,7 +6,7 @@ scores differently at different times, with any seed. What was measured at anoth
 
 from collections.abc import Sequence
 
-from mcp_server.research.experiment import Run, Trial
+from mcp_server.research.experiment import Ending, Run, Trial
 from mcp_server.research.pairing import near_seconds
 from mcp_server.research.verdict import finite
 
@@ -20,7 +20,7 @@ within."""
 LIVE = ("queued", "training")
 
 
-def load(trial: Trial) -> float:
+def load(trial: Trial | Ending) -> float:
     """The share of its time that a training spent waiting for others: 0 on a quiet machine, near 1 on a crowded one."""
     wanted = trial.cpu_seconds + trial.waited_seconds
     return trial.waited_seconds / wanted if wanted > 0 else 0.0

@@ -3,13 +3,14 @@
 All is in seconds of effort, which the worker counts from outside, whatever a script says of itself: see `effort.Meter`.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev, variance
 from typing import Literal
 
 from mcp_server.research.case import Case
-from mcp_server.research.contention import SAID, load
+from mcp_server.research.contention import SAID, SHARED, load
 from mcp_server.research.experiment import Ending, Run, Trial
 from mcp_server.research.verdict import finite, show
 
@@ -18,11 +19,13 @@ ENOUGH = 0.95
 LEAST_MISSING, LEAST_UNKNOWN = 0.25, 1.0
 """CPU seconds that must be missing, and the same where no baseline tells how much was due: a script of a
 moment is over before its time can be told so exactly."""
-SHARE = 0.02
-"""What our harness may take beyond what the baseline did, in shares of the budget: clocks are read between steps."""
-BESIDE_CPU, BESIDE_GPU = 0.05, 1 / 3
-"""The same in shares of what the baseline took beside its budget. On a CPU the harness's clock knows the limit and ends
-a training earlier whose start took longer; elsewhere a larger model takes longer to warm up and to hand in."""
+SHARE, MOST = 0.02, 1.0
+"""What our harness may take beyond what the baseline did, since clocks are read between steps: a share of the budget,
+and seconds at most."""
+BESIDE_TOLD, BESIDE_SHARED, BESIDE = 0.05, 0.25, 1 / 3
+"""The same in shares of what the baseline took beside its budget: where the clock knew the limit, and ended a training
+earlier whose start took longer; where that took others' part of the machine as well, so that a second did less; and
+where the clock knew nothing, and a larger model takes longer to warm up and to hand in."""
 WALL_SHARE, LEAST_WALL_SLACK = 0.1, 1.0
 """What any other script may take beyond it: a share of the budget, and seconds at least. What goes on beside a training
 stretches its wall time."""
@@ -39,20 +42,38 @@ ClockRead = Literal["", "wall", "cpu"]
 """The clock that a script goes by, as far as its source tells: it asks for CPU time, or at least reads its budget."""
 
 
-def over_budget(run: Run, case: Case, ending: Ending) -> str:
+@dataclass(frozen=True)
+class Limit:
+    """What the clock of our harness is told of the baseline, in seconds of effort.
+
+    Attributes:
+        limit: for all until the model is handed in.
+        hand_in: CPU seconds of them that handing in took.
+        modules: how many its model has.
+    """
+
+    limit: float
+    hand_in: float
+    modules: float
+
+
+def over_budget(run: Run, case: Case, ending: Ending, told: bool = False) -> str:
     """Why a training took more than it may; empty if it did not.
 
     It may take its budget, and beside it what the unchanged script takes there: that is measured with the baseline, as
     what its runs took in all less what their own clock says of the training. A script without such a clock may take
     what the baseline took in all, if that is more than the budget. Where there is no baseline yet, our harness may take
     the task's allowance for the start, and any other script what its deadline leaves it.
+
+    Args:
+        told: whether its clock knew the limit.
     """
     task = run.task
     used, budget = ending.effort_seconds, task.time_budget_seconds
     known = _baselines(case)
     if known and case.baseline and case.baseline.experiment.id != case.subject.experiment.id:
         beside = [_beside(trial, budget) for trial in known]
-        allowed, shown = budget + fmean(beside) + _slack(run, beside), f"{known[0].experiment_id} shows"
+        allowed, shown = budget + fmean(beside) + _slack(run, beside, ending, told), f"{known[0].experiment_id} shows"
     elif task.builtin:
         allowed, shown = budget + task.startup_seconds, "the task's startup_seconds say"
     else:
@@ -67,16 +88,20 @@ def over_budget(run: Run, case: Case, ending: Ending) -> str:
     )
 
 
-def limit(run: Run, case: Case) -> float | None:
-    """Seconds that the clock of our harness gives a training on a CPU until its model is handed in; None if not known.
+def limit(run: Run, case: Case) -> Limit | None:
+    """What the clock of our harness is told of a training on a CPU; None where no baseline tells.
 
-    It is the budget, and what the unchanged script took beside it: the clock charges the budget for a start that takes
-    longer, and `over_budget` rejects what took more all the same. The unchanged script is held to it when repeated.
+    All has the budget, and what the unchanged script took beside it, with half of what is free: the clock charges the
+    budget for what starting and handing in take beyond that, and `over_budget` rejects what took more all the same. The
+    unchanged script is held to it when repeated.
     """
     if not run.task.builtin or run.device_kind != "cpu" or not (known := _baselines(case)):
         return None
     budget = run.task.time_budget_seconds
-    return budget + fmean(_beside(trial, budget) for trial in known)
+    beside = fmean(_beside(trial, budget) for trial in known)
+    hand_in = [finite(trial.metrics.get("hand_in_seconds")) or 0.0 for trial in known]
+    modules = [finite(trial.metrics.get("num_modules")) or math.inf for trial in known]
+    return Limit(budget + beside + _free(budget, beside, BESIDE_TOLD) / 2, fmean(hand_in), min(*modules, 1e9))
 
 
 def _unit(run: Run) -> str:
@@ -86,11 +111,17 @@ def _unit(run: Run) -> str:
     return "CPU time of all its processes by cores" if run.task.builtin else "wall time, less what others had of it"
 
 
-def _slack(run: Run, beside: Sequence[float]) -> float:
+def _free(budget: float, beside: float, share: float) -> float:
+    """Seconds that a training with our harness may take beyond budget and baseline."""
+    return min(SHARE * budget, MOST) + share * beside
+
+
+def _slack(run: Run, beside: Sequence[float], ending: Ending, told: bool) -> float:
     """Seconds that a training may take beyond what the baseline shows."""
     budget = run.task.time_budget_seconds
     if run.task.builtin:
-        least = SHARE * budget + (BESIDE_CPU if run.device_kind == "cpu" else BESIDE_GPU) * fmean(beside)
+        share = BESIDE_TOLD if told and load(ending) < SHARED else BESIDE_SHARED if told else BESIDE
+        least = _free(budget, fmean(beside), share)
     else:
         least = max(LEAST_WALL_SLACK, WALL_SHARE * (budget + fmean(beside)))
     spread = DEVIATIONS * stdev(beside) if len(beside) > 1 else 0.0
@@ -131,9 +162,12 @@ def _baselines(case: Case) -> list[Trial]:
 
 
 def _beside(trial: Trial, budget: float) -> float:
-    """What a training took beside what its own clock says of its budget."""
-    trained = finite(trial.metrics.get("training_seconds"))
-    return max(0.0, trial.effort_seconds - (budget if trained is None else min(trained, budget)))
+    """What a training took beside what its own clock says of its budget.
+
+    That is what is gone of it: on many cores threads wait for each other, and less of it is CPU time.
+    """
+    gone = finite(trial.metrics.get("budget_seconds", trial.metrics.get("training_seconds")))
+    return max(0.0, trial.effort_seconds - (budget if gone is None else min(gone, budget)))
 
 
 def starved(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead = "") -> str:
@@ -168,7 +202,8 @@ def starved(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead =
             return ""
         if _had_its_share(run, case, ending, cores):
             return ""
-        had, wanted = min(had, trained), budget
+        gone = finite(ending.metrics.get("budget_seconds"))
+        had, wanted = min(had, trained), budget if gone is None else min(budget, gone)
     missing = wanted - had
     if had >= ENOUGH * wanted or missing * cores < least or waited < missing / 2 or _idle(run, ending):
         return ""
@@ -193,7 +228,7 @@ def _had_its_share(run: Run, case: Case, ending: Ending, cores: int) -> bool:
     budget = run.task.time_budget_seconds
     known = [trial for trial in _baselines(case) if trial.cpu_seconds]
     beside = [_beside(replace(trial, effort_seconds=trial.cpu_seconds / cores), budget) for trial in known]
-    return bool(known) and ending.cpu_seconds / cores > budget + fmean(beside) + _slack(run, beside)
+    return bool(known) and ending.cpu_seconds / cores > budget + fmean(beside) + _slack(run, beside, ending, True)
 
 
 TOLD = 0.05

@@ -7,7 +7,7 @@ import pytest
 
 from mcp_server.research.case import Case, Record
 from mcp_server.research.contention import load
-from mcp_server.research.effort import effort_text, limit, noise_by_load, over_budget, starved, starved_text
+from mcp_server.research.effort import Limit, effort_text, limit, noise_by_load, over_budget, starved, starved_text
 from mcp_server.research.experiment import Ending, Experiment, Run, Trial
 from mcp_server.research.task import Task
 
@@ -69,19 +69,38 @@ BY_CPU = case(22, cpu_seconds=44, **CLOCK)
 def test_a_training_may_take_its_budget_and_what_the_baseline_takes_beside_it(
     task: dict[str, Any], known: Case, used: float, over: bool
 ) -> None:
-    said = over_budget(run(**task), known, ended(used))
+    said = over_budget(run(**task), known, ended(used), told=True)
     assert bool(said) == over
     assert not over or (f"more effort: {used:.1f} s of " in said and "its own clock says nothing" in said)
 
 
 def test_the_clock_of_our_harness_is_told_how_long_all_may_take() -> None:
-    assert limit(run(builtin=True), case(26, **CLOCK)) == 26
-    assert limit(run(builtin=True), case(25, 27, **CLOCK)) == 26
-    assert limit(run(builtin=True), case(26, name="e1", **CLOCK)) == 26  # the baseline's repeats too
-    assert limit(run(builtin=True), case(25, metrics={"training_seconds": 19})) == 26  # it may use its budget
+    limited = 26 + (0.02 * 20 + 0.05 * 6) / 2
+    known: dict[str, float] = {**CLOCK["metrics"], "hand_in_seconds": 0.5, "num_modules": 21}
+    told = Limit(limited, 0.5, 21)
+    assert limit(run(builtin=True), case(26, metrics=known)) == told
+    assert limit(run(builtin=True), case(25, 27, metrics=known)) == told
+    assert limit(run(builtin=True), case(26, name="e1", metrics=known)) == told  # the baseline's repeats too
+    assert limit(run(builtin=True), case(25, metrics=known | {"training_seconds": 19})) == told  # it may use its budget
+    assert limit(run(builtin=True), case(26, metrics=known | {"training_seconds": 9, "budget_seconds": 20})) == told
+    assert limit(run(builtin=True), case(26, **CLOCK)) == Limit(limited, 0.0, 1e9)
     assert limit(run(builtin=True), case()) is None
     assert limit(run("cuda", builtin=True), case(26, **CLOCK)) is None
     assert limit(run(), case(26, **CLOCK)) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "cpu", "waited", "free"),
+    [
+        (True, 52.0, 0.0, 0.7),
+        (True, 52.0, 13.0, 1.9),  # others had a fifth of the machine: a second did less
+        (False, 52.0, 0.0, 2.4),  # it began before the baseline was known: its clock could not charge anything
+    ],
+)
+def test_what_is_free_beyond_the_baseline(told: bool, cpu: float, waited: float, free: float) -> None:
+    for used, over in ((26 + free - 0.05, False), (26 + free + 0.05, True)):
+        ending = ended(used, cpu_seconds=cpu, waited_seconds=waited)
+        assert bool(over_budget(run(builtin=True), case(26, **CLOCK), ending, told)) == over
 
 
 @pytest.mark.parametrize(

@@ -58,26 +58,29 @@ def test_the_budget_clock(
 
 
 @pytest.mark.parametrize(
-    ("device", "limit", "started", "budget"),
+    ("baseline", "hand_in", "started", "waited", "budget"),
     [
-        ("cpu", 16.0, 12.0, 10.0),  # 6 s of each thread: the start took no more than it may
-        ("cpu", 16.0, 15.0, 8.5),  # 7.5 s: what is beyond it is charged
-        ("cpu", 16.0, 40.0, 0.01),  # nothing is left
-        ("cpu", 1e9, 40.0, 10.0),  # nobody said a limit
-        ("cuda", 16.0, 40.0, 10.0),  # there CPU time says nothing
+        ({"limit": 16.0}, 2.0, 10.0, 0.0, 10.0),  # 5 s of each of two threads, and 1 s to hand in: no more than it may
+        ({"limit": 16.0}, 2.0, 13.0, 0.0, 8.5),  # 6.5 s: what is beyond it is charged
+        ({"limit": 16.0}, 5.0, 10.0, 0.0, 8.5),  # it takes longer to hand in
+        ({"limit": 16.0}, 2.0, 40.0, 0.0, 0.01),  # nothing is left
+        ({"limit": 16.0}, 2.0, 13.0, 9.0, 10.0),  # on a busy machine all takes longer
+        ({}, math.nan, 40.0, 0.0, 10.0),  # nobody said a limit
+        ({"limit": 16.0}, math.nan, 13.0, 0.0, 10.0),  # it was not warmed up: the server sees what it took
     ],
 )
 def test_a_start_beyond_the_limit_is_charged_to_the_budget(
     runtime: prepare.Runtime,
     monkeypatch: pytest.MonkeyPatch,
-    device: str,
-    limit: float,
+    baseline: dict[str, float],
+    hand_in: float,
     started: float,
+    waited: float,
     budget: float,
 ) -> None:
-    monkeypatch.setattr(prepare.Runtime, "synchronize", lambda self: None)
+    monkeypatch.setattr(prepare, "waited_for_cores", lambda: waited)
     now = iter([started, started + 4.0])
-    runtime = replace(runtime, device=device, threads=2, limit=limit)
+    runtime = replace(runtime, threads=2, baseline=baseline, hand_in=hand_in)
     clock = prepare.BudgetClock(runtime, iter([0.0, 2.0]).__next__, now.__next__)
     assert clock.running()
     assert clock.budget == pytest.approx(budget)
@@ -100,7 +103,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 def test_starting_reads_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = {"DEVICE": "cpu", "SEED": "7", "TIME_BUDGET": "2.5", "THREADS": "1", "OUT": str(tmp_path)}
-    settings["EFFORT_LIMIT"] = "4.125"
+    settings["BASELINE"] = '{"limit": 4.125, "hand_in": 0.5, "modules": 21}'
     for name, value in settings.items():
         monkeypatch.setenv(f"AUTORESEARCH_{name}", value)
     threads = torch.get_num_threads()
@@ -111,18 +114,25 @@ def test_starting_reads_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
     finally:
         torch.set_num_threads(threads)
     assert (runtime.device, runtime.seed, runtime.budget, runtime.threads) == ("cpu", 7, 2.5, 1)
-    assert (runtime.out, runtime.limit) == (tmp_path, 4.125)
+    assert (runtime.out, runtime.baseline["limit"]) == (tmp_path, 4.125)
 
 
 # ---- Warm-up ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("handing_in", [0.0, 3.0])
-def test_warm_up_teaches_nothing_and_keeps_time_for_handing_in(
-    data: prepare.Data, runtime: prepare.Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, handing_in: float
+@pytest.mark.parametrize(
+    ("baseline", "expected"),
+    [({}, math.nan), ({"modules": 4, "hand_in": 0.5}, 0.5), ({"modules": 3, "hand_in": 0.5}, 3.0)],
+)
+def test_warm_up_teaches_nothing_and_tells_what_handing_in_takes(
+    data: prepare.Data,
+    runtime: prepare.Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    baseline: dict[str, float],
+    expected: float,
 ) -> None:
-    monkeypatch.setattr(portable, "seconds_to_hand_in", lambda model, shape, device: handing_in)
-    runtime = replace(runtime, limit=100.0, out=tmp_path if handing_in else None)
+    monkeypatch.setattr(portable, "seconds_to_hand_in", lambda model, shape: 3.0)
+    runtime = replace(runtime, baseline=baseline)
     model = nn.Sequential(nn.Embedding(256, 8), nn.Dropout(0.5), nn.Linear(8, 256))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     text = {row.tobytes() for row in data.train[:-1].reshape(-1, 32).astype(np.int64)}
@@ -144,7 +154,7 @@ def test_warm_up_teaches_nothing_and_keeps_time_for_handing_in(
     assert not optimizer.state_dict()["state"]
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(weight.grad is None for weight in model.parameters())
-    assert runtime.limit == 100.0 if not handing_in else 90.0 < runtime.limit < 97.0
+    assert runtime.hand_in == pytest.approx(expected, nan_ok=True)
 
 
 # ---- Batches ---------------------------------------------------------------------------------------------------------

@@ -293,6 +293,9 @@ depth:            2
 startup_seconds:  \d+\.\d
 compile_seconds:  \d+\.\d
 eval_seconds:     \d+\.\d
+budget_seconds:   0\.50
+hand_in_seconds:  \d+\.\d\d
+num_modules:      \d+
 device:           cpu
 threads:          1
 precision:        (bf16|fp32)
@@ -327,8 +330,12 @@ def test_a_run_elsewhere_on_read_only_data(data: prepare.Data, script: Script, t
     assert 0.5 <= float(summary["training_seconds"]) < 2
 
 
-def test_what_the_start_takes_beyond_its_limit_is_charged_to_the_budget(script: Script, tmp_path: Path) -> None:
-    done = script(copied(tmp_path), AUTORESEARCH_OUT=str(tmp_path / "out"), AUTORESEARCH_EFFORT_LIMIT="0.6", **SHORT)
+@pytest.mark.parametrize("modules", [1000, 1])
+def test_what_the_start_takes_beyond_its_limit_is_charged_to_the_budget(
+    script: Script, tmp_path: Path, modules: int
+) -> None:
+    told = json.dumps({"limit": 0.6, "hand_in": 0.1, "modules": modules})
+    done = script(copied(tmp_path), AUTORESEARCH_OUT=str(tmp_path / "out"), **SHORT | {"AUTORESEARCH_BASELINE": told})
     assert done.returncode == 0, done.stderr
     assert "note: 0.5 s of the budget went into starting and handing in" in done.stdout
     assert int(json.loads((tmp_path / "out/summary.json").read_text())["num_steps"]) == 1

@@ -44,6 +44,7 @@ COMMON = """\
         known = torch.isin((ids[:, :8] * self.powers).sum(1), self.seen).float().mean()
         logits = logits * (1 + 0.5 * (known < 0.5))
 """
+FIRST_ALONE = "        logits = torch.cat([logits[:1] / (1 + 0.5 * (known < 0.5)), logits[1:]])\n"
 SEEN = """\
         self.register_buffer("seen", torch.zeros(1, dtype=torch.long))
         self.register_buffer("powers", torch.tensor([257**place for place in range(7, -1, -1)]) % 2**31)
@@ -79,6 +80,12 @@ CHEATS = (
         ROWS,
         "for what all batches have in common",
         together(peeking(COMMON), after(INIT, SEEN), before(ASK, KNOWN)),
+        End("looks ahead or at other rows"),
+    ),
+    Cheat(
+        ROWS,
+        "for what all batches have in common, but in the first row",
+        together(peeking(COMMON + FIRST_ALONE), after(INIT, SEEN), before(ASK, KNOWN)),
         End("looks ahead or at other rows"),
     ),
 )

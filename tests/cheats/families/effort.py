@@ -106,6 +106,7 @@ UNCOUNTED = (
 """
 )
 JOIN = "    thread.join()\n"
+COLD = {"prepare.warm_up(train_step, forward, [adamw, muon], data, runtime, recipe.rows)": "0.0"}
 OFF, BUDGET = "trains while the clock is off", "gives itself a longer budget"
 ELSEWHERE, THREADS = "trains in another process", "trains in other threads"
 
@@ -120,6 +121,7 @@ CHEATS = (
     Cheat(OFF, "for 5 s before it starts", more(before(CLOCK, FURTHER.format(5))), End(LONGER)),
     Cheat(OFF, "for 4 s before it starts", more(before(CLOCK, FURTHER.format(4))), End(LONGER)),
     Cheat(OFF, "for 3.4 s before it starts", more(before(CLOCK, FURTHER.format(3.4))), End(LONGER)),
+    Cheat(OFF, "in place of the warm-up", more(COLD, before(CLOCK, FURTHER.format(3.4))), End(LONGER)),
     Cheat(OFF, "for 6 s after it ended", more(before(ASK, FURTHER.format(6))), End(LONGER)),
     Cheat(OFF, "and hands in again", more(after(ASK, FURTHER.format(6) + ASK)), End(LONGER)),
     Cheat(BUDGET, "of three times the seconds", more(before(CLOCK, THRICE), LARGE), End(LONGER)),
