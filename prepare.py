@@ -597,7 +597,7 @@ class BudgetClock:
         if math.isnan(self.started):
             self.started, self.cpu_started, self.waited = self.ended, cpu, waited_for_cores()
             if limit := self.runtime.baseline.get("limit"):  # and more where others made it wait: seconds do less then
-                limit += (limit - self.budget) / 4 * (0.18 * cpu < self.waited < 100 * cpu)
+                limit += (limit - self.budget) / 8 * (0.18 * cpu < self.waited < 100 * cpu)
                 self.budget = max(0.01, min(self.budget, limit - (cpu + self.runtime.hand_in) / self.runtime.threads))
         wall = self.elapsed = limit = self.ended - self.started
         if self.runtime.device == "cpu":

@@ -22,7 +22,7 @@ moment is over before its time can be told so exactly."""
 SHARE, MOST = 0.02, 1.0
 """What our harness may take beyond what the baseline did, since clocks are read between steps: a share of the budget,
 and seconds at most."""
-BESIDE_TOLD, BESIDE_SHARED, BESIDE = 0.05, 0.25, 1 / 3
+BESIDE_TOLD, BESIDE_SHARED, BESIDE = 0.05, 0.15, 1 / 3
 """The same in shares of what the baseline took beside its budget: where the clock knew the limit, and ended a training
 earlier whose start took longer; where that took others' part of the machine as well, so that a second did less; and
 where the clock knew nothing, and a larger model takes longer to warm up and to hand in."""
