@@ -11,7 +11,6 @@ import math
 import mmap
 import operator
 import re
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -55,13 +54,6 @@ def hand_in(model: nn.Module, shape: tuple[int, int], device: str, folder: Path 
         with contextlib.suppress(Exception):  # then there is nothing to score
             torch.save(inner, folder / PICKLE)
     return time.process_time() - begin
-
-
-def seconds_to_hand_in(model: nn.Module, shape: tuple[int, int], device: str = "cpu") -> float:
-    """CPU seconds that handing a model in will take, by doing it for trial. What must be loaded for it is by then."""
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        hand_in(nn.Embedding(1, 1).eval(), (1, 1), "cpu", Path(folder))
-        return hand_in(model, shape, device, Path(folder))
 
 
 def write_program(exported: torch.export.ExportedProgram, folder: Path) -> None:

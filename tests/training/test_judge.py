@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import portable
 import prepare
 
 # ---- The clock -------------------------------------------------------------------------------------------------------
@@ -122,16 +121,14 @@ def test_starting_reads_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 @pytest.mark.parametrize(
     ("baseline", "expected"),
-    [({}, math.nan), ({"modules": 4, "hand_in": 0.5}, 0.5), ({"modules": 3, "hand_in": 0.5}, 3.0)],
+    [({}, math.nan), ({"modules": 8, "hand_in": 0.5}, 0.5), ({"modules": 2, "hand_in": 0.5}, 0.75)],
 )
 def test_warm_up_teaches_nothing_and_tells_what_handing_in_takes(
     data: prepare.Data,
     runtime: prepare.Runtime,
-    monkeypatch: pytest.MonkeyPatch,
     baseline: dict[str, float],
     expected: float,
 ) -> None:
-    monkeypatch.setattr(portable, "seconds_to_hand_in", lambda model, shape: 3.0)
     runtime = replace(runtime, baseline=baseline)
     model = nn.Sequential(nn.Embedding(256, 8), nn.Dropout(0.5), nn.Linear(8, 256))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
