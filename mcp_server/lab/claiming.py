@@ -15,6 +15,7 @@ from mcp_server.research.hidden_text import hidden_value
 from mcp_server.research.levels import levels_of
 from mcp_server.research.noise import pool
 from mcp_server.research.pairing import equal_runs
+from mcp_server.research.selection import bound_seed
 
 LIVE = ("queued", "training")
 LEVELS = 50
@@ -30,20 +31,23 @@ class Claiming:
         seeds: by the id of each level, those that it was run with.
         busy: ids of the levels of which a run is under way.
         untaken: ids of the levels that were run again and not completed since, the oldest first.
+        bound: by the id of a level, the seed that its next run must have, where it must.
     """
 
     assessment: Assessment | None = None
     seeds: Mapping[str, frozenset[int]] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     untaken: tuple[str, ...] = ()
+    bound: Mapping[str, int] = field(default_factory=dict)
 
 
 async def claiming(bench: Bench, branch: Branch, run: Run) -> Claiming:
     """What may be told of a run as it now is."""
     records = await _chain(bench, branch, run)
     runs = [(record, levelled(run, record)) for record in records]
+    bound = {r.experiment.id: seed for r in records if (seed := bound_seed(r.trials)) is not None}
     if run.task.external or not runs or not all(values for _, values in runs):
-        return Claiming()
+        return Claiming(bound=bound)
     noise = noise_of(run, *await bench.store.history.noise(run.tag))
     full = pool(values for _, values in runs)  # of these codes the first run counts too, as it does in the means
     squares = noise.sum_of_squares - sum(record.experiment.squares for record in records) + full.sum_of_squares
@@ -63,6 +67,7 @@ async def claiming(bench: Bench, branch: Branch, run: Run) -> Claiming:
         {record.experiment.id: frozenset(trial.seed for trial in record.trials) for record in records},
         frozenset(r.experiment.id for r in records if any(trial.status in LIVE for trial in r.trials)),
         tuple(r.experiment.id for r in records if len(replicates(run, r)) > r.experiment.runs),
+        bound,
     )
 
 

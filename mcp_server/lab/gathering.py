@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
-from mcp_server.lab.claiming import claiming
+from mcp_server.lab.claiming import LIVE, claiming
 from mcp_server.lab.pairs import neighbour, waiting_for_base
 from mcp_server.research.case import Record, noise_of, replicates, stand, without_weight
 from mcp_server.research.evidence import IN_FLIGHT, KEEPS, LESSONS, NEAR_MISSES, RECENT, Evidence
@@ -40,6 +40,7 @@ async def gather(bench: Bench, run: Run, source: str | None) -> Evidence:
         level_seeds=told.seeds,
         levels_busy=told.busy,
         untaken=told.untaken,
+        bound_seeds=told.bound,
     )
     return evidence if run.task.policy == "greedy" else await _under_noise(bench, run, evidence)
 
@@ -74,8 +75,7 @@ async def _under_noise(bench: Bench, run: Run, evidence: Evidence) -> Evidence:
     near = await neighbour(bench, run, best, evidence.noise, compared)
     waiting = [e for e in evidence.pending if e.numbers is not None] if near and near.why else []
     beside = {e.id: near.beside(await bench.store.trials.of(e.id)) for e in waiting if near}
-    standing = stand(run, record)
-    unsettled, settled = await waiting_for_base(bench, run, evidence.pending, best, trials, standing.runs)
+    unsettled, settled = await waiting_for_base(bench, run, evidence.pending, best, trials)
     return replace(
         evidence,
         unsettled=unsettled,
@@ -84,8 +84,9 @@ async def _under_noise(bench: Bench, run: Run, evidence: Evidence) -> Evidence:
         beside=beside,
         beside_new=near.beside(()) if near else evidence.beside_new,
         unseen=bool(near and near.unseen),
-        standing=standing,
+        standing=stand(run, record),
         seeds=frozenset(trial.seed for trial in trials),
+        best_under_way=any(trial.status in LIVE for trial in trials),
         remeasuring=any(status in ("queued", "training", "failed", "timed_out") for status in again)
         or bool(without_weight(record)),
         remeasured=len(replicates(run, record)) > best.runs,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from mcp_server.lab.bench import Bench
 from mcp_server.research.case import Record, noise_of
 from mcp_server.research.comparison import spread
-from mcp_server.research.contention import LIVE, disturbed, unsettled
+from mcp_server.research.contention import LIVE, unsettled
 from mcp_server.research.effort import noise_by_load
 from mcp_server.research.evidence import RECENT
 from mcp_server.research.experiment import Experiment, Numbers, Run, Trial, fresh_seed
 from mcp_server.research.noise import Noise
 from mcp_server.research.pairing import Beside, beside, unseen, worthwhile
-from mcp_server.research.selection import ENDED
+from mcp_server.research.selection import ENDED, bound_seed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,11 @@ class Neighbour:
         if not self.why or not (own or self.drifts):
             return Beside()
         since = own[-1].queued_at if own else self.asked
-        return beside(self.run.task, own, self.trials, time.time(), since, self.selected)
+        found = beside(self.run.task, own, self.trials, time.time(), since, self.selected)
+        bound = bound_seed(self.trials)
+        if bound_seed(own) is not None or (found.first is not None and bound in {trial.seed for trial in own}):
+            return Beside()  # what was ended runs again as it was
+        return found if found.first is None or bound is None else Beside(first=bound)
 
 
 async def neighbour(
@@ -80,24 +84,25 @@ def needs_base(
 
 
 async def waiting_for_base(
-    bench: Bench, run: Run, pending: Sequence[Experiment], best: Experiment, others: Sequence[Trial], base_runs: int
+    bench: Bench, run: Run, pending: Sequence[Experiment], best: Experiment, others: Sequence[Trial]
 ) -> tuple[Mapping[str, str], frozenset[str]]:
     """What waits for one more run of the best, by id with the reason, and the ids of what has waited for it.
+
+    The latter are those that `complete` judges anew: those whose verdict says that it waits for its base, which was run
+    since, or is not the best any more.
 
     Args:
         pending: experiments that need confirmation.
         others: the trials of the best.
-        base_runs: how many of them are in its mean.
     """
     waiting: dict[str, str] = {}
     waited = set()
     for e in pending:
-        if e.numbers is None or e.numbers.base != best.id or e.numbers.pairs:
+        if e.numbers is None:
             continue
-        trials = await bench.store.trials.of(e.id)
-        if why := unsettled(run, trials, others):
+        if why := needs_base(run, e, await bench.store.trials.of(e.id), best, others):
             waiting[e.id] = why
-        elif e.numbers.n_b < base_runs and any(disturbed(run, trial) for trial in (*trials[-1:], *others)):
+        elif e.numbers.awaits_base:
             waited.add(e.id)
     return waiting, frozenset(waited)
 
@@ -124,7 +129,8 @@ async def next_run(
     """How an experiment is run again beside the best, as an imperative sentence; empty where that is not needed."""
     near = await neighbour_of(bench, run) if best and best.id != experiment.id else None
     if near and best and (why := needs_base(run, experiment, trials, best, near.trials)):
-        seed = next((t.seed for t in near.trials if t.status in LIVE), fresh_seed({t.seed for t in near.trials}))
+        live = next((trial.seed for trial in near.trials if trial.status in LIVE), bound_seed(near.trials))
+        seed = fresh_seed({trial.seed for trial in near.trials}) if live is None else live
         return f"Call train({best.id!r}, seed={seed}): {why}. Then complete {best.id!r}, and {experiment.id!r} after it"
     found = near.beside(trials) if near else Beside()
     if near is None or best is None or found == Beside():

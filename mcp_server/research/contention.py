@@ -8,10 +8,14 @@ from collections.abc import Sequence
 
 from mcp_server.research.experiment import Ending, Run, Trial
 from mcp_server.research.pairing import near_seconds
+from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite
 
 SAID = (0.97, 1.1)
 """A training that says that it lasted so many times its budget is taken to go by the clock."""
+FAR_BELOW = 0.5
+"""One of the built-in task goes by the clock unless it says that it lasted less than so much of its budget: the harness
+ends it, and earlier where its start was long."""
 SHARED, LEAST_WAITED = 0.15, 1.0
 """From this share of its time on that others had of a training it matters, and from so many CPU seconds of waiting."""
 APART = 8.0
@@ -28,15 +32,23 @@ def load(trial: Trial | Ending) -> float:
 
 def disturbed(run: Run, trial: Trial) -> bool:
     """Whether others had so much of a training's device that its score depends on it: on a CPU, by the clock."""
-    budget, trained = run.task.time_budget_seconds, finite(trial.metrics.get("training_seconds"))
-    by_clock = trained is not None and SAID[0] * budget <= trained <= SAID[1] * budget
-    return run.device_kind == "cpu" and by_clock and trial.waited_seconds >= LEAST_WAITED and load(trial) >= SHARED
+    waited = trial.waited_seconds >= LEAST_WAITED and load(trial) >= SHARED
+    return run.device_kind == "cpu" and waited and _by_the_clock(run.task, trial)
+
+
+def _by_the_clock(task: Task, trial: Trial) -> bool:
+    """Whether a training lasts as long as its budget, and not as long as so many steps take."""
+    budget, trained = task.time_budget_seconds, finite(trial.metrics.get("training_seconds"))
+    if task.builtin:  # the harness ends it, whatever it says
+        return trained is None or trained >= FAR_BELOW * budget
+    return trained is not None and SAID[0] * budget <= trained <= SAID[1] * budget
 
 
 def unsettled(run: Run, own: Sequence[Trial], base: Sequence[Trial]) -> str:
     """Why there is no verdict before the base of a change was run again, near in time; empty where there may be one.
 
-    One run of the base settles it, whenever it comes and whatever becomes of it.
+    One run of the base settles it, whenever it comes: one that began, and that nobody stopped. Whatever else becomes of
+    it is waited for no longer.
 
     Args:
         own, base: the trials of the change and of its base, the oldest first.
@@ -45,7 +57,7 @@ def unsettled(run: Run, own: Sequence[Trial], base: Sequence[Trial]) -> str:
     last = next((trial for trial in reversed(own) if trial.status == "finished"), None)
     if last is None or not counting or not any(disturbed(run, trial) for trial in (last, *counting)):
         return ""
-    if any(trial.queued_at > last.queued_at and trial.status not in LIVE for trial in base):
+    if any(trial.queued_at > last.queued_at and _was_run(trial) for trial in base):
         return ""
     if any(_within_reach(run, last, trial) for trial in counting):
         return ""
@@ -55,6 +67,11 @@ def unsettled(run: Run, own: Sequence[Trial], base: Sequence[Trial]) -> str:
         f"others had {load(most):.0%} of the time that {whose} was ready for, and its base was run at another time, "
         "when a CPU second may have been worth more or less"
     )
+
+
+def _was_run(trial: Trial) -> bool:
+    """Whether a training began and came to an end that nobody asked for."""
+    return trial.started_at is not None and trial.status not in (*LIVE, "stopped")
 
 
 def _within_reach(run: Run, one: Trial, other: Trial) -> bool:

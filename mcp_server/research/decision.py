@@ -87,8 +87,11 @@ def _decide(run: Run, case: Case) -> Verdict:
     verdict = judge_candidate(run.task, compared, best, noise, seed=seed, doubt=why, loud=loud)
     if verdict.numbers is None:
         return verdict
-    if verdict.decision != "needs_confirmation" and not verdict.numbers.pairs and (why := _unsettled(run, case)):
-        return waiting(run.task, verdict.numbers, why)
+    if not verdict.numbers.pairs and (why := _unsettled(run, case)):
+        numbers = replace(verdict.numbers, awaits_base=True)
+        if verdict.decision != "needs_confirmation":
+            return waiting(run.task, numbers, why)
+        verdict = replace(verdict, numbers=numbers)
     verdict = _with_base(run, case, _with_hidden(run, compared, verdict))
     return replace(verdict, reason=f"{verdict.reason} {LOUD_WORDS}") if loud else verdict
 

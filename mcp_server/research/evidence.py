@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from mcp_server.research.claims import Assessment
-from mcp_server.research.experiment import FINISHED, Experiment
+from mcp_server.research.experiment import FINISHED, Experiment, fresh_seed
 from mcp_server.research.lines import Point
 from mcp_server.research.noise import Noise
 from mcp_server.research.noise_aware import Incumbent
@@ -52,6 +52,9 @@ class Evidence:
         pending: experiments that need confirmation and are not under way: a baseline, then what was not compared yet,
             then by z.
         seeds: those that the best was trained with.
+        best_under_way: a run of the best is.
+        bound_seeds: by the id of the best, and of each kept change in it, the seed that its next run must have, where
+            it must, see `selection.bound_seed`.
         remeasuring: a run that measures the best again is under way, or came to nothing.
         remeasured: such a run has ended and is not yet in the best's mean.
         displaced: keeps whose change the best does not have, the newest first, where that was looked at.
@@ -86,6 +89,8 @@ class Evidence:
     discards: int = 0
     pending: tuple[Experiment, ...] = ()
     seeds: frozenset[int] = frozenset()
+    best_under_way: bool = False
+    bound_seeds: Mapping[str, int] = field(default_factory=dict)
     remeasuring: bool = False
     remeasured: bool = False
     displaced: tuple[Experiment, ...] = ()
@@ -101,6 +106,12 @@ class Evidence:
     unseen: bool = False
     unsettled: Mapping[str, str] = field(default_factory=dict)
     settled: frozenset[str] = frozenset()
+
+    @property
+    def next_seed(self) -> int:
+        """The seed of the next run of the best."""
+        bound = self.bound_seeds.get(self.best.id) if self.best else None
+        return fresh_seed(self.seeds) if bound is None else bound
 
     @property
     def finished(self) -> int:

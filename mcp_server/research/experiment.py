@@ -85,6 +85,7 @@ class Numbers:
         validation_gain, validation_error: the gain on the validation text, and its standard error over rows; None where
             the scores by row are not known.
         hidden_gain, hidden_error: the same on the hidden text. The error is part of s where that gain counts.
+        awaits_base: whether the base is to be run once more before these decide, see `contention.unsettled`.
     """
 
     d: float
@@ -101,6 +102,7 @@ class Numbers:
     validation_error: float | None = None
     hidden_gain: float | None = None
     hidden_error: float | None = None
+    awaits_base: bool = False
 
 
 @dataclass(frozen=True)

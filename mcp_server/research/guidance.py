@@ -55,7 +55,7 @@ def owed(run: Run, evidence: Evidence) -> Iterator[Proposal]:
     for each in due(run.task, standing, evidence.discards, evidence.remeasuring, pending):
         if each.kind == "re-measure":
             assert best is not None
-            seed = fresh_seed(evidence.seeds)
+            seed = evidence.next_seed
             text = f"{each.reason}: call train({best.id!r}, seed={seed}), then complete({best.id!r})."
             yield Proposal(best.id, best.category, text, "train", {"experiment_id": best.id, "seed": seed})
         else:
@@ -86,10 +86,10 @@ def _beside_waiting(evidence: Evidence) -> Iterator[Proposal]:
                 f"{e.category}: {e.id} ({_short(e)}) waited for its base: call complete({e.id!r}), which compares it."
             )
             yield Proposal(e.id, e.category, text, "complete", {"experiment_id": e.id})
-    if best is not None and evidence.unsettled and not evidence.remeasuring:
+    if best is not None and evidence.unsettled and not evidence.best_under_way:
         names = ", ".join(evidence.unsettled)
         why = next(iter(evidence.unsettled.values()))
-        yield _best_beside(best, fresh_seed(evidence.seeds), f"for {names}, which cannot be judged before: {why}")
+        yield _best_beside(best, evidence.next_seed, f"for {names}, which cannot be judged before: {why}")
 
 
 def _beside_new(evidence: Evidence) -> Iterator[Proposal]:
@@ -100,7 +100,7 @@ def _beside_new(evidence: Evidence) -> Iterator[Proposal]:
     if first is not None:
         yield _best_beside(best, first, f"so that what comes next has a run beside it ({evidence.side_by_side})")
     elif evidence.unseen and on_plateau(evidence.discards):
-        yield _best_beside(best, fresh_seed(evidence.seeds), "to see whether the machine drifts")
+        yield _best_beside(best, evidence.next_seed, "to see whether the machine drifts")
 
 
 def _best_beside(best: Experiment, seed: int, why: str) -> Proposal:
@@ -139,7 +139,7 @@ def _once_more(evidence: Evidence, name: str, why: str) -> Proposal:
     """Run a code of the chain again, with a seed that another one was run with where there is one."""
     own = evidence.level_seeds.get(name, frozenset())
     others = sorted({seed for seeds in evidence.level_seeds.values() for seed in seeds} - own)
-    seed = others[0] if others else fresh_seed(own)
+    seed = evidence.bound_seeds.get(name, others[0] if others else fresh_seed(own))
     text = f"{name} once more, so that more can be told ({why}): call train({name!r}, seed={seed}), then complete it."
     return Proposal(f"closing {name}", "other", text, "train", {"experiment_id": name, "seed": seed})
 

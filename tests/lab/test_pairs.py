@@ -1,37 +1,20 @@
 """A machine that drifts: what is measured at another time is no gain, and runs side by side tell what is one."""
 
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mcp_server.lab.lab import Lab
-from mcp_server.lab.results import Completed
 from mcp_server.research.case import Record
 from mcp_server.research.decision import decide
 from mcp_server.settings import Settings
+from tests.lab.drifting import DRIFTING, drift, follow, pass_time
 from tests.lab.noisy import again, baseline
 from tests.lab.researcher import Researcher
 from tests.project import Project
 
 pytestmark = pytest.mark.anyio
-
-DRIFTING = """\
-import os
-from pathlib import Path
-
-LR = 0.1  # learning rate
-WIDTH = 64  # channels
-SEED = int(os.environ["AUTORESEARCH_SEED"])
-LUCK = (0.001, -0.001, 0.002, -0.002, 0.0)
-
-machine = float(Path("{machine}").read_text())
-print("val_loss:", round(1 + abs(LR - 0.3) + LUCK[SEED % 5] + machine, 6))
-"""
-"""What the machine adds lies in a file outside, and WIDTH does nothing."""
-LONG = 3600.0
 
 
 @pytest.fixture
@@ -45,38 +28,6 @@ def project(tmp_path: Path) -> Project:
     machine = tmp_path / "machine.txt"
     machine.write_text("0.0")
     return Project.make(tmp_path / "project", DRIFTING.format(machine=machine))
-
-
-def drift(project: Project, by: float) -> None:
-    """Have the machine add so much to every score from now on."""
-    (project.root.parent / "machine.txt").write_text(str(by))
-
-
-def pass_time(project: Project) -> None:
-    """Put all that was run so far into the past; what has ended is immutable otherwise."""
-    with closing(sqlite3.connect(project.root / ".autoresearch" / "research.db")) as database, database:
-        guards = database.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'trials'"
-        ).fetchall()
-        for name, _ in guards:
-            database.execute(f"DROP TRIGGER {name}")
-        database.execute(
-            "UPDATE trials SET queued_at = queued_at - ?1, started_at = started_at - ?1, ended_at = ended_at - ?1",
-            [LONG],
-        )
-        for _, guard in guards:
-            database.execute(guard)
-
-
-async def follow(agent: Researcher) -> Completed | None:
-    """Do what is proposed first; the verdict, if there is one."""
-    first = (await agent.lab.reading.suggest(agent.tag)).proposals[0]
-    if first["tool"] == "train":
-        trained = await agent.lab.training.train(**first["arguments"], wait_seconds=60)
-        assert trained.status == "trained", trained
-        return None
-    assert first["tool"] == "complete", first
-    return await agent.lab.verdicts.complete(**first["arguments"])
 
 
 def without_times(record: Record) -> Record:

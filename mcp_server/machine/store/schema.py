@@ -273,11 +273,20 @@ async def scores_by_row(connection: aiosqlite.Connection) -> None:
     await connection.execute(ROWS)
 
 
+async def awaited_bases(connection: aiosqlite.Connection) -> None:
+    """Say in the numbers of an experiment that it waits for a run of its base: the reason alone said so before."""
+    await connection.execute(
+        "UPDATE experiments SET numbers = json_set(numbers, '$.awaits_base', json('true'))"
+        " WHERE numbers IS NOT NULL AND reason LIKE '%: no verdict before % is run once more: %'"
+    )
+
+
 MIGRATIONS: list[Callable[[aiosqlite.Connection], Awaitable[None]]] = [
     first_tables,
     effort_of_trials,
     displaceable_keeps,
     scores_by_row,
+    awaited_bases,
 ]
 
 

@@ -106,14 +106,17 @@ class Verdicts:
     async def decide(self, experiment_id: str, judge: Callable[[Case], Decision]) -> Experiment:
         """Judge an experiment and record the verdict; one that has its verdict stays as it is.
 
-        One that needs confirmation is judged again only if there was nothing yet to compare it with.
+        One that needs confirmation is judged again without a new run of its own only where there was nothing yet to
+        compare it with, or where its base was to be run once more before: more runs of the base alone are no reason,
+        for they do not make a second run of the experiment.
         """
 
         async def body(connection: aiosqlite.Connection) -> Experiment:
             subject = await _record(connection, experiment_id)
             experiment = subject.experiment
-            waits = experiment.status == "needs_confirmation" and experiment.numbers is not None
-            if experiment.status in FINISHED or waits:
+            numbers = experiment.numbers
+            compared = numbers is not None and not numbers.awaits_base
+            if experiment.status in FINISHED or (experiment.status == "needs_confirmation" and compared):
                 return experiment
             case = await _case(connection, subject)
             await _write(connection, case, judge(case))

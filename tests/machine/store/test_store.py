@@ -5,7 +5,8 @@ import random
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mcp_server.machine.store.experiments import Count
 from mcp_server.machine.store.verdicts import Decision
 from mcp_server.research import evidence
 from mcp_server.research.case import Case
-from mcp_server.research.experiment import MAX_LOST, TRANSITIONS, Ending, Experiment, Run, Status, Trial
+from mcp_server.research.experiment import MAX_LOST, TRANSITIONS, Ending, Experiment, Numbers, Run, Status, Trial
 from mcp_server.research.memory import Fingerprint
 from mcp_server.research.task import CATEGORIES, Task
 
@@ -262,6 +263,28 @@ async def test_two_verdicts_at_once_see_each_other(store: Store) -> None:
     assert [each.decided for each in judged] == [1, 2, 3]
     assert await store.verdicts.decide("mar8-1", judge) == judged[0]
     assert len(seen) == 3
+
+
+async def test_one_that_waits_is_judged_again_without_a_new_run_only_where_its_numbers_wait_for_the_base(
+    store: Store,
+) -> None:
+    name, asked = await trained(store, 1), 0
+    waits = Numbers(-1.0, 0.5, -2.0, 1, 2, 0.5, 3, "mar8-0", "mar8-0", awaits_base=True)
+
+    def say(status: Status, numbers: Numbers | None) -> Callable[[Case], Decision]:
+        def judge(case: Case) -> Decision:
+            nonlocal asked
+            asked += 1
+            return Decision(status, f"judged for the {asked}. time", 1.0, None, False, {}, numbers=numbers)
+
+        return judge
+
+    for numbers in (None, waits, waits, replace(waits, n_b=3, awaits_base=False)):
+        said = await store.verdicts.decide(name, say("needs_confirmation", numbers))
+        assert said.numbers == numbers
+    assert asked == 4
+    assert await store.verdicts.decide(name, say("keep", waits)) == said
+    assert asked == 4
 
 
 async def test_a_request_is_open_until_the_verdict(store: Store) -> None:
