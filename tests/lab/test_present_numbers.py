@@ -115,3 +115,27 @@ async def test_a_kept_change_and_what_was_compared_with_it_follow_its_repeats(
         message = project.git("log", "-1", "--format=%B", "autoresearch/mar8-final^")
         assert message.count("At its verdict: Better by 0.05") == 1
         assert " With all runs since: better by " in message
+
+
+async def test_what_was_compared_with_a_displaced_best_counts_against_what_is_the_best_again(
+    settings: Settings,
+) -> None:
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await begun(agent)
+        lucky = {"old": LUCKY["old"], "new": "{42: -0.05, 43: 0.5, 44: 0.5"}
+        assert (await agent.attempt("lucky", edits=[{"path": "train.py", **lucky}])).status == "keep"
+        worse = await agent.attempt("deeper", "architecture", knobs={"DEPTH": 40})
+        assert worse.numbers is not None
+        assert worse.delta is not None
+        assert (worse.status, worse.numbers["base"]) == ("discard", "mar8-2")
+        assert worse.delta < -0.35
+        assert (await lab.training.train("mar8-2", wait_seconds=60, seed=43)).status == "trained"
+        assert (await again(agent, "mar8-2", 44)).status == "discard"
+        now = await lab.verdicts.complete("mar8-3")
+        assert now.numbers is not None
+        assert (now.status, now.numbers["base"], now.numbers["incumbent"]) == ("discard", "mar8-1", "mar8-1")
+        assert now.delta == pytest.approx(0.05 - 0.36)
+        assert now.reason.startswith("At its verdict: Worse by ")
+        assert " With all runs since: worse by 0.310000 +- " in now.reason
+        assert now.reason.endswith(" val_loss (1 run against 4 of mar8-1).")
