@@ -1,14 +1,14 @@
 """What may be told of a run as likely true: its chain of kept changes with all their runs, read from the record."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mcp_server.lab.bench import Bench
 from mcp_server.lab.branch import Branch
 from mcp_server.research.case import Record, levelled, levelled_runs, noise_of, replicates, value_of
 from mcp_server.research.chain import Level
 from mcp_server.research.claims import Assessment, assess, smaller
-from mcp_server.research.comparison import spread
+from mcp_server.research.comparison import hidden_error, spread
 from mcp_server.research.evidence import RECENT
 from mcp_server.research.experiment import Experiment, Run, Trial
 from mcp_server.research.hidden_text import hidden_value
@@ -61,9 +61,13 @@ async def claiming(bench: Bench, branch: Branch, run: Run) -> Claiming:
     near = spread(run, await bench.store.efforts.repeats(run.tag)).noise(noise)
     found = assess(_levels(run, records, value_of), noise, compared, near)
     audited = _levels(run, records, hidden_value)
-    known = len(audited) == len(runs)
+    hidden = None
+    if len(audited) == len(runs):
+        ends = [records[0], records[-1]]
+        sampled = hidden_error(run, ends[1], ends[0], await bench.store.efforts.rows(ends)) if len(audited) > 2 else 0.0
+        hidden = assess(_sampled(audited, records), noise, compared, near, sampled)
     return Claiming(
-        smaller(found, assess(audited, noise, compared, near) if known else None) if found else None,
+        smaller(found, hidden) if found else None,
         {record.experiment.id: frozenset(trial.seed for trial in record.trials) for record in records},
         frozenset(r.experiment.id for r in records if any(trial.status in LIVE for trial in r.trials)),
         tuple(r.experiment.id for r in records if len(replicates(run, r)) > r.experiment.runs),
@@ -89,3 +93,10 @@ def _levels(run: Run, records: Sequence[Record], read: Callable[[Run, Trial], fl
     sign = -1.0 if run.task.direction == "minimize" else 1.0
     codes = [(record.experiment.id, levelled_runs(run, record, read)) for record in records]
     return levels_of(run.task, codes, lambda trial: sign * (read(run, trial) or 0.0))
+
+
+def _sampled(levels: Sequence[Level], records: Sequence[Record]) -> list[Level]:
+    """Levels on hidden text with what the choice of its rows may do to each step, by the numbers of its verdict."""
+    numbers = {record.experiment.id: record.experiment.numbers for record in records}
+    errors = {name: each.hidden_error for name, each in numbers.items() if each is not None}
+    return [levels[0], *(replace(level, sampled=errors.get(level.name) or 0.0) for level in levels[1:])]

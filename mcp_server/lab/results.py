@@ -11,7 +11,7 @@ Decided = Literal["keep", "discard", "needs_confirmation", "crash"]
 
 @dataclass(frozen=True)
 class ExperimentView:
-    """An experiment as history shows it; `concise` detail leaves later fields empty. `delta` is that of the verdict;
+    """An experiment as history shows it; `concise` detail leaves later fields empty. `delta` is what was measured;
     `told` and `gain` say what may be told by now of what is kept.
     """
 

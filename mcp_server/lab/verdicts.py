@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from mcp_server.errors import InvalidInput, ResearchError, WrongState
@@ -24,6 +25,7 @@ from mcp_server.research.claims import Assessment
 from mcp_server.research.effort import noise_by_load, starved_text
 from mcp_server.research.evidence import IN_FLIGHT
 from mcp_server.research.experiment import FINISHED, Experiment, Run, Scalar, Trial, fresh_seed
+from mcp_server.research.restating import restated, taken_back
 from mcp_server.research.strategy import choose
 from mcp_server.research.verdict import Action, should_abort
 
@@ -124,13 +126,13 @@ class Verdicts:
             return restatement(run, case, near_misses)
 
         await list_results(self._bench, run)  # what is reopened loses its verdict, and is listed with the next one too
-        restated = await self._bench.store.verdicts.restate(experiment.id, look)
-        restated = await self._displaced(run, restated)
+        taken_in = await self._bench.store.verdicts.restate(experiment.id, look, partial(restated, run))
+        taken_in = await self._displaced(run, taken_in)
         waiting = await self._bench.store.history.pending(run.tag, PENDING)
         against = [
-            e.id for e in waiting if e.reason.startswith(REOPENED) and e.numbers and e.numbers.base == restated.id
+            e.id for e in waiting if e.reason.startswith(REOPENED) and e.numbers and e.numbers.base == taken_in.id
         ]
-        return restated, against
+        return taken_in, against
 
     async def _displaced(self, run: Run, experiment: Experiment) -> Experiment:
         """Take back a best that is likely no better than what it was built on, by all runs of both.
@@ -145,7 +147,9 @@ class Verdicts:
         claim = assessment.steps[experiment.id]
         why = "for it is likely no better than what it was built on"
         reason = f"Displaced after {claim.runs} runs, {why}: {claim.words()}."
-        return await self._bench.store.verdicts.displace(experiment.id, reason)
+        return await self._bench.store.verdicts.displace(
+            experiment.id, lambda case: taken_back(run, case, reason), partial(restated, run)
+        )
 
     async def _verdict(self, run: Run, experiment: Experiment, reopened: list[str]) -> Completed:
         """Show the verdict, after bringing the branch and the agent's workspace up to date with it."""

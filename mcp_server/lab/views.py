@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mcp_server.lab.results import ExperimentView
-from mcp_server.research.claims import Assessment, Claim
+from mcp_server.research.claims import Assessment
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.kept import kept_words
 from mcp_server.research.marking import Words
+from mcp_server.research.restating import reason_now
 
 Detail = Literal["concise", "full"]
 
@@ -53,7 +54,7 @@ def view(experiment: Experiment, detail: Detail = "concise", assessment: Assessm
         changes={name: [_value(each) for each in pair] for name, pair in experiment.changes.items()},
         metrics=dict(experiment.metrics),
         origin=experiment.origin,
-        reason=_reason_now(experiment, claim),
+        reason=reason_now(reason_of(experiment), claim),
         lesson=Words(experiment.lesson),
         registered_at=when(experiment.registered_at),
         decided_at=when(experiment.decided_at),
@@ -70,12 +71,6 @@ def unjudged(run: Run) -> list[str]:
 def reason_of(experiment: Experiment) -> str:
     """Why an experiment got its verdict. An agent may have said why it crashed."""
     return Words(experiment.reason) if experiment.status == "crash" else experiment.reason
-
-
-def _reason_now(experiment: Experiment, claim: Claim | None) -> str:
-    """The reason of a verdict, and after it what all runs say by now."""
-    reason = reason_of(experiment)
-    return f"At its verdict: {reason} By all runs now, {claim.words()}." if claim else reason
 
 
 def _value(value: Any) -> Any:

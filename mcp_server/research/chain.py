@@ -25,6 +25,8 @@ class Level:
         spread: the variance of one pair's difference.
         apart: mean and number of its runs that are in no pair, with the level before or the one after; None where all
             runs count as such.
+        sampled: the standard error of its gain over the level before that no run makes smaller: which rows of a text
+            both were scored on, see `rows.RowGain`.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Level:
     ahead: float = 0.0
     spread: float = 0.0
     apart: tuple[float, int] | None = None
+    sampled: float = 0.0
 
     @property
     def alone(self) -> tuple[float, int]:
@@ -78,7 +81,7 @@ class _Normal:
         return _Normal(1 / variance, mean / variance)
 
 
-def believed(levels: Sequence[Level], sigma: float, effects: Effects) -> Chain:
+def believed(levels: Sequence[Level], sigma: float, effects: Effects, sampled: float = 0.0) -> Chain:
     """The beliefs in a chain: the runs of every level inform all others through the effects of the steps between.
 
     Each step's belief is approximated by a normal distribution, in turn, given the rest (expectation propagation;
@@ -88,20 +91,23 @@ def believed(levels: Sequence[Level], sigma: float, effects: Effects) -> Chain:
         levels: the baseline first; each has at least one run that is in no pair.
         sigma: the standard deviation of one run, above zero.
         effects: what is believed of a step before it is measured.
+        sampled: as `Level.sampled`, of the last level's gain over the first; where there are two, the last one's own
+            counts.
     """
     centre = levels[0].mean
     seen = [_Normal(runs / sigma**2, runs / sigma**2 * (mean - centre)) for mean, runs in (x.alone for x in levels)]
     paired = [_of_pairs(level) for level in levels[1:]]
     sites = [_Normal(1 / (WIDEST * sigma**2), 0.0)] * (len(levels) - 1)
     steps = [Belief(0.0, 0.0, 0.0)] * len(sites)
+    errors = [level.sampled**2 for level in levels[1:]]
     for _ in range(SWEEPS):
         after = _backward(seen, sites)
         before = _Normal(0.0, 0.0)
         for i in range(len(sites)):
             before = before.times(seen[i])
-            steps[i], sites[i] = _weighed(before, after[i + 1], paired[i], effects)
+            steps[i], sites[i] = _weighed(before, after[i + 1], paired[i], effects, errors[i])
             before = before.moved(sites[i], 1.0)
-    return _summed(tuple(levels), centre, seen, sites, tuple(steps))
+    return _summed(tuple(levels), centre, seen, sites, tuple(steps), sampled**2)
 
 
 def _backward(seen: Sequence[_Normal], sites: Sequence[_Normal]) -> list[_Normal]:
@@ -118,16 +124,23 @@ def _of_pairs(level: Level) -> _Normal:
     return _Normal(precision, precision * level.ahead)
 
 
-def _weighed(before: _Normal, after: _Normal, paired: _Normal, effects: Effects) -> tuple[Belief, _Normal]:
+def _weighed(
+    before: _Normal, after: _Normal, paired: _Normal, effects: Effects, error: float
+) -> tuple[Belief, _Normal]:
     """The belief in a step between what is known of both its ends and of their pairs, and what that adds to the ends'
     as a normal.
+
+    Args:
+        error: the variance that lies between the effect of a step and what runs on one choice of rows show of it.
     """
     difference = after.shift / after.precision - before.shift / before.precision
     variance = 1 / after.precision + 1 / before.precision
     whole = _Normal(1 / variance, difference / variance).times(paired)
-    belief = effects.given(whole.shift / whole.precision, 1 / whole.precision)
-    precision = max(1 / belief.error**2 - 1 / variance, 1e-6 / variance)
-    return belief, _Normal(precision, (precision + 1 / variance) * belief.gain - difference / variance)
+    measured, exactness = whole.shift / whole.precision, 1 / whole.precision
+    belief = effects.given(measured, exactness + error)
+    shown = effects.blurred(error).given(measured, exactness) if error else belief
+    precision = max(1 / shown.error**2 - 1 / variance, 1e-6 / variance)
+    return belief, _Normal(precision, (precision + 1 / variance) * shown.gain - difference / variance)
 
 
 def _summed(
@@ -136,8 +149,9 @@ def _summed(
     seen: Sequence[_Normal],
     sites: Sequence[_Normal],
     steps: tuple[Belief, ...],
+    error: float,
 ) -> Chain:
-    """The marginal beliefs of levels, and that of last minus first."""
+    """The marginal beliefs of levels, and that of last minus first, to whose variance `error` is added."""
     after = _backward(seen, sites)
     before = _Normal(0.0, 0.0)
     means, variances, kept = [], [], 1.0
@@ -153,6 +167,6 @@ def _summed(
             before = moved
     gain = means[-1] - means[0]
     covariance = variances[0] * kept
-    variance = max(0.0, variances[0] + variances[-1] - 2 * covariance)
+    variance = max(0.0, variances[0] + variances[-1] - 2 * covariance) + error
     total = steps[0] if len(steps) == 1 else Belief(gain, math.sqrt(variance), above_zero(gain, variance))
     return Chain(levels, tuple(means), tuple(variances), steps, total if steps else Belief(0.0, 0.0, 0.0))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mcp_server.research.chain import Chain, Level, believed
-from mcp_server.research.effects import CLAIM, Belief, Effects, learnt
+from mcp_server.research.effects import CLAIM, Belief, Effects, above_zero, learnt
 from mcp_server.research.experiment import Numbers
 from mcp_server.research.noise import Noise, clamp
 from mcp_server.research.pairing import equal_runs, exact
@@ -130,6 +130,7 @@ def assess(
     noise: Noise,
     comparisons: Iterable[tuple[float, float, float]],
     pair_noise: Noise | None = None,
+    sampled: float = 0.0,
 ) -> Assessment | None:
     """Assess a chain of kept changes.
 
@@ -141,6 +142,7 @@ def assess(
             run.
         pair_noise: of the difference of a pair; the levels' pairs count as pairs where this is known well, from
             REPEATS_FOR_CLAIM degrees of freedom on, and small.
+        sampled: as `Level.sampled`, of the last level's gain over the first, in units of the metric.
 
     Returns:
         None where there is no baseline, or the noise is not known at all.
@@ -155,12 +157,13 @@ def assess(
     known = pair_noise is not None and pair_noise.dof >= REPEATS_FOR_CLAIM and exact(noise, pair_noise)
     paired = cautious(pair_noise) if known and pair_noise else None
     units = [_in_units(each, start, sigma, paired) for each in levels]
-    chain = believed(units, 1.0, effects)
+    ends = _scaled(sampled, sigma) if len(units) > 2 else units[-1].sampled
+    chain = believed(units, 1.0, effects, ends)
     steps = {
         level.name: _claim(belief, level.runs, before.runs, sigma, noise, _variance(level, before), level.pairs)
         for level, before, belief in zip(units[1:], units, chain.steps, strict=False)
     }
-    total = _total(chain, effects, sigma, noise) if steps else None
+    total = _total(chain, effects, sigma, noise, ends) if steps else None
     return Assessment(chain, steps, total, effects, sigma, noise)
 
 
@@ -170,7 +173,7 @@ def _in_units(level: Level, start: float, sigma: float, paired: float | None) ->
     Args:
         paired: the standard deviation of a pair's difference, in units of the metric.
     """
-    unit = replace(level, mean=_scaled(clamp(level.mean - start), sigma))
+    unit = replace(level, mean=_scaled(clamp(level.mean - start), sigma), sampled=_scaled(level.sampled, sigma))
     if paired is None or level.apart is None:
         return replace(unit, apart=None, pairs=0)
     mean, runs = level.apart
@@ -186,30 +189,33 @@ def _variance(level: Level, before: Level) -> float:
     """That of the measured difference of two levels, in squares of sigma."""
     (_, own), (_, others) = level.alone, before.alone
     apart = 1 / own + 1 / others
-    return 1 / (1 / apart + level.pairs / level.spread) if level.pairs else 1 / level.runs + 1 / before.runs
+    drawn = 1 / (1 / apart + level.pairs / level.spread) if level.pairs else 1 / level.runs + 1 / before.runs
+    return drawn + level.sampled**2
 
 
-def _total(chain: Chain, effects: Effects, sigma: float, noise: Noise) -> Claim:
-    """The claim of the last level against the first."""
+def _total(chain: Chain, effects: Effects, sigma: float, noise: Noise, sampled: float) -> Claim:
+    """The claim of the last level against the first; `sampled` in sigmas."""
     first, last = chain.levels[0], chain.levels[-1]
     if len(chain.levels) == 2:
         return _claim(chain.total, last.runs, first.runs, sigma, noise, _variance(last, first), last.pairs)
-    variance = 1 / last.runs + 1 / first.runs
-    return _claim(_ends(chain, effects), last.runs, first.runs, sigma, noise, variance)
+    variance = 1 / last.runs + 1 / first.runs + sampled**2
+    return _claim(_ends(chain, effects, variance), last.runs, first.runs, sigma, noise, variance)
 
 
-def _ends(chain: Chain, effects: Effects) -> Belief:
+def _ends(chain: Chain, effects: Effects, variance: float) -> Belief:
     """The belief in the gain of the last level over the first, no likelier than the runs of these two alone make it.
 
     Steps none of which is likely look surer together than they are when each is taken for normal: most are nothing.
     """
     first, last = chain.levels[0], chain.levels[-1]
-    direct = effects.given(last.mean - first.mean, 1 / last.runs + 1 / first.runs)
+    direct = effects.given(last.mean - first.mean, variance)
     return replace(chain.total, probability=min(chain.total.probability, direct.probability))
 
 
 def smaller(validation: Assessment, hidden: Assessment | None) -> Assessment:
-    """Of every gain that on which less can be claimed: what was learnt by heart of one text gains nothing on the other.
+    """Of every gain what both texts bear out: what was learnt by heart of one gains nothing on the other.
+
+    As in a verdict, it is the smaller of both gains, and as sure as the less sure of them.
 
     Args:
         validation, hidden: of the same chain on both texts; None where there is no hidden one.
@@ -224,7 +230,17 @@ def smaller(validation: Assessment, hidden: Assessment | None) -> Assessment:
 
 
 def _less(one: Claim, other: Claim) -> Claim:
-    return other if other.probability < one.probability else one
+    """The less likely of two claims, with the smaller gain, and no likelier than its error leaves that."""
+    less, sure = sorted((one, other), key=_sureness)
+    if sure.gain >= less.gain:
+        return less
+    probability = min(less.probability, above_zero(sure.gain / less.error, 1.0)) if less.error else less.probability
+    return replace(less, gain=sure.gain, probability=probability, claimed=less.claimed and probability >= CLAIM)
+
+
+def _sureness(claim: Claim) -> tuple[float, float]:
+    """The order of claims, the least likely first; of two that are both as good as certain, by the share of error."""
+    return claim.probability, claim.gain / claim.error if claim.error else math.copysign(math.inf, claim.gain)
 
 
 def cautious(noise: Noise) -> float | None:

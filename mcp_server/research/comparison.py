@@ -1,8 +1,17 @@
 """The subject of a case as it compares with what it was made from: by means, in pairs and by row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from mcp_server.research.case import Case, Record, compared_with, noise_of, replicate_values, standing_runs, value_of
+from mcp_server.research.case import (
+    Case,
+    Record,
+    compared_with,
+    levelled_runs,
+    noise_of,
+    replicate_values,
+    standing_runs,
+    value_of,
+)
 from mcp_server.research.experiment import Numbers, Run, Scalar, Trial
 from mcp_server.research.hidden_text import hidden_value
 from mcp_server.research.noise import Noise, mean
@@ -116,6 +125,20 @@ def by_row_of_present(run: Run, case: Case, trial: Trial, record: Record) -> Row
     one, *rest = (_rows_of(case, each) for each in (trial, *(t for t in record.counting if t.commit == code)))
     others = [each for each in rest if each is not None]
     return compare_rows(run.task, [(one, others)]) if one is not None and len(others) == len(rest) else None
+
+
+def hidden_error(run: Run, record: Record, base: Record, rows: Mapping[str, RowScores]) -> float:
+    """The standard error over rows of a record's gain on hidden text over another; 0 where that is not known by row.
+
+    Args:
+        rows: by id, what their trials scored by row.
+    """
+    own, others = ([rows.get(t.id) for t in levelled_runs(run, each, hidden_value)] for each in (record, base))
+    known = [each for each in others if each is not None]
+    if len(known) < len(others) or None in own:
+        return 0.0
+    gains = compare_rows(run.task, [(one, known) for one in own if one is not None])
+    return gains.hidden.error if gains is not None and gains.hidden is not None else 0.0
 
 
 def _rows_of(case: Case, trial: Trial) -> RowScores | None:

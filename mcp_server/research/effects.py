@@ -61,6 +61,10 @@ class Effects:
             variances.append(variance * spread / both)
         return _mixed(weights, means, variances)
 
+    def blurred(self, variance: float) -> "Effects":
+        """The effects with an independent error of that variance, which is the same in every measurement of one."""
+        return Effects(tuple((weight, mean, spread + variance) for weight, mean, spread in self.parts))
+
 
 def learnt(sigma: float, comparisons: Iterable[tuple[float, float]]) -> Effects:
     """What is believed of the next effect, given what was measured of those before it.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mcp_server.research.claims import Assessment, Claim
 from mcp_server.research.experiment import Experiment, Run
 from mcp_server.research.kept import kept_words
+from mcp_server.research.restating import reason_now
 from mcp_server.research.tables import standard_error, words
 from mcp_server.research.verdict import show
 
@@ -23,8 +24,9 @@ def idea_message(run: Run, keep: Experiment, sigma: float | None, assessment: As
     said = [text for text in (keep.hypothesis, keep.description) if text and text.strip() != subject]
     trailers = f"Experiment: {keep.id}\nCategory: {keep.category}\nMeasured-Commit: {keep.commit}"
     claim = assessment.steps.get(keep.id) if assessment else None
-    now = f"By all runs now, {claim.words()}." if claim else _sentence(kept_words(keep, assessment))
-    numbers = " ".join(filter(None, (f"{run.task.metric} {_measured(keep, sigma)}.", keep.reason, now)))
+    now = "" if claim else _sentence(kept_words(keep, assessment))
+    why = reason_now(keep.reason, claim)
+    numbers = " ".join(filter(None, (f"{run.task.metric} {_measured(keep, sigma)}.", why, now)))
     return "\n\n".join([subject, *said, numbers, trailers]) + "\n"
 
 

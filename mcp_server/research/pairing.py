@@ -257,8 +257,11 @@ def exact(noise: Noise, pairs: Noise) -> bool:
 
 
 def equal_runs(numbers: Numbers) -> tuple[float, float]:
-    """Runs of a change and of its base that would tell their difference as exactly, were none of them paired."""
-    if not numbers.pairs or not numbers.s or not numbers.sigma:
+    """Runs of a change and of its base that would tell their difference as exactly as its s, were none of them paired
+    and no text a sample.
+    """
+    plain = not numbers.pairs and numbers.hidden_error is None
+    if plain or not numbers.s or not numbers.sigma:
         return numbers.n, numbers.n_b
     times = (1 / numbers.n + 1 / numbers.n_b) * (numbers.sigma / numbers.s) ** 2
     return numbers.n * times, numbers.n_b * times

@@ -90,6 +90,12 @@ async def test_a_best_that_its_repeats_do_not_bear_out_is_displaced(settings: Se
                 break
         assert (verdict.status, verdict.near_miss) == ("discard", True)
         assert verdict.reason.startswith("Displaced after ")
+        assert verdict.reason.endswith("of mar8-1): a near miss, not told from noise.")
+        assert verdict.numbers is not None
+        assert verdict.delta is not None
+        assert verdict.delta == verdict.numbers["d"] < 0
+        assert (verdict.numbers["base"], verdict.numbers["incumbent"]) == ("mar8-1", "mar8-1")
+        assert verdict.numbers["n"] == seed - 41
         best = (await lab.reading.best("mar8")).experiment
         assert best is not None
         assert best.experiment_id == "mar8-1"

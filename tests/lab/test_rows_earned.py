@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mcp_server.lab.lab import Lab
+from mcp_server.research.claims import QUANTILE
 from mcp_server.settings import Settings
 from tests.lab.researcher import Researcher
 from tests.project import Project
@@ -83,6 +84,11 @@ async def test_gains_by_row_are_told_and_decide(project: Project, settings: Sett
         assert both.numbers["hidden_error"] == pytest.approx(0.1 / 8, rel=0.02)
         assert both.numbers["s"] >= both.numbers["hidden_error"]
         assert "± 0.012599 only (by row)" in both.reason
+        more = await measured(agent, "more", BY_HEART=2, GAIN=0.4)
+        assert more.status == "keep", more.reason
+        for claim, error in ((both.claim, 0.2 / 16), (more.claim, 0.2 / 16), (more.best_claim, 0.4 / 16)):
+            assert claim["smallest_gain"] > QUANTILE * error  # against which the seeds' 0.001 is little
+            assert claim["error"] > 0.8 * error
         history = await lab.reading.history("mar8")
         assert "rows" not in json.dumps([each.metrics for each in history.experiments])
         with sqlite3.connect(next(project.root.rglob("research.db"))) as store:

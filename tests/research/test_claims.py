@@ -3,13 +3,16 @@
 import math
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 
 from mcp_server.research.chain import Level, believed
 from mcp_server.research.claims import (
+    QUANTILE,
     REPEATS_FOR_CLAIM,
     RUNS_FOR_CLAIM,
+    Assessment,
     assess,
     cautious,
     smaller,
@@ -18,6 +21,7 @@ from mcp_server.research.claims import (
 from mcp_server.research.effects import CLAIM, SHAPE, Effects, learnt
 from mcp_server.research.experiment import Numbers
 from mcp_server.research.noise import Noise
+from mcp_server.research.rows import RowGain, RowGains, counted_error
 
 KNOWN = Noise(sum_of_squares=40.0, dof=40)
 """Sigma 1, well known."""
@@ -212,3 +216,82 @@ def test_what_was_learnt_by_heart_of_the_validation_text_is_not_claimed() -> Non
     both = smaller(validation, hidden)
     assert (both.total, both.steps["b"].claimed) == (hidden and hidden.total, False)
     assert smaller(validation, None) == validation
+
+
+QUIET = Noise(sum_of_squares=40 * 0.0005**2, dof=40)
+"""Seeds that move the score by 0.0005."""
+SEEN = [(0.002, 6, 6), (-0.003, 1, 6), (-0.001, 1, 6), (0.0004, 2, 6), (-0.0002, 1, 6)]
+
+
+def both_texts(gains: list[tuple[float, float]], error: float, runs: int = 6, total: float = 0.0) -> Assessment:
+    """A chain whose levels gain so much over the first, on the validation text and on the hidden text.
+
+    Args:
+        error: over the rows of the hidden text, of every step.
+        total: the same of the last level's gain over the first.
+    """
+    start = Level("0", 0.0, runs)
+    seen, hidden = (
+        [start, *(Level(str(i), pair[k], runs, sampled=k * error) for i, pair in enumerate(gains, 1))] for k in (0, 1)
+    )
+    found, audited = assess(seen, QUIET, SEEN), assess(hidden, QUIET, SEEN, sampled=total)
+    assert found is not None
+    return smaller(found, audited)
+
+
+def test_a_gain_that_its_rows_explain_is_not_claimed() -> None:
+    """Where seeds are quiet, which rows the hidden text has is most of the error: 0.002 of 0.00275 is a z of 0.7."""
+    known, sampled = both_texts([(0.002, 0.002)], 0.0), both_texts([(0.002, 0.002)], 0.00275)
+    assert (known.steps["1"].claimed, sampled.steps["1"].claimed) == (True, False)
+    assert sampled.total == sampled.steps["1"]
+    assert sampled.steps["1"].probability < 0.9
+    assert sampled.steps["1"].error > 3 * known.steps["1"].error
+    assert sampled.steps["1"].smallest_gain > QUANTILE * 0.00275
+    assert both_texts([(0.012, 0.012)], 0.00275).steps["1"].claimed
+    often = both_texts([(0.002, 0.002)], 0.00275, runs=1000)  # no repeat makes the error over rows smaller
+    assert not often.steps["1"].claimed
+
+
+def test_the_error_over_rows_is_part_of_every_step_and_of_their_sum() -> None:
+    gains = [(0.002, 0.002), (0.004, 0.004), (0.006, 0.006)]
+    known, steps, ends = both_texts(gains, 0.0), both_texts(gains, 0.003), both_texts(gains, 0.0, total=0.004)
+    assert known.total is not None
+    assert ends.total is not None
+    assert [each.claimed for each in known.steps.values()] == [True] * 3
+    assert not any(each.claimed for each in steps.steps.values())
+    assert (known.total.claimed, ends.total.claimed) == (True, False)
+    assert ends.total.smallest_gain > QUANTILE * 0.004
+    assert ends.steps == known.steps
+
+
+def test_the_smaller_gain_is_told_with_the_larger_error() -> None:
+    """A hidden text on which more is gained, by less certain numbers, makes nothing of what the other shows."""
+    told = both_texts([(0.002, 0.012)], 0.00275).steps["1"]
+    alone = both_texts([(0.002, 0.002)], 0.0).steps["1"]
+    assert alone.claimed
+    assert told.gain == pytest.approx(alone.gain)
+    assert not told.claimed
+    assert told.probability <= 0.5 * math.erfc(-told.gain / told.error / math.sqrt(2)) + 1e-12
+
+
+@pytest.mark.parametrize("error", [0.0, 0.0002, 0.001, 0.00275, 0.01])
+@pytest.mark.parametrize("runs", [2, 6])
+def test_a_claim_needs_more_than_a_verdict(error: float, runs: int) -> None:
+    """The z of a verdict: the smaller gain by its error, with that over rows where `counted_error` adds it."""
+    seeds, claims = 0.0005 * math.sqrt(2 / runs), 0
+    for validation in (0.0005, 0.001, 0.003, 0.01, 0.05):
+        for hidden in (-0.001, 0.0005, 0.001, 0.003, 0.01, 0.05):
+            rows = RowGains(RowGain(validation, 0.0), RowGain(hidden, error))
+            z = min(validation, hidden) / counted_error(seeds, rows)
+            claim = both_texts([(validation, hidden)], error, runs).steps["1"]
+            assert z > 1.3 or not claim.claimed, (validation, hidden, z, claim)
+            claims += claim.claimed
+    assert claims > 0
+
+
+def test_the_numbers_of_a_verdict_count_for_as_much_as_their_error_says() -> None:
+    plain = Numbers(0.002, 0.0005 * math.sqrt(1 / 3), 6.9, 6, 6, 0.0005, 40, "a", "b")
+    sampled = replace(plain, s=math.hypot(plain.s, 0.00275), hidden_gain=0.002, hidden_error=0.00275)
+    found = both_texts([(0.002, 0.002)], 0.0)
+    assert (found.of(plain).claimed, found.of(sampled).claimed) == (True, False)
+    assert found.of(sampled).smallest_gain > QUANTILE * 0.00275

@@ -237,6 +237,10 @@ NUMBERS = Numbers(1.0, 0.5, 2.0, 2, 4, 1.0, 8, "e1", "e1")
 
 def test_pairs_count_as_so_many_more_runs() -> None:
     assert equal_runs(NUMBERS) == (2, 4)
+    assert equal_runs(replace(NUMBERS, s=2 * NUMBERS.s)) == (2, 4)
+    assert equal_runs(replace(NUMBERS, hidden_error=0.0)) == pytest.approx(
+        equal_runs(replace(NUMBERS, pairs=2))  # whatever made s what it is
+    )
     runs, base_runs = equal_runs(replace(NUMBERS, pairs=2))
     assert 1 / runs + 1 / base_runs == pytest.approx(0.25)
     assert in_words(NUMBERS) == ""

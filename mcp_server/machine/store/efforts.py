@@ -1,10 +1,13 @@
 """What the trainings of a run took, and which of them were starved."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mcp_server.machine.store.connection import Database
+from mcp_server.machine.store.row_scores import ROWS, parsed
 from mcp_server.machine.store.rows import trial_of
+from mcp_server.research.case import Record
 from mcp_server.research.experiment import Trial
+from mcp_server.research.rows import RowScores
 
 REPEATS = 200
 """So many finished trainings of a run, the latest, are looked at for repeats."""
@@ -42,6 +45,11 @@ class Efforts:
         """The latest finished trainings, the oldest first, of experiments that have several."""
         rows = await self._database.all(REPEATED, [tag, REPEATS])
         return [trial_of(row) for row in reversed(rows)]
+
+    async def rows(self, records: Iterable[Record]) -> Mapping[str, RowScores]:
+        """By id, what the trials of experiments scored by row, as far as it is known."""
+        names = sorted({record.experiment.id for record in records})
+        return parsed([row for name in names for row in await self._database.all(ROWS, [name])])
 
     async def asked(self, tag: str, beside: str) -> float:
         """When the latest training of a run was asked for, those of one experiment left out; 0 where there is none."""

@@ -12,6 +12,7 @@ from mcp_server.machine.store.connection import Database, fetch
 from mcp_server.machine.store.efforts import REPEATED, REPEATS
 from mcp_server.machine.store.lineage import kept_from, leave, sources
 from mcp_server.machine.store.memory import remember
+from mcp_server.machine.store.restated import AFFECTED, write_numbers
 from mcp_server.machine.store.row_scores import rows_of
 from mcp_server.machine.store.rows import dump, experiment_of, trial_of
 from mcp_server.machine.store.trials import NEXT_DECISION, crash_body
@@ -28,6 +29,7 @@ from mcp_server.research.experiment import (
     Verification,
 )
 from mcp_server.research.memory import Fingerprint
+from mcp_server.research.restating import is_near
 
 _MEASURED_KEEPS = "SELECT * FROM experiments WHERE tag = ? AND status = 'keep' AND decided > 0"
 LATEST_KEEP = f"{_MEASURED_KEEPS} ORDER BY decided DESC LIMIT 1"
@@ -44,7 +46,7 @@ LEVELS = 50
 COMPARED = 200
 """So many verdicts, the latest, tell how large effects are."""
 LOOKED_BACK = 50
-"""So many near misses, the latest, are looked at again when the best was measured again."""
+"""So many changes, the latest, are looked at again when the best that they were compared with was measured again."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,17 @@ class Verdicts:
 
         return await self._database.transaction(body)
 
-    async def restate(self, experiment_id: str, look: Callable[[Case, list[Case]], Restatement | None]) -> Experiment:
+    async def restate(
+        self,
+        experiment_id: str,
+        look: Callable[[Case, list[Case]], Restatement | None],
+        restated: Callable[[Case], Experiment],
+    ) -> Experiment:
         """Take in what was measured of a kept experiment after its verdict.
 
         Args:
             look: gets the case of the experiment and those of the latest near misses; None changes nothing.
+            restated: gives it and those that were compared with it as all runs say that there are now.
         """
 
         async def body(connection: aiosqlite.Connection) -> Experiment:
@@ -157,6 +165,7 @@ class Verdicts:
                         """,
                         [reason, dump(asdict(numbers)), numbers.d, reopened],
                     )
+                await _follow(connection, case, restated)
             return (await _record(connection, experiment_id)).experiment
 
         return await self._database.transaction(body)
@@ -195,24 +204,31 @@ class Verdicts:
         return await self._database.transaction(body)
 
     async def drop(self, experiment_id: str, reason: str) -> Experiment:
-        """Discard an experiment that cannot be confirmed; it stays a near miss."""
+        """Discard an experiment that cannot be confirmed; a near miss where what was measured of it is near."""
 
         async def body(connection: aiosqlite.Connection) -> Experiment:
+            near = is_near((await _record(connection, experiment_id)).experiment.numbers)
             await connection.execute(
                 f"""
-                UPDATE experiments SET status = 'discard', near_miss = 1, reason = ?, decided = {NEXT_DECISION},
+                UPDATE experiments SET status = 'discard', near_miss = ?, reason = ?, decided = {NEXT_DECISION},
                     decided_at = ? WHERE id = ? AND status = 'needs_confirmation'
                 """,  # noqa: S608 - the expression is a constant
-                [reason, time.time(), experiment_id],
+                [near, reason, time.time(), experiment_id],
             )
             return (await _record(connection, experiment_id)).experiment
 
         return await self._database.transaction(body)
 
-    async def displace(self, experiment_id: str, reason: str) -> Experiment:
-        """Take back the best, which its own later runs do not bear out; it stays a near miss.
+    async def displace(
+        self, experiment_id: str, taken_back: Callable[[Case], Experiment], restated: Callable[[Case], Experiment]
+    ) -> Experiment:
+        """Take back the best, which its own later runs do not bear out.
 
         Nothing changes where it is not the best any more.
+
+        Args:
+            taken_back: gives it as it is then, by its case without it as the best.
+            restated: gives those that were compared with it, against what is kept before it.
         """
 
         async def body(connection: aiosqlite.Connection) -> Experiment:
@@ -221,11 +237,13 @@ class Verdicts:
             if last is not None and last["id"] == experiment_id:
                 await connection.execute(
                     f"""
-                    UPDATE experiments SET status = 'discard', near_miss = 1, reason = ?, decided = {NEXT_DECISION},
-                        decided_at = ? WHERE id = ?
+                    UPDATE experiments SET status = 'discard', decided = {NEXT_DECISION}, decided_at = ? WHERE id = ?
                     """,  # noqa: S608 - the expression is a constant
-                    [reason, time.time(), experiment_id],
+                    [time.time(), experiment_id],
                 )
+                case = await _case_of(connection, experiment_id)
+                await write_numbers(connection, taken_back(case))
+                await _follow(connection, case, restated, itself=False)
             return (await _record(connection, experiment_id)).experiment
 
         return await self._database.transaction(body)
@@ -273,6 +291,17 @@ async def _case(
         return case
     chain = await _chain(connection, incumbent, first_keep)
     return replace(case, chain=chain, compared=await _compared(connection, tag))
+
+
+async def _follow(
+    connection: aiosqlite.Connection, case: Case, restated: Callable[[Case], Experiment], *, itself: bool = True
+) -> None:
+    """Write the present numbers of the subject of a case, if it is meant too, and of what was compared with it."""
+    subject = case.subject.experiment
+    rows = await connection.execute_fetchall(AFFECTED, [subject.tag, subject.id, subject.id, LOOKED_BACK])
+    for name in [row["id"] for row in rows if itself or row["id"] != subject.id]:
+        other = await _case(connection, await _record(connection, name), case.repeats, chained=False)
+        await write_numbers(connection, restated(replace(other, chain=case.chain, compared=case.compared)))
 
 
 async def _chain(connection: aiosqlite.Connection, best: Record, first_keep: str) -> tuple[Record, ...]:
