@@ -1,17 +1,22 @@
 """Regular expressions that users and agents give: they run in time linear in the text, whatever they are.
 
-RE2 runs them, which has no look-arounds and no references to groups: what needs those can take for ever.
+RE2 runs them, which has no look-arounds and no references to groups: what needs those can take for ever. RE2 is linear
+for one match; all matches of a line together may read it once for each. So lines have a bound, and all matches are gone
+through in one line only, the last one that has any.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from mcp_server.errors import InvalidInput
 
 LONGEST = 2000
 """Characters of a pattern."""
+
+LONGEST_LINE = 1000
+"""Characters of a line; no pattern is searched in a longer one."""
 
 _INSTEAD = (
     (r"\(\?<?[=!]", "a look-ahead or look-behind", "Write what stands around the number outside of the parentheses"),
@@ -71,16 +76,22 @@ def is_linear(pattern: str) -> bool:
     return True
 
 
-def last_group(pattern: str, lines: Iterable[str]) -> str | None:
+def last_group(pattern: str, lines: Sequence[str]) -> str | None:
     """The first group of the last match of a pattern in lines, each by itself; None without a match.
+
+    Lines are searched from the last one on, up to the first that has a match; lines longer than `LONGEST_LINE` are
+    skipped.
 
     Raises TooDemandingError where RE2 does not take it.
     """
-    expression, found = _compiled(pattern), None
-    for line in lines:
-        for match in expression.finditer(line.encode("utf-8", "replace").decode()):
-            found = match[1]
-    return found
+    expression = _compiled(pattern)
+    for line in reversed(lines):
+        if len(line) > LONGEST_LINE:
+            continue
+        matches = list(expression.finditer(line.encode("utf-8", "replace").decode()))
+        if matches:
+            return cast(str | None, matches[-1][1])
+    return None
 
 
 def _in(construct: str, pattern: str) -> bool:
