@@ -141,6 +141,22 @@ def test_all_matches_are_gone_through_in_one_line_only(pattern: str, line: str) 
     assert lines.seen == list(range(len(lines) - 1, 498, -1))
 
 
+def test_a_pattern_has_a_bound_when_it_is_written_out_too() -> None:
+    long = "|".join(["(?:[ab]*a[ab]{900}c)"] * 5) + "|(c)"
+    for pattern in (long, "(?:[ab]{1000}){1}(?:[ab]{1000})(?:[ab]{1000})(x)", "(.*a)" + "(?:b{1,30}){1,33}" * 2):
+        with pytest.raises(InvalidInput, match="steps when its repetitions are written out"):
+            check_pattern(pattern)
+        assert is_linear(pattern), "a run of before keeps it"
+    check_pattern(r"(?i)(\pL+)\s(\w+)")
+
+
+def test_groups_are_asked_for_in_one_match_only() -> None:
+    """For each match RE2 would copy a thousand groups at each character: a minute for one line."""
+    pattern = "(" * 950 + ")" * 950
+    check_pattern(pattern)
+    assert last_group(pattern, ["a" * LONGEST_LINE] * 200) == ""
+
+
 @pytest.mark.parametrize("pattern", ["(1)", "([0-9])(?:[0-9 ]*x)?", "^(1+)$", "()"])
 def test_a_line_has_a_bound(pattern: str) -> None:
     longest = "1" * LONGEST_LINE
@@ -158,6 +174,13 @@ def test_a_line_has_a_bound(pattern: str) -> None:
         ("(x*)", ["xx", "y"], ""),
         ("([0-9.]+)$", ["1.5", "2.25", "2.25!"], "2.25"),
         ("(a)", [], None),
+        (r"\b(a)", ["a aab a"], "a"),
+        ("^(a|b)", ["ab", "cab"], "a"),
+        ("(é)|b", ["ébé", "c"], "é"),
+        ("(a)|b", ["ab"], None),
+        ("(a*)(?:b|$)", ["aab aa"], ""),
+        (r"(\w)\B", ["ab cd"], "c"),
+        (r"(\d?)\B|x", ["é1éé"], ""),
     ],
 )
 def test_the_last_match_counts_whoever_runs_the_pattern(pattern: str, lines: list[str], found: str | None) -> None:
