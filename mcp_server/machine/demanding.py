@@ -11,11 +11,10 @@ SECONDS = 10.0
 _PROGRAM = """
 import json, re, sys
 pattern, lines = json.load(sys.stdin)
-found = None
-for line in lines:
-    for match in re.finditer(pattern, line):
-        found = match[1]
-json.dump(found, sys.stdout)
+found = []
+for line in reversed(lines):
+    found = found or [match[1] for match in re.finditer(pattern, line)]
+json.dump(found[-1] if found else None, sys.stdout)
 """
 
 

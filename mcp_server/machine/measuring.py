@@ -12,7 +12,7 @@ from mcp_server.machine.faults import check_not_killed, check_started, tried
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.sandbox import exit_code
 from mcp_server.research.experiment import Scalar
-from mcp_server.research.metrics import find_metric, parse_metrics, quoted, spot_metric
+from mcp_server.research.metrics import find_metric, left_out, parse_metrics, quoted, spot_metric
 from mcp_server.research.patterns import is_linear, last_group
 from mcp_server.research.task import Task
 
@@ -28,12 +28,14 @@ class Measured:
         rejection: which check failed and how, so that the score does not count; empty where all passed.
         failure: why there is no score; empty where there is one.
         by: who ended the last command.
+        left_out: lines of the scorer's output that were too long to be read.
     """
 
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
     rejection: str = ""
     failure: str = ""
     by: child.EndedBy = "itself"
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ async def measure(task: Task, bay: Bay, scratch: Path) -> Measured:
         return Measured(by=end.by)
     if end.code != 0:
         return Measured(failure=f"The scorer {task.score_command!r} failed ({_how(task, end)}): {_quote(text)}")
-    return Measured(read_metrics(task, text))
+    return Measured(read_metrics(task, text), left_out=left_out(text))
 
 
 def read_metrics(task: Task, text: str) -> dict[str, Scalar]:

@@ -13,8 +13,8 @@ from mcp_server.machine import demanding
 from mcp_server.machine.child import Exit
 from mcp_server.machine.measuring import Measured, read_metrics
 from mcp_server.research.experiment import Ending, Scalar, TrialStatus
-from mcp_server.research.metrics import clean, parse_progress, quoted
-from mcp_server.research.patterns import is_linear
+from mcp_server.research.metrics import clean, left_out, parse_progress, quoted
+from mcp_server.research.patterns import LONGEST_LINE, is_linear
 from mcp_server.research.task import Task
 from mcp_server.research.verdict import finite
 
@@ -77,16 +77,17 @@ def ending(
         hint: what to do about a file that it missed, see `git.missing_hint`.
         measured: what checks and scorer said, where they were run.
     """
-    metrics = read_metrics(task, text)
+    metrics, unread = read_metrics(task, text), left_out(text)
     if task.score_command:
         metrics = {**metrics, **(measured.metrics if measured else {})}
+        unread = measured.left_out if measured else 0
         if measured is None or task.metric not in measured.metrics:
             metrics.pop(task.metric, None)  # the training's own word on its score
     if measured and measured.by != "itself":
         end = Exit(measured.by, None, end.seconds)
     for folder in (checkout, checkout.resolve()):
         text = text.replace(f"{folder}/", "")
-    status, error = _status(task, end, text, metrics, changed, hint)
+    status, error = _status(task, end, text, metrics, unread, changed, hint)
     starved = status == "failed" and error.startswith(NO_MEMORY)
     if measured and not changed and ended_well(task, end) and (measured.rejection or measured.failure):
         metrics.pop(task.metric, None)
@@ -101,9 +102,9 @@ def ended_well(task: Task, end: Exit) -> bool:
 
 
 def _status(
-    task: Task, end: Exit, text: str, metrics: dict[str, Scalar], changed: Changed, hint: str | None
+    task: Task, end: Exit, text: str, metrics: dict[str, Scalar], unread: int, changed: Changed, hint: str | None
 ) -> tuple[TrialStatus, str]:
-    """The status and, for all but a good end, why."""
+    """The status and, for all but a good end, why; `unread` lines were too long to look for the metric in them."""
     if end.by == "stop":
         return "stopped", f"Stopped on request after {end.seconds:.0f} s{shown(text)}."
     if end.by == "shutdown":
@@ -119,9 +120,7 @@ def _status(
     if fault := changed.fault():
         return "failed", fault
     if task.metric not in metrics:
-        print_it = f'print a line "{task.metric}: value" at the end'
-        within = "" if is_linear(task.metric_pattern) else f" within {demanding.SECONDS:g} s"
-        todo = f"nothing matches the pattern {task.metric_pattern!r}{within}" if task.metric_pattern else print_it
+        todo = _how_to_print(task, unread)
         return "failed", f"It printed no metric {task.metric}: {todo}{_printed(metrics)}. At its end {_quote(text)}"
     value = metrics[task.metric]
     if finite(value) is None:
@@ -133,6 +132,18 @@ def shown(text: str) -> str:
     """How far a training had come that did not end by itself, by its log; empty where that does not say."""
     seen = parse_progress(text[-LOOKED_AT:])
     return f", when it had shown {quoted(seen.text, LONGEST_PROGRESS)}" if seen else ""
+
+
+def _how_to_print(task: Task, unread: int) -> str:
+    """What to do about a metric that was not found."""
+    todo = f'print a line "{task.metric}: value" at the end'
+    if task.metric_pattern:
+        within = "" if is_linear(task.metric_pattern) else f" within {demanding.SECONDS:g} s"
+        todo = f"nothing matches the pattern {task.metric_pattern!r}{within}"
+    if not unread:
+        return todo
+    lines = "1 line" if unread == 1 else f"{unread:,} lines"
+    return f"{todo} ({lines} of more than {LONGEST_LINE:,} characters not read: print it in a short line of its own)"
 
 
 def _printed(metrics: dict[str, Scalar]) -> str:

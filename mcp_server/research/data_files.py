@@ -1,7 +1,8 @@
 """Files that hold data and nothing else: what exports and results files may be called.
 
 By its ending such a file is one that no program runs, and by its name none that tools or agents read as their own:
-`CLAUDE.md`, `package.json` and `requirements.txt` would be orders to whoever finds them.
+`CLAUDE.md`, `package.json` and `requirements.txt` would be orders to whoever finds them. Nobody knows all such
+names. So where an ending has any, a name must have a word that says that it holds results.
 """
 
 import re
@@ -22,23 +23,18 @@ _INSTRUCTIONS = (
     *("task", "tasks", "todo", "tools", "user", "warp", "windsurf"),
 )
 """What agents read as instructions, whatever its ending."""
-_PROJECT = (
-    *("authors", "changelog", "changes", "code_of_conduct", "codeowners", "contributing", "copying", "governance"),
-    *("index", "install", "licence", "license", "maintainers", "news", "notice", "readme", "security", "support"),
+_RESULTS = (
+    *("ablation", "ablations", "chart", "charts", "claims", "experiment", "experiments", "export", "exports"),
+    *("history", "leaderboard", "metrics", "night", "plot", "plots", "report", "reports", "result", "results"),
+    *("run", "runs", "score", "scores", "summary", "table", "tables", "trial", "trials"),
 )
-"""What package builders, forges and site generators take from a project."""
-_JSON = (
-    *("analysis_options", "angular", "app", "appsettings", "asset-manifest", "biome", "bower", "bun.lock", "cargo"),
-    *("cmakepresets", "cmakeuserpresets", "components", "composer", "compile_commands", "conanfile", "config", "crate"),
-    *("data-package", "datapackage", "deno", "devcontainer", "docker-compose", "elm", "eslint", "extensions"),
-    *("firebase", "flake", "function", "global", "gulpfile", "host", "hooks", "jsconfig", "keybindings", "launch"),
-    *("launchsettings", "lerna", "local.settings", "manifest", "mcp", "mypy", "netlify", "ng-package", "nodemon"),
-    *("now", "npm-shrinkwrap", "nuget", "nx", "package", "package-lock", "permissions", "pipfile", "plugin"),
-    *("prettier", "project", "pyrightconfig", "renovate", "rush", "schema", "serverless", "settings"),
-    *("settings.local", "snippets", "stylelint", "tasks", "template", "terraform", "tfstate", "tsconfig", "tslint"),
-    *("turbo", "typedoc", "vcpkg", "vercel", "wrangler", "xmake"),
-)
-_TEXT = ("cmakelists", "constraints", "conda", "environment", "manifest", "packages", "pip", "requirements", "robots")
+"""Words of names for results. Not among them are names of notes that agents keep for themselves (`progress.txt`)."""
+_NAMED = ("results", "report", "history", "summary", "table", "export")
+"""The words that a refusal names."""
+_READ_BY_NAME = (".json", ".md", ".txt", ".tex")
+"""Endings under which tools and agents look for files of theirs; TeX runs what is in a `.tex` that a document names."""
+_CONTENTS = "summary"
+"""What site generators take for the contents of a book, as Markdown."""
 _BY_ENDING = {
     ".json": re.compile(r".*(?:rc|[.-]config|[.-]lock|[.-]settings|[.-]schema|[.-]manifest)|(?:ts|js)config.*"),
     ".txt": re.compile(r"(?:.*[._-])?(?:requirements|constraints|deps|dependencies)(?:[._-].*)?"),
@@ -75,9 +71,19 @@ def in_exports(path: str, name: str = "path") -> str:
 
 def _checked(path: str, reason: str, name: str) -> str:
     if reason:
-        todo = "Give a name such as 'results-2.tsv' or 'report.md'"
+        todo = f"Give a name such as {_example(path)!r}"
         raise InvalidInput(f"{name} {path[:200]!r} {reason}", todo, [name])
     return path
+
+
+def _example(path: str) -> str:
+    """A name like the refused one that would be taken."""
+    last = path.rpartition("/")[2].casefold()
+    ending = next((each for each in ENDINGS if last.endswith(each)), "")
+    stem = last.removesuffix(ending) if ending else last.strip(".").partition(".")[0]
+    like = "-".join(["results", *re.findall(r"[a-z0-9]{1,20}", stem)[:3]])
+    ending = ending or ".tsv"
+    return f"results{ending}" if _fault(f"{like}{ending}") else f"{like}{ending}"
 
 
 def _fault(part: str) -> str:
@@ -91,10 +97,23 @@ def _fault(part: str) -> str:
     stem = seen.removesuffix(ending).rstrip(" .")
     if not stem or _DEVICE.fullmatch(stem.partition(".")[0]):
         return "is the name of a device" if stem else "has no name before its ending"
-    ending = ".md" if ending == ".markdown" else ending
-    others = {".json": _JSON, ".txt": (*_TEXT, *_PROJECT), ".md": _PROJECT}.get(ending, ())
-    pattern = _BY_ENDING.get(ending)
-    named = stem in (*_INSTRUCTIONS, *others) or (ending == ".md" and stem.partition(".")[0] in _INSTRUCTIONS)
-    if named or (pattern and pattern.fullmatch(stem)):
+    if stem in _INSTRUCTIONS:
         return "is a name that tools or agents read as theirs"
+    ending = ".md" if ending == ".markdown" else ending
+    return _fault_of_words(stem, ending) if ending in _READ_BY_NAME else ""
+
+
+def _fault_of_words(stem: str, ending: str) -> str:
+    """Why tools or agents may look for a file of this name, where its ending is one of theirs; empty if not."""
+    pattern = _BY_ENDING.get(ending)
+    orders = ending == ".md" and (stem == _CONTENTS or stem.partition(".")[0] in _INSTRUCTIONS)
+    if orders or (pattern and pattern.fullmatch(stem)):
+        return "is a name that tools or agents read as theirs"
+    if re.search(r"\.(?!\d)", stem):  # *.tf.json, *.prompt.md: the ending is longer than it looks
+        return f"may be a name that tools or agents read as theirs: it has more before {ending} than one name"
+    if not set(re.findall(r"[a-z]+", stem)).intersection(_RESULTS):
+        return (
+            f"may be a name that tools or agents read as theirs: none of its words says that a {ending} holds results "
+            f"({', '.join(_NAMED)}, ...)"
+        )
     return ""

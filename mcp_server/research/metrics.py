@@ -8,7 +8,7 @@ from mcp_server.research.cleaning import clean as clean
 from mcp_server.research.cleaning import without_escapes
 from mcp_server.research.experiment import Scalar
 from mcp_server.research.marking import cited, fenced, on_one_line
-from mcp_server.research.patterns import last_group
+from mcp_server.research.patterns import LONGEST_LINE, last_group
 from mcp_server.research.task import Direction
 from mcp_server.research.verdict import finite
 
@@ -19,10 +19,8 @@ MAX_METRICS = 64
 """Keys remembered of one log; of more, the ones printed last stay, because a summary ends a log."""
 
 MAX_VALUE = 64
-MAX_LINE = 1000
-"""Characters of a longer line are never read as a metric or as progress."""
 
-_METRIC = re.compile(r"\s*([A-Za-z_][\w./@-]{0,63})\s*:(?:\s+|(?=[-+.\d]))(\S.*?)\s*", re.ASCII)
+_METRIC = re.compile(r"\s*([A-Za-z_][\w./@-]{0,63})\s*:(?:\s+|(?=[-+.\d]))(\S.*)", re.ASCII)
 _NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[-+]?\d+)?|[-+]?(?:nan|inf|infinity))\s?%?", re.I)
 _TOKEN = re.compile(r"[\w.+:/@-]{1,64}", re.ASCII)
 _NOT_A_KEY = re.compile(r"(?:Error|Exception|Warning|Interrupt|Exit)$")
@@ -30,12 +28,13 @@ _NOT_A_KEY = re.compile(r"(?:Error|Exception|Warning|Interrupt|Exit)$")
 _SPOTTED = r"((?>[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf))(?!\w|[.,]\d)(?:\s?%)?)"
 """A number, whole: in `0.9s` and `12,5` there is none, since a part of it would be another."""
 
-_VALUE = r"\s*[:=]?\s*([-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf))"
+_VALUE = r"\s*+[:=]?\s*+([-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf))"
 _LOWER_IS_BETTER = re.compile(r"loss|error|bpb|perplexity|ppl|rmse|mae|mse|latency|seconds", re.IGNORECASE)
 _HIGHER_IS_BETTER = re.compile(r"acc|accuracy|f1|auc|reward|r2|bleu|precision|recall|throughput", re.IGNORECASE)
 
+_LINE_END = re.compile(r"[\r\n]+")
 _STEP = re.compile(
-    r"\b(?:step|iter|iteration|epoch|batch)\s*[:=#]?\s*\[?(\d{1,15})(?!\d)(?:\s*/\s*(\d{1,15})(?!\d))?", re.I
+    r"\b(?:step|iter|iteration|epoch|batch)\s*+[:=#]?\s*+\[?(\d{1,15})(?!\d)(?:\s*/\s*(\d{1,15})(?!\d))?", re.I
 )
 _LOSS = re.compile(r"\b(?:train[ _]?)?loss" + _VALUE, re.I)
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s?%")
@@ -71,9 +70,10 @@ def parse_metrics(text: str) -> dict[str, Scalar]:
     metrics: dict[str, Scalar] = {}
     for line in _lines(text):
         match = _METRIC.fullmatch(line) if "|" not in line else None
-        if match is None or _NOT_A_KEY.search(match[1]) or len(match[2]) > MAX_VALUE:
+        if match is None or _NOT_A_KEY.search(match[1]):
             continue
-        value = _scalar(match[2])
+        said = match[2].rstrip(" \t\f\v")
+        value = _scalar(said) if len(said) <= MAX_VALUE else None
         if value is None:
             continue
         metrics.pop(match[1], None)  # a dictionary keeps the place of a key's first insertion
@@ -114,6 +114,11 @@ def _spotted(pattern: str, text: str) -> Scalar | None:
         for match in re.finditer(pattern, line):
             found = match[1]
     return None if found is None else _scalar(found.strip())
+
+
+def left_out(text: str) -> int:
+    """The number of lines of a log that are too long to be read."""
+    return sum(len(line) > LONGEST_LINE for line in _LINE_END.split(text))
 
 
 def better_when(metric: str) -> Direction | None:
@@ -157,9 +162,12 @@ def quoted(text: str, limit: int) -> str:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The lines of a log, carriage returns counting as line ends, without escape sequences and overlong lines."""
-    for line in re.split(r"[\r\n]+", text):
-        if line and len(line) <= MAX_LINE:
+    """The lines of a log, carriage returns counting as line ends, without escape sequences and overlong lines.
+
+    Characters of a line of more than `LONGEST_LINE` are never read as a metric or as progress.
+    """
+    for line in _LINE_END.split(text):
+        if line and len(line) <= LONGEST_LINE:
             yield without_escapes(line)
 
 

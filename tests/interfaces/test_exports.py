@@ -20,7 +20,10 @@ from tests.lab.researcher import GOAL, researching
 from tests.project import Project
 
 EXPORTS = ".autoresearch/exports"
-ORDERS = ("GNUmakefile", "conftest.py", ".gitattributes", ".github/x.md", ".envrc", "CLAUDE.md", "agents.md", "a.toml")
+ORDERS = (
+    *("GNUmakefile", "conftest.py", ".gitattributes", ".github/x.md", ".envrc", "CLAUDE.md", "agents.md", "a.toml"),
+    *("cdk.json", "llms.txt", "results.tf.json"),
+)
 
 
 @pytest.fixture

@@ -64,6 +64,19 @@ def test_a_pattern_that_matches_nothing_is_named(yard: Any) -> None:
     )
 
 
+def test_lines_that_are_too_long_to_be_read_are_told(yard: Any) -> None:
+    long = """print('{"acc": 0.5, "all": [' + '1, ' * 400 + '0]}')"""
+    for script, fields, says in (
+        (long, {"metric_pattern": '"acc": ([0-9.]+)'}, "(1 line of more than 1,000 characters not read: print it in a"),
+        (f"{long};{long}", {"metric": "acc"}, "(2 lines of more than 1,000 characters not read: print it in a short"),
+        ("print('x: 1')", {"score_command": "python score.py"}, "(1 line of more than 1,000 characters not read"),
+    ):
+        end = measured(yard, script, {"score.py": long}, **fields)
+        assert (end.status, says in end.error) == ("failed", True), end.error
+    short = f"{long}; print('acc: 0.25')"
+    assert measured(yard, short, metric="acc").metrics["acc"] == 0.25
+
+
 def test_what_no_program_can_be_given_is_told(yard: Any) -> None:
     end = measured(yard, "print('loss: 1')", environment=(("A=B", "1"),))
     assert (end.status, "It could not be trained: illegal environment variable name" in end.error) == ("failed", True)
