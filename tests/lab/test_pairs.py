@@ -122,7 +122,7 @@ async def test_a_drift_is_no_gain_and_side_by_side_it_shows(settings: Settings, 
         assert "given by hand" not in verdict.reason
         assert verdict.numbers is not None
         assert (verdict.numbers["pairs"], verdict.numbers["n"], verdict.numbers["n_b"]) == (1, 2, 5)
-        assert abs(verdict.numbers["z"]) < 0.5
+        assert abs(verdict.numbers["z"]) < 1
 
 
 async def test_where_the_machine_drifts_a_new_idea_is_measured_beside_the_best(
@@ -148,7 +148,7 @@ async def test_where_the_machine_drifts_a_new_idea_is_measured_beside_the_best(
         assert real.status == "keep", real.reason
         assert real.numbers is not None
         assert (real.numbers["pairs"], real.numbers["n"]) == (1, 1)
-        assert real.numbers["d"] == pytest.approx(0.03)
+        assert real.numbers["d"] == pytest.approx(0.03, abs=1e-4)
         assert (await lab.training.train("mar8-3")).seed == 48
         assert "given by hand" not in real.reason
         claim = (await lab.verdicts.complete("mar8-3")).claim
