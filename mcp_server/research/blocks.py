@@ -130,9 +130,9 @@ def _information(
         seeds: for each seed, whether its runs are of the change, and their values.
 
     Returns:
-        the products of the change's runs with themselves, of these with all runs, of all with themselves, of the change's
-        with the values and of all with the values, each weighed with the inverse of the covariance (Sherman and Morrison
-        1950, for the seeds and then for the block).
+        five products, each weighed with the inverse of the covariance (Sherman and Morrison 1950, for the seeds and
+        then for the block): of the change's runs with themselves, of these with all runs, of all with themselves, of
+        the change's with the values, and of all with the values.
     """
     own = one = whole = value = values = 0.0
     for runs in seeds:

@@ -185,14 +185,16 @@ def keeps(way: str, nights: int) -> float:
         machine, base, minute = Machine(random.Random(night)), list[Trial](), 600.0
         for i in range(1, 7):  # in three hours, so that it is known to drift
             base.append(machine.run(f"e1.{i}", 41 + i, 60 * (i // 2) + i))
-        for i in range(7, 8 if way == "honest" else 15):
-            base.append(machine.run(f"e1.{i}", 41 + i, minute))
-            if loss(base[-1]) > mean([loss(each) for each in base]) + 1:
-                break
-            minute += 60.0 if "hour" in way else 0.0
-        own = [machine.run("e2.1", base[-1].seed, minute + 1, "registered")]
-        while (verdict := judged(base, own)).decision == "needs_confirmation":
-            own.append(machine.run(f"e2.{len(own) + 1}", 90 + len(own), minute + 1, "needs_confirmation"))
+        own: list[Trial] = []
+        while not own or (verdict := judged(base, own)).decision == "needs_confirmation":
+            for _ in range(1 if way == "honest" else 8):
+                seed = 42 + len(base)
+                base.append(machine.run(f"e1.{len(base) + 1}", seed, minute))
+                peers = base if "hour" in way else base[6:]
+                if len(peers) > 1 and loss(base[-1]) > mean([loss(each) for each in peers]) + 1:
+                    break
+                minute += 60.0 if "hour" in way else 0.2
+            own.append(machine.run(f"e2.{len(own) + 1}", seed, minute, "needs_confirmation" if own else "registered"))
         kept += verdict.decision == "keep"
     return kept / nights
 
