@@ -127,8 +127,8 @@ def _told_of_base(task: Task, trials: Sequence[Trial], base: Sequence[Trial], ot
     beside = {pair.beside.id for pair in pairs_of(task, own, finished)}
     more = [each for each in finished if each.id not in beside and any(is_near(task, each, other) for other in own)]
     if beside and more:
-        seeds = ", ".join(str(trial.seed) for trial in more)
-        how = f"once more (seed {seeds})" if len(more) == 1 else f"{len(more)} times more (seeds {seeds})"
+        named = ", ".join(str(trial.seed) for trial in more)
+        how = f"once more (seed {named})" if len(more) == 1 else f"{len(more)} times more (seeds {named})"
         which = "that run counts" if len(more) == 1 else "all of these count"
         yield f"Near in time {more[0].experiment_id} was run {how}, in no pair with this: {which}."
 
