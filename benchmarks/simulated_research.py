@@ -14,6 +14,7 @@ from typing import Literal
 
 from mcp_server.research.agenda import Finding, Pending, due, keep_to_question
 from mcp_server.research.bases import is_loud, likely_levels, pulled
+from mcp_server.research.blocks import Pairing, samples_of
 from mcp_server.research.chain import Level
 from mcp_server.research.claims import RESERVE, Assessment, assess
 from mcp_server.research.evidence import Evidence, gather
@@ -31,7 +32,6 @@ from mcp_server.research.noise_aware import (
 )
 from mcp_server.research.pairing import (
     Beside,
-    Pairing,
     Spread,
     beside,
     doubt,
@@ -165,31 +165,27 @@ class Idea:
         """Its first run, and its confirmations on the present base."""
         return self.runs[0][0], [value for value, code in self.runs[1:] if code is self.base]
 
-    def candidate(self, task: Task, bases: Mapping[str, Incumbent], noise: Noise | None = None) -> Candidate:
+    def candidate(
+        self, task: Task, bases: Mapping[str, Incumbent], known: tuple[Spread, Noise] | None = None
+    ) -> Candidate:
         """It as the judge sees it.
 
         Args:
             bases: the codes of which more is known than their own runs say, by name.
-            noise: of a pair's difference; None where nothing is paired.
+            known: how far runs differ near in time, and the noise of single runs; None where nothing is paired.
         """
         stands = [(value, bases.get(code.name) or code.stand()) for value, code in self.runs]
         runs = tuple(Replicate(value, base.name, base.mean, base.runs) for value, base in stands)
-        return Candidate(self.name, runs, pairing=self.pairing(task, noise) if noise else None)
+        return Candidate(self.name, runs, pairing=self.pairing(task, *known) if known else None)
 
-    def pairing(self, task: Task, noise: Noise) -> Pairing | None:
-        """Its gains in pairs with its present base, and the others on what is left of that one's runs."""
-        own = [t for t in self.trials.values() if t.status == "finished" and t.commit == self.base.name]
-        counting = self.base.counting()
-        pairs = pairs_of(task, own, counting)
-        if not pairs:
-            return None
-        taken = {trial.id for pair in pairs for trial in (pair.own, pair.beside)}
-        left = [score(trial) for trial in counting if trial.id not in taken]
-        rest = [mean(left) - score(trial) for trial in own if trial.id not in taken] if left else []
-        earlier = [code.stand().mean - value for value, code in self.runs if code is not self.base]
-        rest += earlier if left else []
-        gains = tuple(score(pair.beside) - score(pair.own) for pair in pairs)
-        return Pairing(gains, noise, mean(rest) if rest else None, len(rest), len(left))
+    def pairing(self, task: Task, spread: Spread, noise: Noise) -> Pairing | None:
+        """Its runs and those of its bases in blocks near in time; None where no two of them are a pair."""
+        pairs, parts = 0, []
+        for name, code in {code.name: code for _, code in self.runs}.items():
+            own = [t for t in self.trials.values() if t.status == "finished" and t.commit == name]
+            pairs += len(pairs_of(task, own, code.counting()))
+            parts.append(samples_of(task, own, code.counting(), score))
+        return Pairing(pairs, (tuple(filter(None, parts)),), spread, noise) if pairs else None
 
     def experiment(self) -> Experiment:
         """It as the strategy sees it."""
@@ -594,7 +590,7 @@ class Simulation:
             verdict = judge(self.task, idea.runs[-1][0], best.stand().mean)
         else:
             bases = self.bases()
-            candidate = idea.candidate(self.task, bases, self.spread_now().noise(self.noise))
+            candidate = idea.candidate(self.task, bases, (self.spread_now(), self.noise))
             last, others = list(idea.trials.values())[-1:], idea.base.counting()
             verdict = judge_candidate(
                 self.task,

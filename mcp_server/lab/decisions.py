@@ -10,7 +10,7 @@ from mcp_server.research.decision import decide, scored
 from mcp_server.research.experiment import Numbers, Run, Scalar
 from mcp_server.research.noise import clamp
 from mcp_server.research.plateau import reconsidered
-from mcp_server.research.selection import told
+from mcp_server.research.selection import told, told_of_base
 from mcp_server.research.verdict import finite, judge, show
 
 
@@ -48,9 +48,13 @@ def decision(run: Run, case: Case, reported: Mapping[str, Scalar] | None) -> Dec
 
 
 def _chosen(run: Run, case: Case) -> str:
-    """How the runs of a verdict were chosen, in words."""
-    others = [record for record in (case.incumbent, *case.bases.values()) if record]
-    return told(run.task, case.subject.trials, [trial for record in others for trial in record.trials])
+    """How the runs of a verdict and of its bases were chosen, in words."""
+    own, bases = case.subject.trials, [b for b in case.bases.values() if b.experiment.id != case.subject.experiment.id]
+    others = [*([case.incumbent] if case.incumbent else []), *bases]
+    said = [told(run.task, own, [trial for record in others for trial in record.trials])]
+    if run.task.policy != "greedy":
+        said += [told_of_base(run.task, own, base.trials, case.repeats) for base in bases]
+    return " ".join(filter(None, said))
 
 
 def _shows(numbers: Numbers | None) -> str:

@@ -1,7 +1,9 @@
 """The subject of a case as it compares with what it was made from: by means, in pairs and by row."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
+from mcp_server.research.blocks import Pairing, samples_of
 from mcp_server.research.case import (
     Case,
     Record,
@@ -14,7 +16,7 @@ from mcp_server.research.case import (
 )
 from mcp_server.research.experiment import Numbers, Run, Scalar, Trial
 from mcp_server.research.hidden_text import hidden_value
-from mcp_server.research.noise import Noise, mean
+from mcp_server.research.noise import Noise
 from mcp_server.research.noise_aware import (
     Candidate,
     Incumbent,
@@ -22,7 +24,7 @@ from mcp_server.research.noise_aware import (
     compare,
     counted,
 )
-from mcp_server.research.pairing import Pairing, Spread, doubt, pairs_of, spread_of
+from mcp_server.research.pairing import Spread, doubt, pairs_of, spread_of
 from mcp_server.research.rows import Comparison, RowGains, RowScores, compare_rows
 from mcp_server.research.verdict import finite
 
@@ -69,34 +71,21 @@ def doubt_of(run: Run, case: Case, noise: Noise) -> str:
 
 
 def _pairing(run: Run, case: Case) -> Pairing | None:
-    """The gains of the subject's pairs with its bases, and of the rest; None where no run is paired."""
-    gains: list[float] = []
-    rest: list[Replicate] = []
+    """The runs of the subject and of its bases in blocks near in time; None where no two of them are a pair."""
+    pairs, texts = 0, []
     runs = [trial for trial in case.subject.counting if value_of(run, trial) is not None]
     for base_id in dict.fromkeys(trial.base_id or case.first_keep for trial in runs):
         if (base := case.bases.get(base_id)) is None:
             continue
         own = [trial for trial in runs if (trial.base_id or case.first_keep) == base_id]
         others = standing_runs(run, base)
-        pairs = pairs_of(run.task, own, others)
-        gains += [_compared(run, pair.own, (pair.beside,), base_id).gain(run.task) for pair in pairs]
-        taken = {trial.id for pair in pairs for trial in (pair.own, pair.beside)}
-        if left := tuple(trial for trial in others if trial.id not in taken):
-            rest += [_compared(run, trial, left, base_id) for trial in own if trial.id not in taken]
-    if not gains:
+        pairs += len(pairs_of(run.task, own, others))
+        both = tuple(samples_of(run.task, own, others, partial(read, run)) for read in (value_of, hidden_value))
+        texts += [both] if both[0] else []
+    if not pairs:
         return None
-    noise = spread(run, case.repeats).noise(noise_of(run, case.squares, case.dof))
-    if not rest:
-        return Pairing(tuple(gains), noise)
-    return Pairing(tuple(gains), noise, mean([each.gain(run.task) for each in rest]), len(rest), rest[-1].base_runs)
-
-
-def _compared(run: Run, trial: Trial, others: Sequence[Trial], base_id: str) -> Replicate:
-    """A run against the mean of so many of its base."""
-    values = [value for other in others if (value := value_of(run, other)) is not None]
-    hidden = [value for other in others if (value := hidden_value(run, other)) is not None]
-    own = hidden_value(run, trial)
-    return Replicate(value_of(run, trial), base_id, mean(values), len(values), own, mean(hidden) if hidden else None)
+    known = tuple(text for text in zip(*texts, strict=True) if all(text))
+    return Pairing(pairs, known, spread(run, case.repeats), noise_of(run, case.squares, case.dof))
 
 
 def _by_row(run: Run, case: Case, compared: Sequence[tuple[Trial, Record | None]]) -> RowGains | None:

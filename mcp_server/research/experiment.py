@@ -80,8 +80,8 @@ class Numbers:
         sigma: standard deviation of one run, estimated with `dof` degrees of freedom.
         base: id of the experiment that the candidate's last run was made from.
         incumbent: id of the present best.
-        pairs: how many of the candidate's runs are compared with a run of the base beside them, see `pairing`; then s
-            is that of pairs and rest together.
+        pairs: how many of the candidate's runs are compared with a run of the base beside them, see `pairing`; then d
+            and s are those of all runs of both in blocks near in time, see `blocks`.
         validation_gain, validation_error: the gain on the validation text, and its standard error over rows; None where
             the scores by row are not known.
         hidden_gain, hidden_error: the same on the hidden text. The error is part of s where that gain counts.

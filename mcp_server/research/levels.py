@@ -6,7 +6,7 @@ from itertools import pairwise
 from mcp_server.research.chain import Level
 from mcp_server.research.experiment import Trial
 from mcp_server.research.noise import mean
-from mcp_server.research.pairing import Pair, pairs_of
+from mcp_server.research.pairing import Pair, is_near, pairs_of
 from mcp_server.research.task import Task
 
 
@@ -14,6 +14,8 @@ def levels_of(task: Task, codes: Sequence[tuple[str, Sequence[Trial]]], read: Ca
     """The levels of a chain, the baseline first, without codes that have no run.
 
     Each code is paired with the one before as far as both keep a run that is in no pair, and each run is in one pair.
+    What a paired run is ahead of is the mean of all runs of the code before that are near it in time: which of them it
+    shares its seed with is the choice of whoever asks for it.
 
     Args:
         codes: the id of each experiment, and its runs that count.
@@ -32,14 +34,20 @@ def levels_of(task: Task, codes: Sequence[tuple[str, Sequence[Trial]]], read: Ca
             own.remove(pair.own)
             before.remove(pair.beside)
         paired.append(pairs)
+    earlier: list[Sequence[Trial]] = [(), *(trials for _, trials in run)]
     return [
         Level(
             name,
             middle(trials),
             len(trials),
             len(pairs),
-            middle(pair.own for pair in pairs) - middle(pair.beside for pair in pairs) if pairs else 0.0,
+            mean([read(pair.own) - middle(_near(task, pair, before)) for pair in pairs]) if pairs else 0.0,
             apart=(middle(left), len(left)),
         )
-        for (name, trials), left, pairs in zip(run, alone, paired, strict=False)
+        for (name, trials), left, pairs, before in zip(run, alone, paired, earlier, strict=False)
     ]
+
+
+def _near(task: Task, pair: Pair, before: Sequence[Trial]) -> list[Trial]:
+    """The runs of the code before that are near in time to the one of this code."""
+    return [trial for trial in before if is_near(task, pair.own, trial)]

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mcp_server.errors import InvalidInput
+from mcp_server.research.blocks import Pairing
 from mcp_server.research.claims import smallest_gain
 from mcp_server.research.effects import CLAIM
 from mcp_server.research.experiment import FIRST_SEED, Numbers, Scalar
 from mcp_server.research.noise import Noise, clamp, mean
-from mcp_server.research.pairing import Pairing, in_words
+from mcp_server.research.pairing import in_words
 from mcp_server.research.rows import RowGains, counted_error, with_rows
 from mcp_server.research.task import Policy, Task
 from mcp_server.research.verdict import Verdict, crashed, finite, show
@@ -254,9 +255,8 @@ def compare(task: Task, candidate: Candidate, incumbent: Incumbent, noise: Noise
     """The numbers of a candidate against its own base, all of whose runs are finite; sigma must be known.
 
     d is the mean over the runs of the gain of each on the mean of its own base; s = sigma sqrt(1/n + 1/n_b),
-    where n_b is that of the last run's base; z = d / s. Where pairs are more exact, d and s are those of pairs and rest
-    together, see `Pairing.estimate`.
     where n_b is that of the last run's base, with the error over rows where `rows.counted_error` adds it; z = d / s.
+    Where runs side by side are more exact, d and s are those of blocks that are near in time, see `blocks`.
     """
     sigma = noise.sigma
     assert sigma is not None
@@ -265,7 +265,7 @@ def compare(task: Task, candidate: Candidate, incumbent: Incumbent, noise: Noise
     s = clamp(sigma * math.sqrt(1 / len(runs) + 1 / last.base_runs))
     pairs = 0
     if candidate.pairing is not None and candidate.pairing.counts(noise):
-        (d, s), pairs = candidate.pairing.estimate(sigma), len(candidate.pairing.gains)
+        (d, s), pairs = candidate.pairing.estimate(sigma), candidate.pairing.pairs
     s = counted_error(s, candidate.by_row)
     z = _ratio(d, s)
     numbers = Numbers(d, s, z, len(runs), last.base_runs, sigma, noise.dof, last.base, incumbent.name, pairs)

@@ -44,48 +44,6 @@ class Pair:
     beside: Trial
 
 
-@dataclass(frozen=True)
-class Pairing:
-    """The gains of a candidate, parted into those of pairs and the rest.
-
-    Attributes:
-        gains: of each pair, in units of the metric; positive is better.
-        noise: of the difference of one pair.
-        rest: the mean gain of the runs that are in no pair, over the runs of the base that are in none; None where one
-            of the two has none.
-        rest_runs, rest_base_runs: how many these are.
-    """
-
-    gains: tuple[float, ...]
-    noise: Noise
-    rest: float | None = None
-    rest_runs: int = 0
-    rest_base_runs: int = 0
-
-    def counts(self, noise: Noise) -> bool:
-        """Whether the pairs are judged by as pairs: where the difference of one varies less than a single run does.
-
-        That is settled by the noise, never by what the pairs show.
-        """
-        return bool(self.gains) and exact(noise, self.noise)
-
-    def estimate(self, sigma: float) -> tuple[float, float]:
-        """The gain and its standard error: pairs and rest, each weighed with one over its variance.
-
-        Args:
-            sigma: the standard deviation of one run.
-        """
-        own = self.noise.sigma or 0.0
-        paired = own * own / len(self.gains)
-        if self.rest is None:
-            return mean(self.gains), clamp(math.sqrt(paired))
-        apart = sigma * sigma * (1 / self.rest_runs + 1 / self.rest_base_runs)
-        both = paired + apart
-        share = apart / both if both and math.isfinite(both) else 0.5
-        d = clamp(share * mean(self.gains) + (1 - share) * self.rest)
-        return d, clamp(math.sqrt(share * share * paired + (1 - share) * (1 - share) * apart))
-
-
 def _exceeds(between: float, dof: int, within: float, dof_within: int) -> bool:
     """Whether one variance is larger than another beyond luck (F-test; approximated as by Paulson 1942)."""
     if not within > 0:
@@ -121,9 +79,20 @@ class Spread:
         Args:
             noise: of single runs.
         """
-        one = noise.prior if self.drift(noise.prior) else noise.sigma
+        one = self._assumed(noise)
         prior = None if one is None else clamp(math.sqrt(2) * one)
         return Noise(clamp(2 * self.near + self.pairs), self.near_dof + self.pairs_dof, prior)
+
+    def near_noise(self, noise: Noise) -> Noise:
+        """The noise of single runs that are near in time, with different seeds.
+
+        Args:
+            noise: of single runs at any time.
+        """
+        return Noise(self.near, self.near_dof, self._assumed(noise))
+
+    def _assumed(self, noise: Noise) -> float | None:
+        return noise.prior if self.drift(noise.prior) else noise.sigma
 
     def drift(self, prior: float | None = None) -> str:
         """By how much a code scores differently at other times, in words; empty where no drift is seen (an F-test).

@@ -8,7 +8,7 @@ seed, so that what came of running again is not measured for itself: see `undeci
 from collections.abc import Iterator, Sequence
 
 from mcp_server.research.experiment import Trial, fresh_seed
-from mcp_server.research.pairing import asked_near
+from mcp_server.research.pairing import asked_near, is_near, pairs_of
 from mcp_server.research.task import Task
 
 ENDED = ("stopped", "lost")
@@ -107,10 +107,40 @@ def told(task: Task, trials: Sequence[Trial], others: Sequence[Trial] = ()) -> s
     return " ".join(_told(task, trials, others))
 
 
+def told_of_base(task: Task, trials: Sequence[Trial], base: Sequence[Trial], others: Sequence[Trial] = ()) -> str:
+    """What a verdict says of how the runs of its base since that was kept came to be the ones that they are.
+
+    Args:
+        trials: of the experiment that the verdict is on.
+        base: those of what it was made from.
+        others: see `seeds_by_hand`.
+    """
+    return " ".join(_told_of_base(task, trials, base, others))
+
+
+def _told_of_base(task: Task, trials: Sequence[Trial], base: Sequence[Trial], others: Sequence[Trial]) -> Iterator[str]:
+    again = [trial for trial in base if trial.came_from == "keep"]
+    chosen = set(seeds_by_hand(task, base, (*trials, *others))) if task.fixed_seed is None else set()
+    if seeds := [trial.seed for trial in again if trial.seed in chosen]:
+        yield _by_hand(seeds, f" of {again[0].experiment_id}")
+    own, finished = ([each for each in runs if each.status == "finished"] for runs in (trials, again))
+    beside = {pair.beside.id for pair in pairs_of(task, own, finished)}
+    more = [each for each in finished if each.id not in beside and any(is_near(task, each, other) for other in own)]
+    if beside and more:
+        named = ", ".join(str(trial.seed) for trial in more)
+        how = f"once more (seed {named})" if len(more) == 1 else f"{len(more)} times more (seeds {named})"
+        which = "that run counts" if len(more) == 1 else "all of these count"
+        yield f"Near in time {more[0].experiment_id} was run {how}, in no pair with this: {which}."
+
+
+def _by_hand(seeds: Sequence[int], of: str = "") -> str:
+    named = ", ".join(map(str, seeds))
+    return f"Seed {named}{of} was given by hand." if len(seeds) == 1 else f"Seeds {named}{of} were given by hand."
+
+
 def _told(task: Task, trials: Sequence[Trial], others: Sequence[Trial]) -> Iterator[str]:
     if task.fixed_seed is None and (seeds := seeds_by_hand(task, trials, others)):
-        named = ", ".join(map(str, seeds))
-        yield f"Seed {named} was given by hand." if len(seeds) == 1 else f"Seeds {named} were given by hand."
+        yield _by_hand(seeds)
     for status, how in (("stopped", "stopped on request"), ("lost", "ended by the machine or with its worker")):
         began = [trial for trial in trials if trial.status == status and trial.started_at is not None]
         ended = [trial for trial in began if not trial.starved]  # which is told by itself, with who starved it

@@ -72,7 +72,7 @@ async def test_a_seed_by_hand_is_told_in_the_verdict(settings: Settings) -> None
         told = await again(agent, idea, 46)
         assert (told.status, told.notes) == ("keep", ["Seeds 45, 46 were given by hand."])
         plain = await agent.attempt("shallower", "architecture", knobs={"DEPTH": 1})
-        assert "by hand" not in plain.reason
+        assert plain.reason.endswith(f"Seed 46 of {idea} was given by hand.")  # of its base, since that was kept
 
 
 async def test_a_repeat_that_fails_when_its_score_is_bad_is_no_new_draw(settings: Settings, project: Project) -> None:

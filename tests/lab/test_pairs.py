@@ -73,7 +73,7 @@ async def test_a_drift_is_no_gain_and_side_by_side_it_shows(settings: Settings, 
         assert "given by hand" not in verdict.reason
         assert verdict.numbers is not None
         assert (verdict.numbers["pairs"], verdict.numbers["n"], verdict.numbers["n_b"]) == (1, 2, 5)
-        assert abs(verdict.numbers["z"]) < 0.5
+        assert abs(verdict.numbers["z"]) < 1
 
 
 async def test_where_the_machine_drifts_a_new_idea_is_measured_beside_the_best(
@@ -99,12 +99,31 @@ async def test_where_the_machine_drifts_a_new_idea_is_measured_beside_the_best(
         assert real.status == "keep", real.reason
         assert real.numbers is not None
         assert (real.numbers["pairs"], real.numbers["n"]) == (1, 1)
-        assert real.numbers["d"] == pytest.approx(0.03)
+        assert real.numbers["d"] == pytest.approx(0.03, abs=1e-4)
         assert (await lab.training.train("mar8-3")).seed == 48
         assert "given by hand" not in real.reason
         claim = (await lab.verdicts.complete("mar8-3")).claim
         assert claim is not None
         assert not claim["claimed"]  # of one run nothing is
+
+
+async def test_all_runs_of_the_best_of_these_minutes_count_and_are_told(settings: Settings, project: Project) -> None:
+    """Seed 47 is a bad one, and the change, which does nothing, comes beside that."""
+    async with Lab.open(settings) as lab:
+        agent = Researcher(lab)
+        await agent.begin(policy="noise_aware")
+        await baseline(agent)
+        pass_time(project)
+        drift(project, 0.05)
+        for seed in (46, 48, 47):
+            await again(agent, "mar8-1", seed)
+        verdict = await agent.attempt("wider", knobs={"WIDTH": 65})
+        assert (await lab.training.train("mar8-2")).seed == 47
+        assert verdict.numbers is not None
+        assert (verdict.numbers["pairs"], verdict.numbers["n_b"]) == (1, 7)
+        assert verdict.numbers["d"] == pytest.approx(-0.002 + (-0.001 - 0.002 + 0.002) / 3, abs=5e-4)
+        assert "Near in time mar8-1 was run 2 times more (seeds 46, 48), in no pair with this: all of" in verdict.reason
+        assert "Seed 48 of mar8-1 was given by hand." in verdict.reason
 
 
 async def test_whoever_lets_the_moment_pass_goes_on_without_a_pair(settings: Settings, project: Project) -> None:

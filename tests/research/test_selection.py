@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_server.research.experiment import Trial
-from mcp_server.research.selection import bound_seed, redraws, seeds_by_hand, told, undecided
+from mcp_server.research.selection import bound_seed, redraws, seeds_by_hand, told, told_of_base, undecided
 from mcp_server.research.task import Task
 
 TASK = Task(
@@ -151,3 +151,49 @@ def test_the_verdict_says_all_of_it() -> None:
     )
     assert told(TASK, trials((42, "finished", 1.0), (43, "finished", 1.1))) == ""
     assert told(replace(TASK, fixed_seed=3), trials((7, "finished", 1.0))) == ""
+
+
+FIRST_RUNS = [(seed, seed - 42, "registered") for seed in (42, 43)]
+
+
+@pytest.mark.parametrize(
+    ("own", "since", "said"),
+    [
+        ([(42, 99)], [], ""),
+        ([(44, 101)], [(44, 100)], ""),  # as it is asked for: the best once, and the change beside it
+        ([(42, 99), (44, 101), (45, 103)], [(44, 100), (45, 102)], ""),
+        (
+            [(45, 102)],
+            [(44, 100), (45, 101)],
+            "Near in time e1 was run once more (seed 44), in no pair with this: that run counts.",
+        ),
+        (
+            [(47, 104)],
+            [(44, 100), (45, 101), (46, 102), (47, 103)],
+            "Near in time e1 was run 3 times more (seeds 44, 45, 46), in no pair with this: all of these count.",
+        ),
+        ([(47, 404)], [(44, 100), (45, 200), (46, 300), (47, 403)], ""),  # of other hours, as one looks for a drift
+        ([(42, 99)], [(44, 100), (45, 101)], ""),  # not in pairs
+        ([(42, 99)], [(77, 100)], "Seed 77 of e1 was given by hand."),
+        (
+            [(77, 101)],
+            [(77, 100), (78, 100)],
+            "Seeds 77, 78 of e1 were given by hand. Near in time e1 was run once more (seed 78), in no pair with this: "
+            "that run counts.",
+        ),
+    ],
+)
+def test_how_the_runs_of_the_base_were_chosen_is_told(
+    own: list[tuple[int, float]], since: list[tuple[int, float]], said: str
+) -> None:
+    def run(name: str, seed: int, minute: float, came_from: Any) -> Trial:
+        at = 60 * minute
+        return Trial(
+            f"{name}.{seed}", name, 1, seed, "cpu", "finished", at, started_at=at, ended_at=at + 1,
+            metrics={"loss": 1.0}, came_from=came_from,
+        )  # fmt: skip
+
+    base = [run("e1", *each) for each in (*FIRST_RUNS, *((seed, at, "keep") for seed, at in since))]
+    trials = [run("e2", seed, at, "registered") for seed, at in own]
+    assert told_of_base(TASK, trials, base) == said
+    assert told_of_base(replace(TASK, fixed_seed=3), trials, base) == said[said.find("Near") :] * ("Near" in said)
