@@ -5,6 +5,7 @@ open a pipe with a name waits for ever, and so does reading a device or the hole
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -109,15 +110,18 @@ def content_digest(path: Path | str) -> bytes:
 
 
 def _stretches(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where a file has data: begin and end of each stretch; all of it where the system does not tell of holes."""
+    """Where a file has data: begin and end of each stretch; all the rest where the system does not tell of holes."""
     if not hasattr(os, "SEEK_DATA"):
         yield 0, size
         return
-    end = 0
+    begin = end = 0
     while end < size:
         try:
             begin = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError:  # nothing but a hole from here on
-            return
-        end = os.lseek(descriptor, begin, os.SEEK_HOLE)
-        yield begin, end
+            after = os.lseek(descriptor, begin, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole from here on
+                return
+            begin, after = end, size
+        yield begin, after
+        end = after
