@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import BinaryIO
 
 DEEPEST = 64
 """Levels of folders that are looked into; what lies deeper is left by nobody who means well."""
+LONGEST = (1024 if sys.platform == "darwin" else 4096) - 256 - 2
+"""Bytes of a folder's path up to which the system takes the paths of all that lies in it."""
 STEP = 8
 """Levels of folders that are moved at once where a tree is too deep to be deleted as it is."""
 BLOCK = 1 << 20
@@ -25,7 +28,8 @@ BLOCK = 1 << 20
 def walk(folder: Path | str, deepest: float = DEEPEST) -> Iterator[tuple[str, list[str], list[str]]]:
     """Each folder, the outer ones first, with the names of the folders and of all else in it, also of links to folders.
 
-    Links are not followed, what cannot be read is left out, and folders below so many levels are named and no more.
+    Links are not followed, what cannot be read is left out, and folders below so many levels, or with a path too long
+    for the system, are named and no more.
     Names that are taken out of the list of folders are not entered.
     """
     waiting = [(str(folder), 0)]
@@ -38,13 +42,22 @@ def walk(folder: Path | str, deepest: float = DEEPEST) -> Iterator[tuple[str, li
                 (folders if entry.is_dir(follow_symlinks=False) else others).append(entry.name)
         yield place, folders, others
         if depth < deepest:
-            waiting += [(f"{place}/{name}", depth + 1) for name in reversed(folders)]
+            inner = (f"{place}/{name}" for name in reversed(folders))
+            waiting += [(path, depth + 1) for path in inner if _is_short(path)]
 
 
 def too_deep(folder: Path) -> bool:
-    """Whether there are folders that `walk` does not enter."""
+    """Whether there are folders that `walk` does not enter, or that cannot be read."""
     top = str(folder).count("/")
-    return any(folders and place.count("/") - top >= DEEPEST for place, folders, _ in walk(folder))
+    return any(
+        not os.access(place, os.R_OK | os.X_OK)
+        or any(place.count("/") - top >= DEEPEST or not _is_short(f"{place}/{name}") for name in folders)
+        for place, folders, _ in walk(folder)
+    )
+
+
+def _is_short(path: str) -> bool:
+    return len(os.fsencode(path)) <= LONGEST
 
 
 def remove(folder: Path) -> None:

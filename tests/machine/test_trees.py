@@ -15,22 +15,22 @@ DIG = """\
 import os, sys
 os.chdir(sys.argv[1])
 for _ in range(int(sys.argv[2])):
-    os.mkdir("d"); open("f", "w").close(); os.chdir("d")
+    os.mkdir(sys.argv[3]); open("f", "w").close(); os.chdir(sys.argv[3])
 os.chmod("..", 0o500)
 """
 
 
-def dig(folder: Path, levels: int) -> None:
+def dig(folder: Path, levels: int, name: str = "d") -> None:
     """Make folders within folders, by a program of its own, since their path is too long for others."""
     folder.mkdir(exist_ok=True)
-    subprocess.run([sys.executable, "-I", "-c", DIG, str(folder), str(levels)], check=True)
+    subprocess.run([sys.executable, "-I", "-c", DIG, str(folder), str(levels), name], check=True)
 
 
-@pytest.mark.parametrize("levels", [1, 80, 1200])
-def test_a_folder_is_deleted_however_deep_it_is(tmp_path: Path, levels: int) -> None:
+@pytest.mark.parametrize(("levels", "name"), [(1, "d"), (80, "d"), (1200, "d"), (18, "d" * 240), (70, "d" * 255)])
+def test_a_folder_is_deleted_however_deep_it_is(tmp_path: Path, levels: int, name: str) -> None:
     top, beside = tmp_path / "top", tmp_path / "beside"
     beside.write_text("stays")
-    dig(top, levels)
+    dig(top, levels, name)
     (top / "link").symlink_to(beside)
     (top / "loop").symlink_to(top)
     os.mkfifo(top / "pipe")
@@ -46,6 +46,26 @@ def test_walking_ends_at_a_depth(tmp_path: Path) -> None:
     assert len(found) == DEEPEST + 1
     assert (too_deep(tmp_path / "deep"), too_deep(tmp_path / "flat")) == (True, False)
     remove(tmp_path / "deep")
+
+
+@pytest.mark.parametrize("name", ["d" * 240, "\N{BLACK SQUARE}" * 80])
+def test_what_the_system_has_no_path_for_is_too_deep(tmp_path: Path, name: str) -> None:
+    """Far fewer levels than are looked into; every folder that is, is read."""
+    dig(tmp_path / "deep", 18, name)
+    dig(tmp_path / "flat", 6, name)
+    assert (too_deep(tmp_path / "deep"), too_deep(tmp_path / "flat")) == (True, False)
+    assert len([place for place, _, names in walk(tmp_path / "deep") if names == ["f"]]) >= 14
+    remove(tmp_path / "deep")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+@pytest.mark.parametrize("mode", [0o000, 0o400, 0o100])
+def test_what_cannot_be_read_is_too_deep(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert not too_deep(tmp_path)
+    (tmp_path / "a" / "b").chmod(mode)
+    assert too_deep(tmp_path)
+    remove(tmp_path / "a")
 
 
 def test_a_walk_sees_what_the_systems_walk_sees(tmp_path: Path) -> None:
