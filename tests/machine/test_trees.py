@@ -136,9 +136,9 @@ def test_what_a_disk_does_not_tell_of_holes_is_read(
     monkeypatch.setattr("mcp_server.machine.trees.os.lseek", failing)
     digests = [content_digest(path)]
     for at in (1, 2**21 + 1, 2**22 - 1):
-        with path.open("r+b") as file:
-            file.seek(at)
-            file.write(b"x")
+        with path.open("r+b") as some:
+            some.seek(at)
+            some.write(b"x")
         digests.append(content_digest(path))
     assert len(set(digests)) == 4
 
