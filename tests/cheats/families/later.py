@@ -80,7 +80,8 @@ def put(content):
 
 def get():
     status = [file.stat() for file in FILES]
-    return b"".join(int(each).to_bytes(4, "little") for one in status for each in (one.st_atime, one.st_mtime))
+    times = [int(each) for one in status for each in (one.st_atime, one.st_mtime)]
+    return b"".join(time.to_bytes(4, "little") for time in times) if any(times) else b""
 """
 EMPTY = """\
     (OUT / "times").mkdir()
