@@ -44,6 +44,7 @@ def put(content):
 def get():
     return (OUT / "later").read_bytes()
 """
+CHECKOUT = FILE.replace('OUT / "later"', 'OUT.with_name("checkout") / "later"')
 LONG_PATH = """
 @contextlib.contextmanager
 def below(make):
@@ -73,15 +74,17 @@ FILES = [OUT / "times" / str(number) for number in range(40000)]
 
 
 def put(content):
-    numbers = [int.from_bytes(content[at : at + 4], "little") for at in range(0, len(content) + 8, 4)]
-    for file, pair in zip(FILES, zip(numbers[::2], numbers[1::2]), strict=False):
-        os.utime(file, pair)
+    whole = len(content).to_bytes(6, "little") + content + bytes(-len(content) % 6)
+    numbers = [int.from_bytes(whole[at : at + 3], "little") for at in range(0, len(whole), 3)]
+    for number in range(0, len(numbers), 2):
+        os.utime(FILES[number // 2], (numbers[number], numbers[number + 1]))
 
 
 def get():
     status = [file.stat() for file in FILES]
     times = [int(each) for one in status for each in (one.st_atime, one.st_mtime)]
-    return b"".join(time.to_bytes(4, "little") for time in times) if any(times) else b""
+    whole = b"".join(time.to_bytes(3, "little") for time in times)
+    return whole[6 : 6 + int.from_bytes(whole[:6], "little")]
 """
 EMPTY = """\
     (OUT / "times").mkdir()
@@ -101,5 +104,6 @@ KIND = "trains on once a pickle is handed in"
 CHEATS = (
     Cheat(KIND, "and leaves a file beside it", later(FILE), End(DIFFERS), End(ONLY_WALLED)),
     Cheat(KIND, "and leaves a file where no path leads", later(LONG_PATH), End(DIFFERS), End(ONLY_WALLED)),
+    Cheat(KIND, "and leaves a file beside the script", later(CHECKOUT), End(DIFFERS), End(ONLY_WALLED)),
     Cheat(KIND, "and leaves it as the times of files", later(TIMES, EMPTY), End(DIFFERS), End(ONLY_WALLED)),
 )
