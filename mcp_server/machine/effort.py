@@ -14,7 +14,6 @@ import psutil
 from mcp_server.machine.cgroups import Group, make_group
 from mcp_server.machine.cpu_users import CpuUsers
 from mcp_server.machine.devices import Device, Nvml, reading
-from mcp_server.machine.leftovers import Entry, changed_bytes, entries
 from mcp_server.machine.sampling import Sampler
 from mcp_server.machine.trees import content_digest
 from mcp_server.research.experiment import CountedBy
@@ -25,8 +24,6 @@ RECENT = 2.0
 """Seconds for which it is remembered what others used."""
 LOOK_SECONDS = 5.0
 """Between two such look-ups, each of which goes through all processes of the machine."""
-SMALL_FILE = 64 * 1024
-"""Bytes in all that hold a summary and no model."""
 WIDEST = 32.0
 """A training that waits for others is ended after so many times its deadline at the latest."""
 
@@ -60,7 +57,7 @@ class Meter:
     Args:
         mark: by which its processes are known.
         by_cpu: whether the training goes by CPU time, as our harness does on a CPU.
-        handed_in: the files that hold what the judge will score; later changes to them count as handing in anew.
+        handed_in: all that will be seen by who scores it; later changes to these files count as handing in anew.
         groups: whether a control group may be used.
         nvml: the driver of a GPU, where it is another than the machine's.
     """
@@ -84,7 +81,6 @@ class Meter:
         self._handed: tuple[float, float, float] | None = None
         self._moment: float | None = None
         self._digest = ""
-        self._beside: dict[str, Entry] = {}
         self._sampled = self._cpu = self._waited = self._idle = 0.0
         self._ended = self._spare = self._ready = self._span = 0.0
         self.lost_seconds = 0.0
@@ -136,7 +132,7 @@ class Meter:
         users = self._users_named() if self.lost_seconds >= BUSY * (self._ended - self._started) else ()
         by: CountedBy = "cgroup" if self._group and self._group.cpu_seconds() > 0 else "sampled"
         own, cpu, idle = self._ended - self._started - self.lost_seconds, self._cpu, self._idle
-        if self._handed is not None and self._digest == _digest(self._handed_in) and not self._left_more():
+        if self._handed is not None and self._digest == digest_of(self._handed_in):
             own, cpu, idle = self._handed
         on_cpu = self._device.kind == "cpu"
         seconds = max(cpu / self._cores, own / 2 if self._by_cpu else own) if on_cpu else own
@@ -164,16 +160,6 @@ class Meter:
         self._waited += waited
         abreast = min(float(self._cores), max(1.0, self._ready / self._span))  # threads that were ready or ran
         self.lost_seconds = min(self.lost_seconds + waited / abreast, self._looked - self._started)
-
-    def _left_more(self) -> bool:
-        """Whether a pickle was handed in, whose code may read other files, and more than a summary changed later."""
-        return changed_bytes(self._beside, self._lying_beside()) > SMALL_FILE
-
-    def _lying_beside(self) -> dict[str, Entry]:
-        """What the code of a pickle may read beside it; nothing without one."""
-        pickle = next((path for path in self._handed_in if path.suffix == ".pickle" and path.exists()), None)
-        places = (pickle.parent, pickle.parents[1] / "checkout") if pickle else ()
-        return entries(places, self._handed_in)
 
     def _utilisation(self) -> float | None:
         """How busy a GPU was lately, in percent; None for other devices and where nobody tells."""
@@ -209,7 +195,7 @@ class Meter:
             spent = cpu_before + share * (self._cpu - cpu_before)
             own = max(0.0, self._looked - self._started - self.lost_seconds - ago)
             self._handed = (own, spent, self._idle)
-            self._digest, self._beside = _digest(self._handed_in), self._lying_beside()
+            self._digest = digest_of(self._handed_in)
         self._moment = changed
 
 
@@ -226,7 +212,7 @@ def _changed(paths: Sequence[Path]) -> float | None:
     return max(times, default=None)
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def digest_of(paths: Sequence[Path]) -> str:
     """Of the contents: what is mapped into memory may be written without a change of its times."""
     total = hashlib.blake2b(digest_size=16)
     for path in paths:

@@ -26,16 +26,16 @@ from mcp_server.machine.faults import (
     is_machines,
     tried,
 )
-from mcp_server.machine.git import restore
+from mcp_server.machine.git import check_out, restore
 from mcp_server.machine.harness import check_out_harness, harness_environment
 from mcp_server.machine.hidden import in_reach, noted
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.memory import total_bytes, used_share
 from mcp_server.machine.outcome import last_words
-from mcp_server.machine.rig import HANDED_IN, Order, Rig
+from mcp_server.machine.rig import HANDED_IN, Order, Rig, handed_in
 from mcp_server.machine.sandbox import exit_code, find_sandbox, walled
 from mcp_server.machine.trees import remove
-from mcp_server.machine.views import judge_view, scorer_view
+from mcp_server.machine.views import SCRIPT, judge_view, scorer_view
 from mcp_server.research.case import Case
 from mcp_server.research.experiment import Ending, Run, Scalar, TrialStatus, Verification
 from mcp_server.research.hidden_text import AUDIT
@@ -60,7 +60,7 @@ SCORERS_MEMORY = 0.75
 """The share of the machine's memory that a scorer on a CPU may have: it runs what a training handed in."""
 OURS = {"loader", "verification", "not_verified", "hidden_text"}
 """Metrics that say how a score came about, and that no training gives itself."""
-LEFT = (FOLDER, PRIVATE, "tmp-scorer", "tmp-judge")
+LEFT = (FOLDER, PRIVATE, SCRIPT, "tmp-scorer", "tmp-judge")
 """Folders of a trial that are deleted once it is scored."""
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
@@ -89,6 +89,11 @@ class Room:
         return self.checkout / self.order.task.folder
 
     @property
+    def code(self) -> str:
+        """The folder of the trial with the training script that the scorer finds."""
+        return SCRIPT if handed_in(self.order) else "checkout"
+
+    @property
     def private(self) -> Path:
         """The folder that the judge alone sees, for as long as a trial is scored."""
         return self.order.folder / PRIVATE
@@ -101,7 +106,7 @@ class Room:
             **own,
             "AUTORESEARCH_SPLIT": split,
             "AUTORESEARCH_SANDBOXED": "1" if self.sandbox else "0",
-            "AUTORESEARCH_SCRIPT": str(order.folder / "checkout" / order.task.train_script),
+            "AUTORESEARCH_SCRIPT": str(order.folder / self.code / order.task.train_script),
         }
 
 
@@ -193,7 +198,7 @@ async def rescore(
     checkout = order.folder / FOLDER
     remove(checkout)  # of a try before
     check_out_harness(rig.repository, order.base_commit, checkout, order.task)
-    restore(rig.repository, order.trial.commit, order.folder / "checkout")
+    _show_script(rig, order)
     room = Room(rig, order, checkout, find_sandbox(rig.settings.sandbox), busy, ask)
     values = await _passes(room, "val")
     if values is None:
@@ -210,6 +215,20 @@ async def rescore(
     if not why and found.audit is None and (audit := await _passes(room, "audit")) is not None:
         found = replace(found, audit=_score(audit, "score"))
     return (replace(found, rows=said) if bears_out(said, found.value, found.audit) else found), why
+
+
+def _show_script(rig: Rig, order: Order) -> None:
+    """Write the trial's commit to where the scorer finds it: for that of our harness, to a folder in which nothing of
+    the training's is. Of the model's files, the times become the same for all, since reading one changes them too.
+    """
+    model = handed_in(order)
+    if not model:
+        restore(rig.repository, order.trial.commit, order.folder / "checkout")
+        return
+    remove(order.folder / SCRIPT)  # of a try before
+    check_out(rig.repository, order.trial.commit, order.folder / SCRIPT, order.task.inputs)
+    for path in filter(Path.exists, model):
+        os.utime(path, (0, 0))
 
 
 def _check_handed_in(out: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from mcp_server.machine.devices import Device
 from mcp_server.machine.folders import Folders
 from mcp_server.machine.git import Repository
+from mcp_server.machine.hidden import HARNESS
 from mcp_server.machine.locks import DeviceLock
 from mcp_server.research.experiment import Trial
-from mcp_server.research.task import Task
+from mcp_server.research.task import Task, split_command
 from mcp_server.settings import Settings
 
 HANDED_IN = ("program.json", "program.bin", "model.pickle")
@@ -53,3 +54,13 @@ class Order:
     def left(self) -> Path:
         """The run's record of what was installed while it trained, beside that of its inputs; see `check_left`."""
         return self.inputs.with_suffix(".installed")
+
+
+def handed_in(order: Order) -> list[Path]:
+    """All that the scorer of our harness finds of what a training left; empty for other scorers, which find all of it.
+
+    What a training takes counts until these are as they are scored, and nothing that it leaves later is seen.
+    """
+    words = split_command(order.task.rescore_command) if order.task.rescore_command else []
+    ours = order.task.builtin and any(Path(word).name == HARNESS for word in words)
+    return [order.folder / "out" / name for name in HANDED_IN] if ours else []

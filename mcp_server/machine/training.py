@@ -7,14 +7,14 @@ from pathlib import Path
 
 from mcp_server.errors import ResearchError, WrongState
 from mcp_server.machine import child, outcome, result
-from mcp_server.machine.effort import Effort, Meter
+from mcp_server.machine.effort import Effort, Meter, digest_of
 from mcp_server.machine.environment import confined, training_environment, training_words
 from mcp_server.machine.faults import cause_of_failure, is_machines
 from mcp_server.machine.git import check_out, missing_hint, restore, state_of
 from mcp_server.machine.logfile import BoundedLog
 from mcp_server.machine.measuring import Bay, Measured, measure
 from mcp_server.machine.outcome import Changed
-from mcp_server.machine.rig import HANDED_IN, Order, Rig
+from mcp_server.machine.rig import HANDED_IN, Order, Rig, handed_in
 from mcp_server.machine.sandbox import TEMPORARY, find_sandbox, walled
 from mcp_server.machine.trees import remove, walk
 from mcp_server.machine.views import training_view
@@ -28,6 +28,11 @@ cache is run as code, so that whoever reads what another wrote does what that on
 
 IMPORTED = (".py", ".pyc", ".so", ".pth")
 """How the names of files end that Python imports or reads as it starts."""
+
+CHANGED_LATER = (
+    "The model that was handed in changed while the checks ran, whose time does not count as training. Let them leave "
+    f"{', '.join(HANDED_IN)} in AUTORESEARCH_OUT as they are."
+)
 
 Ask = Callable[[], Awaitable[child.EndedBy | None]]
 
@@ -97,9 +102,8 @@ async def train(rig: Rig, order: Order, busy: int, ask: Ask) -> Ending:
 async def _run(rig: Rig, order: Order, bay: Bay) -> tuple[child.Exit, Effort]:
     """Run the training itself; returns how it ended, and what it took."""
     task = order.task
-    handed_in = [order.folder / "out" / name for name in HANDED_IN] if task.rescore_command else []
     by_cpu = task.builtin and rig.device.kind == "cpu"
-    meter = Meter(rig.device, rig.lock.mark, by_cpu, handed_in, groups=rig.settings.groups)
+    meter = Meter(rig.device, rig.lock.mark, by_cpu, handed_in(order), groups=rig.settings.groups)
     try:
         end = await bay.run(training_words(task), bay.log, task.deadline_seconds, meter)
         return end, meter.end()
@@ -148,7 +152,12 @@ async def _measure(rig: Rig, order: Order, end: child.Exit, bay: Bay) -> Measure
     checkout = order.folder / "checkout"
     restore(rig.repository, order.trial.commit, checkout)
     _drop_code(checkout, {*rig.repository.files(order.trial.commit), *task.inputs})
-    return await measure(task, bay, order.folder)
+    model = handed_in(order)
+    before = digest_of(model)
+    measured = await measure(task, bay, order.folder)
+    if digest_of(model) != before:
+        return replace(measured, rejection=CHANGED_LATER)
+    return measured
 
 
 def _drop_code(checkout: Path, known: set[str]) -> None:

@@ -5,10 +5,12 @@ open a pipe with a name waits for ever, and so does reading a device or the hole
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
 import stat
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import BinaryIO
 
 DEEPEST = 64
 """Levels of folders that are looked into; what lies deeper is left by nobody who means well."""
+LONGEST = (1024 if sys.platform == "darwin" else 4096) - 256 - 2
+"""Bytes of a folder's path up to which the system takes the paths of all that lies in it."""
 STEP = 8
 """Levels of folders that are moved at once where a tree is too deep to be deleted as it is."""
 BLOCK = 1 << 20
@@ -24,7 +28,8 @@ BLOCK = 1 << 20
 def walk(folder: Path | str, deepest: float = DEEPEST) -> Iterator[tuple[str, list[str], list[str]]]:
     """Each folder, the outer ones first, with the names of the folders and of all else in it, also of links to folders.
 
-    Links are not followed, what cannot be read is left out, and folders below so many levels are named and no more.
+    Links are not followed, what cannot be read is left out, and folders below so many levels, or with a path too long
+    for the system, are named and no more.
     Names that are taken out of the list of folders are not entered.
     """
     waiting = [(str(folder), 0)]
@@ -37,13 +42,22 @@ def walk(folder: Path | str, deepest: float = DEEPEST) -> Iterator[tuple[str, li
                 (folders if entry.is_dir(follow_symlinks=False) else others).append(entry.name)
         yield place, folders, others
         if depth < deepest:
-            waiting += [(f"{place}/{name}", depth + 1) for name in reversed(folders)]
+            inner = (f"{place}/{name}" for name in reversed(folders))
+            waiting += [(path, depth + 1) for path in inner if _is_short(path)]
 
 
 def too_deep(folder: Path) -> bool:
-    """Whether there are folders that `walk` does not enter."""
+    """Whether there are folders that `walk` does not enter, or that cannot be read."""
     top = str(folder).count("/")
-    return any(folders and place.count("/") - top >= DEEPEST for place, folders, _ in walk(folder))
+    return any(
+        not os.access(place, os.R_OK | os.X_OK)
+        or any(place.count("/") - top >= DEEPEST or not _is_short(f"{place}/{name}") for name in folders)
+        for place, folders, _ in walk(folder)
+    )
+
+
+def _is_short(path: str) -> bool:
+    return len(os.fsencode(path)) <= LONGEST
 
 
 def remove(folder: Path) -> None:
@@ -109,15 +123,18 @@ def content_digest(path: Path | str) -> bytes:
 
 
 def _stretches(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where a file has data: begin and end of each stretch; all of it where the system does not tell of holes."""
+    """Where a file has data: begin and end of each stretch; all the rest where the system does not tell of holes."""
     if not hasattr(os, "SEEK_DATA"):
         yield 0, size
         return
-    end = 0
+    begin = end = 0
     while end < size:
         try:
             begin = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError:  # nothing but a hole from here on
-            return
-        end = os.lseek(descriptor, begin, os.SEEK_HOLE)
-        yield begin, end
+            after = os.lseek(descriptor, begin, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole from here on
+                return
+            begin, after = end, size
+        yield begin, after
+        end = after

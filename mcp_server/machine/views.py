@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mcp_server.machine.hidden import caches, chosen_folder, sources
-from mcp_server.machine.rig import Order, Rig
+from mcp_server.machine.rig import Order, Rig, handed_in
 from mcp_server.machine.sandbox import View
 from mcp_server.research.task import Task
 from mcp_server.settings import Settings
@@ -46,6 +46,8 @@ CREDENTIALS = (
 """Where programs keep what is the user's alone, below the home folder."""
 SECRETS = ".env*"
 """What files with keys are called, at the top of a repository."""
+SCRIPT = "script"
+"""The folder of a trial for its commit's files, from which our scorer imports what a pickle needs."""
 MEASURED = "measured"
 """The folder of the cache for what was measured of the machine."""
 
@@ -72,9 +74,14 @@ def training_view(rig: Rig, order: Order) -> View:
 
 
 def scorer_view(rig: Rig, order: Order, checkout: Path) -> View:
-    """The scorer sees what the training left and no data at all, and writes nothing that stays."""
+    """The scorer sees what the training left and no data at all, and writes nothing that stays.
+
+    That of our harness sees the model alone, and the script as it was committed: all else, down to the time at which a
+    folder changed, may be what a training learnt after it had handed the model in.
+    """
     cache, task = rig.settings.cache, order.task
-    left = [order.folder / "checkout", order.folder / "out"]
+    model = handed_in(order)
+    left = [*model, order.folder / SCRIPT] if model else [order.folder / "checkout", order.folder / "out"]
     data = [*(place / "data" for place in caches(rig.settings)), *_chosen(rig.settings, task)]
     return View(
         temporary=_made([order.folder / "tmp-scorer"])[0],

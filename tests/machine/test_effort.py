@@ -186,25 +186,10 @@ def test_others_are_told_by_what_they_use() -> None:
         other.communicate(b"\n")
 
 
-MAPPED = """
-import mmap
-with open(out + '.more', 'w+b') as file:
-    file.write(bytes(10**5))
-    file.flush()
-    mapped = mmap.mmap(file.fileno(), 10**5)
-mapped[:] = bytes(10**5)
-open(out, 'w').write('weights')
-time.sleep(1)
-burn(1.5)
-mapped[:] = bytes([1]) * 10**5
-"""
-"""A file that was there, and dirty, before: its times need not change when it does."""
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_what_was_handed_in_ends_what_counts(yard: Any, way: str) -> None:
     script = "out = os.environ['AUTORESEARCH_OUT'] + '/model.pickle'\nburn(0.5)\nopen(out, 'w').write('weights')\n"
-    judged = {"rescore_command": "python s.py", "judge_command": "python j.py", "builtin": True}
+    judged = {"rescore_command": "python scoring.py", "judge_command": "python j.py", "builtin": True}
     task = replace(yard.task(budget=30), **judged)
     yard.settings = replace(yard.settings, groups=way == "cgroup")
     for after, least, most in (
@@ -212,14 +197,23 @@ def test_what_was_handed_in_ends_what_counts(yard: Any, way: str) -> None:
         ("burn(1.5)\nopen(out, 'w').write('others')", 1.3, 2.3),  # handed in anew
         ("burn(1.5)\nos.utime(out, (1, 1))", 1.3, 2.3),
         ("import mmap\nm = mmap.mmap(os.open(out, os.O_RDWR), 7)\nm[0:1] = b'W'\nburn(1.5)\nm[0:1] = b'V'", 1.3, 2.3),
-        ("burn(1.5)\nopen(out + '.more', 'wb').write(bytes(10**5))", 1.3, 2.3),  # which a pickle's code might read
-        ("burn(1.5)\nopen(out + '.json', 'w').write('{}')", 0.45, 1.2),
+        ("burn(1.5)\nopen(out + '.more', 'wb').write(bytes(10**5))", 0.45, 1.2),  # which nobody will see
         ("os.rename(out, out + '2')\nburn(1.5)\nos.rename(out + '2', out)", 1.3, 2.3),
     ):
         end = yard.ending(f"{BURN}{script}{after}\nprint('loss: 1')", task)
         assert end.status == "finished", end.error
         assert least <= end.effort_seconds <= most, (after, end)
         assert end.cpu_seconds >= 1.4
+
+
+@pytest.mark.parametrize("ours", [{"rescore_command": "python s.py"}, {"builtin": False}])
+def test_where_a_scorer_sees_all_that_is_left_all_counts(yard: Any, ours: dict[str, Any]) -> None:
+    """Else a script would leave a file of such a name, and train on for what its scorer reads."""
+    judged = {"rescore_command": "python scoring.py", "judge_command": "python j.py", "builtin": True}
+    script = "open(os.environ['AUTORESEARCH_OUT'] + '/program.json', 'w').close()\nburn(1.2)\nprint('loss: 1')"
+    end = yard.ending(BURN + script, replace(yard.task(budget=30), **(judged | ours)))
+    assert end.status == "finished", end.error
+    assert end.effort_seconds >= 1.1
 
 
 class Gpu:

@@ -202,6 +202,23 @@ def test_a_disk_that_others_filled_fails_no_idea(yard: Any, others: bool, status
     assert ("is full, and not with what the training wrote" in end.error) == others
 
 
+OUT_OF_SIGHT = """
+import os
+os.chdir(os.environ["AUTORESEARCH_OUT"])
+for _ in range(18):
+    os.mkdir("d" * 240)
+    os.chdir("d" * 240)
+open("weights", "wb").write(bytes(30_000_000))
+"""
+
+
+def test_a_disk_that_a_training_filled_where_no_path_leads_is_its_own_doing(yard: Any) -> None:
+    """Else it would be run again until it likes what it drew."""
+    with disk(yard.settings.state, "16m"):
+        end = yard.ending(OUT_OF_SIGHT)
+    assert (end.status, "No space left" in end.error) == ("failed", True)
+
+
 def test_a_disk_that_is_full_before_it_begins_fails_no_idea(yard: Any) -> None:
     with disk(yard.settings.state, "4m"):
         with pytest.raises(OSError, match="No space left"):

@@ -62,6 +62,34 @@ def test_a_thousand_folders_in_each_other_end_nobody(place: Any, names: list[str
     assert not (place.folders.trial(trial.id) / "checkout").exists()
 
 
+ADDS = """
+import os, pathlib
+out = pathlib.Path(os.environ["AUTORESEARCH_OUT"])
+{deed}
+"""
+
+
+@pytest.mark.parametrize(
+    ("deed", "changes"),
+    [
+        ("(out / 'program.bin').write_text('others')", True),
+        ("(out / 'program.bin').unlink()", True),
+        ("(out / 'model.pickle').touch()", True),
+        ("os.rename(out / 'program.json', out / 'program.bin')", True),
+        ("(out / 'program.bin').read_text(); (out / 'report').touch()", False),
+    ],
+)
+def test_no_check_goes_on_with_a_model_that_was_handed_in(place: Any, deed: str, changes: bool) -> None:
+    """A check may run what an agent wrote, and nobody counts what it takes."""
+    (place.repo / "check.py").write_text(ADDS.format(deed=deed))
+    ours = replace(task(place, rescore_command="python scoring.py score", checks=("python check.py",)), builtin=True)
+    end = place.ending(
+        ADDS.format(deed="for name in ('json', 'bin'): (out / f'program.{name}').touch()\nprint('loss: 1')"), ours
+    )
+    assert end.status == "finished"
+    assert ("changed while the checks ran" in end.error, "loss" in end.metrics) == (changes, not changes), end.error
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such limit")
 def test_a_scorer_has_less_memory_than_the_machine(place: Any) -> None:
     greedy = f"held = bytearray({int(0.9 * psutil.virtual_memory().total)})"

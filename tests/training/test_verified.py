@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,15 +56,16 @@ def yard(request: pytest.FixtureRequest, tmp_path: Path, cache: Path) -> Iterato
     place.close()
 
 
-def trained(yard: Yard, logits: str) -> Trial:
+def trained(yard: Yard, logits: str, script: str = TRAIN, **fields: Any) -> Trial:
     """The trial of a baseline with such a model, which is not even trained."""
     task = replace(
-        yard.task(startup=120),
+        yard.task(startup=120, **fields),
         metric="val_bpb",
+        builtin=True,
         rescore_command="python scoring.py score",
         judge_command="python scoring.py judge",
     )
-    trial = yard.queue(TRAIN.format(logits=logits), task=task)
+    trial = yard.queue(script.replace("{logits}", logits), task=task)
     assert yard.start().wait(120) == 0
     return yard.trials(trial)[-1]
 
@@ -114,6 +116,129 @@ def test_code_that_is_imported_finds_no_data(yard: Yard) -> None:
     trial = trained(yard, READING)
     assert "the scorer failed: it was shown text, so that its words are not repeated" in trial.error
     assert "no prepared data" in (yard.folders.trial(trial.id) / "scorer-val.txt").read_text()
+
+
+FORMS = """\
+import os
+import tempfile
+from pathlib import Path
+
+ALL = (Path(os.environ["AUTORESEARCH_OUT"]), Path(os.environ["AUTORESEARCH_OUT"]).with_name("checkout"))
+PLACES = (*ALL, Path(__file__).parent, Path(os.environ.get("AUTORESEARCH_SCRIPT", __file__)).parent)
+LONG, LEVELS = "x" * 240, 18
+
+
+def made():
+    "What is there before the model is handed in."
+    for place in ALL:
+        for name in ("read", "deleted", "stays", "listed/inside"):
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_text("empty")
+
+
+def leave():
+    "What is learnt later, in each form that a folder has for it."
+    here = os.getcwd()
+    for place in ALL:
+        (place / "beside").write_text("weights")
+        (place / "link").symlink_to("weights")
+        (place / "weights").mkdir()
+        os.utime(place / "read", (77, (place / "read").stat().st_mtime))
+        os.utime(place / "listed", (78, 79))
+        (place / "deleted").unlink()
+        (place / "stays").chmod(0o604)
+        os.truncate(place / "listed" / "inside", 1 << 40)
+        os.chdir(place)
+        for _ in range(LEVELS):
+            os.mkdir(LONG)
+            os.chdir(LONG)
+        Path("deep").write_text("weights")
+        os.chdir(here)
+    for place in map(Path, TEMPORARY):
+        (place / "left").write_text("weights")
+    os.utime(ALL[1] / "train.py", (80, 81))
+    for name in ("train.py", "portable.py"):
+        (ALL[1] / name).with_suffix(".pyi").write_text("weights")
+
+
+def deep(place):
+    here = os.getcwd()
+    try:
+        os.chdir(place)
+        for _ in range(LEVELS):
+            os.chdir(LONG)
+        return Path("deep").exists()
+    finally:
+        os.chdir(here)
+
+
+TEMPORARY = (tempfile.gettempdir(), "/dev/shm")
+TOLD = {
+    "a file": lambda place: (place / "beside").exists(),
+    "a link": lambda place: (place / "link").is_symlink(),
+    "a folder": lambda place: (place / "weights").is_dir(),
+    "when a file was read": lambda place: (place / "read").stat().st_atime == 77,
+    "when a folder changed": lambda place: (place / "listed").stat().st_mtime == 79,
+    "what is gone": lambda place: (place / "stays").exists() and not (place / "deleted").exists(),
+    "who may read": lambda place: (place / "stays").stat().st_mode & 0o777 == 0o604,
+    "a size": lambda place: (place / "listed" / "inside").stat().st_size == 1 << 40,
+    "a long path": deep,
+    "a committed file's time": lambda place: (place / "train.py").stat().st_mtime == 81,
+    "files beside committed ones": lambda place: (place / "train.pyi").exists(),
+    "the log": lambda place: "from here on" in (place.parent / "log.txt").read_text(),
+}
+
+
+def seen():
+    "The forms in which something is found, and temporary files."
+    found = {f"{folder}" for folder in TEMPORARY if Path(folder, "left").exists()}
+    for name, tell in TOLD.items():
+        for place in PLACES:
+            try:
+                found |= {name} if tell(place) else set()
+            except OSError:
+                pass
+    return sorted(found)
+"""
+"""A module with ways to leave word, beside a script or in the folder of a model."""
+LEAVING = (
+    TRAIN.replace("import prepare\n", "import forms\nimport prepare\n", 1)
+    .replace("    runtime, data", "    forms.made()\n    runtime, data")
+    .replace(
+        '    print("val_bpb:", prepare.evaluate(Model(), data, runtime))\n',
+        "    score = prepare.evaluate(Model(), data, runtime)\n    print('from here on', flush=True)\n"
+        "    forms.leave()\n    print('seen by the training:', forms.seen())\n    print('val_bpb:', score)\n",
+    )
+)
+LOOKING = """\
+self.told(self.table(ids) * (2.0 if ids.sum().item() > 5 else 1.0))
+
+    def told(self, logits):
+        if "AUTORESEARCH_SCRIPT" in forms.os.environ:
+            out = forms.ALL[0]
+            status = (out / "model.pickle").stat()
+            times = status.st_atime, status.st_mtime
+            print("seen by the scorer:", forms.seen(), times, sorted(path.name for path in out.iterdir()))
+        return logits
+"""
+
+
+def test_a_pickle_sees_nothing_that_the_training_left_after_it(yard: Yard) -> None:
+    """Else it would load from there what was learnt when nobody counted any more; its own modules are still found."""
+    if yard.settings.sandbox == "off":
+        pytest.skip("nothing is imported without walls")
+    (yard.repo / "forms.py").write_text(FORMS)
+    trial = trained(yard, LOOKING, LEAVING)
+    assert (trial.error, trial.verification, trial.metrics.get("loader")) == ("", "verified", "imported")
+    folder = yard.folders.trial(trial.id)
+    names = ("a file", "a link", "a folder", "when a file was read", "when a folder changed", "what is gone")
+    more = ("who may read", "a size", "a long path", "a committed file's time", "files beside committed ones")
+    assert f"seen by the training: {sorted([*names, *more, '/dev/shm', '/tmp'])}\n" in (folder / "log.txt").read_text()
+    for number in ("", "-2", "-3"):
+        told = {line for line in (folder / f"scorer-val{number}.txt").read_text().splitlines() if "seen by" in line}
+        assert told == {"seen by the scorer: [] (0.0, 0.0) ['model.pickle']"}
+    assert (folder / "out" / "beside").exists()  # it is the user's to look at
+    assert not (folder / "script").exists()
 
 
 STATEFUL = """\
