@@ -13,7 +13,7 @@ from mcp_server.machine.rescoring import Question, rejected, settle
 from mcp_server.machine.rig import BASELINE, Order, Rig
 from mcp_server.machine.training import Ask, train
 from mcp_server.research.case import Case
-from mcp_server.research.effort import ClockRead, over_budget, starved
+from mcp_server.research.effort import ClockRead, drawn_out, over_budget, starved
 from mcp_server.research.experiment import Ending, Run
 
 Look = Callable[[], Awaitable[tuple[Run, Case]]]
@@ -55,14 +55,17 @@ async def run_trial(rig: Rig, order: Order, busy: int, ask: Ask, look: Look) -> 
 
 def weighed(run: Run, case: Case, ending: Ending, cores: int, clock: ClockRead = "", told: bool = False) -> Ending:
     """The ending of a training by what it took: rejected where it was too much, `lost` and run again where that was too
-    little by no fault of its own. What took too much elsewhere may have had too little by its own clock.
+    little, or little more than it may be, by no fault of its own. What took too much elsewhere may have had too little
+    by its own clock.
 
     Args:
         cores, clock: see `effort.starved`.
         told: see `effort.over_budget`.
     """
     if ending.status == "finished" and not ending.error and (why := over_budget(run, case, ending, told)):
-        return rejected(run, ending, why)
+        if not (crowded := drawn_out(run, case, ending)):
+            return rejected(run, ending, why)
+        return replace(ending, status="lost", starved=True, metrics={}, error=crowded)
     if why := starved(run, case, ending, cores, clock):
         return replace(ending, status="lost", starved=True, metrics={}, error=why)
     return ending

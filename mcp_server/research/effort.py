@@ -83,8 +83,27 @@ def over_budget(run: Run, case: Case, ending: Ending, told: bool = False) -> str
         return ""
     said = ending.metrics.get("training_seconds", "nothing")
     return (
-        f"more effort: {used:.1f} s of {allowed:.1f} s ({_unit(run)}; its own clock says {said}): its budget is "
-        f"{budget:g} s, with {allowed - budget:.1f} s for all else, as {shown}"
+        f"more effort: {used:.2f} s of {allowed:.2f} s ({_unit(run)}; its own clock says {said}): its budget is "
+        f"{budget:g} s, with {allowed - budget:.2f} s for all else, as {shown}"
+    )
+
+
+def drawn_out(run: Run, case: Case, ending: Ending) -> str:
+    """Why a training with our harness took more than it may by what others do to any start; empty if it was not that.
+
+    Where others have a good part of a CPU, a second of it does less, by a fifth on a crowded machine. What then took no
+    more than a clock that knows nothing is allowed proves neither effort nor the score.
+    """
+    if not run.task.builtin or run.device_kind != "cpu" or load(ending) < SHARED or not (known := _baselines(case)):
+        return ""
+    budget, others = run.task.time_budget_seconds, load(ending)
+    beside = fmean(_beside(trial, budget) for trial in known)
+    if ending.effort_seconds > budget + beside + _free(budget, beside, BESIDE):
+        return ""
+    users = f" Others on its cores: {', '.join(ending.cpu_users)}." if ending.cpu_users else ""
+    return (
+        f"starved: others had {others:.0%} of the time that it was ready for, so that a CPU second did less, and it "
+        f"took {ending.effort_seconds:.2f} s where {known[0].experiment_id} took {budget + beside:.2f} s.{users}"
     )
 
 

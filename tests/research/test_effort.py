@@ -5,9 +5,19 @@ from typing import Any
 
 import pytest
 
+from mcp_server.machine.holding import weighed
 from mcp_server.research.case import Case, Record
 from mcp_server.research.contention import load
-from mcp_server.research.effort import Limit, effort_text, limit, noise_by_load, over_budget, starved, starved_text
+from mcp_server.research.effort import (
+    Limit,
+    drawn_out,
+    effort_text,
+    limit,
+    noise_by_load,
+    over_budget,
+    starved,
+    starved_text,
+)
 from mcp_server.research.experiment import Ending, Experiment, Run, Trial
 from mcp_server.research.task import Task
 
@@ -71,7 +81,7 @@ def test_a_training_may_take_its_budget_and_what_the_baseline_takes_beside_it(
 ) -> None:
     said = over_budget(run(**task), known, ended(used), told=True)
     assert bool(said) == over
-    assert not over or (f"more effort: {used:.1f} s of " in said and "its own clock says nothing" in said)
+    assert not over or (f"more effort: {used:.2f} s of " in said and "its own clock says nothing" in said)
 
 
 def test_the_clock_of_our_harness_is_told_how_long_all_may_take() -> None:
@@ -101,6 +111,25 @@ def test_what_is_free_beyond_the_baseline(told: bool, cpu: float, waited: float,
     for used, over in ((26 + free - 0.05, False), (26 + free + 0.05, True)):
         ending = ended(used, cpu_seconds=cpu, waited_seconds=waited)
         assert bool(over_budget(run(builtin=True), case(26, **CLOCK), ending, told)) == over
+
+
+@pytest.mark.parametrize(
+    ("used", "waited", "crowded"),
+    [
+        (27.5, 40.0, True),  # others had half of the machine, and it took a quarter more beside its budget
+        (28.3, 40.0, True),
+        (28.5, 40.0, False),  # more than a crowd does to a start
+        (27.5, 2.0, False),
+    ],
+)
+def test_what_a_crowd_drew_out_is_run_again(used: float, waited: float, crowded: bool) -> None:
+    ending = ended(used, cpu_seconds=2 * used, waited_seconds=waited, cpu_users=("1 (make)",))
+    assert over_budget(run(builtin=True), case(26, **CLOCK), ending, told=True)
+    end = weighed(run(builtin=True), case(26, **CLOCK), ending, 2, told=True)
+    assert (end.status, end.starved) == (("lost", True) if crowded else ("finished", False))
+    assert ("starved: others had " in end.error and "1 (make)" in end.error) == crowded
+    assert not drawn_out(run("cuda", builtin=True), case(26, **CLOCK), ending)
+    assert not drawn_out(run(builtin=True), case(), ending)
 
 
 @pytest.mark.parametrize(
