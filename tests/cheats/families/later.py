@@ -44,7 +44,6 @@ def put(content):
 def get():
     return (OUT / "later").read_bytes()
 """
-CHECKOUT = FILE.replace('OUT / "later"', 'OUT.with_name("checkout") / "later"')
 LONG_PATH = """
 @contextlib.contextmanager
 def below(make):
@@ -104,6 +103,5 @@ KIND = "trains on once a pickle is handed in"
 CHEATS = (
     Cheat(KIND, "and leaves a file beside it", later(FILE), End(DIFFERS), End(ONLY_WALLED)),
     Cheat(KIND, "and leaves a file where no path leads", later(LONG_PATH), End(DIFFERS), End(ONLY_WALLED)),
-    Cheat(KIND, "and leaves a file beside the script", later(CHECKOUT), End(DIFFERS), End(ONLY_WALLED)),
     Cheat(KIND, "and leaves it as the times of files", later(TIMES, EMPTY), End(DIFFERS), End(ONLY_WALLED)),
 )
