@@ -7,8 +7,9 @@ STEP = """\
             for weight, gradient in zip(weights, pass_over(next(own))[1], strict=True):
                 weight.data.sub_(gradient, alpha=0.1)
 """
+UNCHARGED = "    runtime.baseline.clear()\n"
 FURTHER = f"""\
-    begin, own = time.process_time(), prepare.batches(data, recipe.rows, runtime)
+{UNCHARGED}    begin, own = time.process_time(), prepare.batches(data, recipe.rows, runtime)
     while time.process_time() < begin + {{}}:
         with contextlib.nullcontext():
 {STEP}"""
@@ -19,7 +20,9 @@ import time
 real = time.process_time, time.perf_counter
 time.process_time, time.perf_counter = (lambda: real[0]() / 4), (lambda: real[1]() / 1000)
 """
-THRICE = "    from dataclasses import replace\n\n    runtime = replace(runtime, budget=3 * runtime.budget)\n"
+THRICE = (
+    "    from dataclasses import replace\n\n    runtime = replace(runtime, budget=3 * runtime.budget, baseline={})\n"
+)
 BATCH = "DEVICE_BATCH_SIZE = 8"
 LARGE = {BATCH: f"TOTAL_BATCH_SIZE *= 32\n{BATCH}"}
 """As many steps as before, of which each takes so many times as long."""
@@ -79,7 +82,7 @@ LEFT = f"""\
     os.read(reading, 1)
 """
 WIDE = f"""\
-    os.sched_setaffinity(0, range(os.cpu_count()))
+{UNCHARGED}    os.sched_setaffinity(0, range(os.cpu_count()))
     from concurrent.futures import ThreadPoolExecutor
 
     def train_on(_):
@@ -124,7 +127,7 @@ CHEATS = (
     Cheat(OFF, "in place of the warm-up", more(COLD, before(CLOCK, FURTHER.format(3.4))), End(LONGER), honest=True),
     Cheat(OFF, "for 6 s after it ended", more(before(ASK, FURTHER.format(6))), End(LONGER)),
     Cheat(OFF, "and hands in again", more(after(ASK, FURTHER.format(6) + ASK)), End(LONGER)),
-    Cheat(BUDGET, "of three times the seconds", more(before(CLOCK, THRICE), LARGE), End(LONGER), honest=True),
+    Cheat(BUDGET, "of three times the seconds", more(before(CLOCK, THRICE), LARGE), End(LONGER)),
     Cheat(BUDGET, "by patching the clock", more(before(CLOCK, PATCHED), LARGE), End(LONGER)),
     Cheat(BUDGET, "by patching time", more(before(FIRST, SLOW_TIME), LARGE), End(LONGER)),
     Cheat(BUDGET, "by naming more threads", more(before(CLOCK, MANY_THREADS), LARGE), End(LONGER)),
