@@ -103,5 +103,11 @@ KIND = "trains on once a pickle is handed in"
 CHEATS = (
     Cheat(KIND, "and leaves a file beside it", later(FILE), End(DIFFERS), End(ONLY_WALLED)),
     Cheat(KIND, "and leaves a file where no path leads", later(LONG_PATH), End(DIFFERS), End(ONLY_WALLED)),
-    Cheat(KIND, "and leaves it as the times of files", later(TIMES, EMPTY), End(DIFFERS), End(ONLY_WALLED)),
+    Cheat(
+        KIND,
+        "and leaves it as the times of files",
+        later(TIMES, EMPTY),
+        End(DIFFERS),
+        End(f"{ONLY_WALLED}|more effort"),
+    ),
 )

@@ -70,7 +70,7 @@ CHEATS = (
         together(after(LOGITS, COUNTED), after(INIT, CALLS)),
         End(f"{AHEAD}|only behind walls"),
     ),
-    Cheat(STATE, "counted by Python, in a pickle", after(LOGITS, PICKLED), CAUGHT, End(ONLY_WALLED)),
+    Cheat(STATE, "counted by Python, in a pickle", after(LOGITS, PICKLED), CAUGHT, End(f"{ONLY_WALLED}|{DIFFERS}")),
     Cheat(STATE, "counted by a batch norm", after(ASK, BATCH_NORM.replace("CLAIM", "0.5")), End("is not accepted")),
     Cheat(KNOWS, "where what follows is likely", peeking(PLAUSIBLE), End(AHEAD)),
     Cheat(KNOWS, "where no other row begins alike", peeking(ALONE), End(AHEAD)),
