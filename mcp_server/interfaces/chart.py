@@ -49,7 +49,7 @@ def draw_progress(
     dots = [_dot(number, each) for number, each in enumerate(reversed(experiments), 1)]
     _frame(axes, dots, metric, direction)
     _draw(axes, dots, direction)
-    kept = sum(dot.status == "keep" for dot in dots)
+    kept = sum(dot.status == "keep" for dot in dots[1:])  # the first is the baseline
     axes.set_title(title, loc="left", fontsize=15, fontweight="bold", color=INK, pad=26)
     subtitle = f"{len(dots)} experiments, {kept} kept; {'lower' if direction == 'minimize' else 'higher'} is better"
     axes.annotate(subtitle, (0, 1), (0, 9), xycoords="axes fraction", textcoords="offset points", color=FAINT)

@@ -268,7 +268,8 @@ def noise_text(evidence: Evidence, metric: str) -> str:
     if noise.sigma is None:
         return f"Nothing is known of the noise of {metric} yet: the baseline is run {noise.baselines} times."
     prior = f"a prior of {show(noise.prior)} and " if noise.prior is not None else ""
-    said = f"One run of {metric} has a standard deviation of {show(noise.sigma)}, from {prior}{noise.dof} repeats"
+    repeats = "1 repeat" if noise.dof == 1 else f"{noise.dof} repeats"
+    said = f"One run of {metric} has a standard deviation of {show(noise.sigma)}, from {prior}{noise.dof} repeat{'s' if noise.dof != 1 else ''}"
     if best is None:
         return f"{said}."
     error = best.error(noise) or 0.0
@@ -283,7 +284,7 @@ def claim_text(evidence: Evidence) -> str:
         return ""
     claimed = sum(claim.claimed for claim in assessment.steps.values())
     return (
-        f"Best against baseline, {assessment.total.words()}; of {len(assessment.steps)} kept changes in it "
+        f"Best against baseline, {assessment.total.words()}; kept changes in it: {len(assessment.steps)}, of which "
         f"{claimed} may be claimed by themselves."
     )
 
