@@ -269,7 +269,7 @@ def noise_text(evidence: Evidence, metric: str) -> str:
         return f"Nothing is known of the noise of {metric} yet: the baseline is run {noise.baselines} times."
     prior = f"a prior of {show(noise.prior)} and " if noise.prior is not None else ""
     repeats = "1 repeat" if noise.dof == 1 else f"{noise.dof} repeats"
-    said = f"One run of {metric} has a standard deviation of {show(noise.sigma)}, from {prior}{noise.dof} repeat{'s' if noise.dof != 1 else ''}"
+    said = f"One run of {metric} has a standard deviation of {show(noise.sigma)}, from {prior}{repeats}"
     if best is None:
         return f"{said}."
     error = best.error(noise) or 0.0
