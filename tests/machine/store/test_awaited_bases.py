@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-import aiosqlite
 import pytest
 
 from mcp_server.machine.store import Store
-from mcp_server.machine.store.schema import MIGRATIONS, awaited_bases
+from mcp_server.machine.store.schema import awaited_bases
+from tests.machine.store.versions import store_before
 
 pytestmark = pytest.mark.anyio
 
@@ -25,15 +25,8 @@ WAITS = "Worse by 1 +- 0.5 loss (z -2.00): no verdict before mar8-1 is run once 
     ],
 )
 async def test_those_whose_reason_said_so_wait(tmp_path: Path, status: str, reason: str, waits: bool) -> None:
-    path, before = tmp_path / "research.db", MIGRATIONS[: MIGRATIONS.index(awaited_bases)]
-    async with aiosqlite.connect(path) as connection:
-        for migration in before:
-            await migration(connection)
-        await connection.execute(f"PRAGMA user_version = {len(before)}")
-        await connection.execute(
-            "INSERT INTO runs (tag, branch, base_commit, task, device_kind, platform, created_at)"
-            " VALUES ('mar8', 'b', 'c0', '{}', 'cpu', '{}', 1)"
-        )
+    path = tmp_path / "research.db"
+    async with store_before(path, awaited_bases) as connection:
         for number, numbers in ((1, json.dumps(NUMBERS)), (2, None)):
             await connection.execute(
                 "INSERT INTO experiments (id, tag, number, agent, commit_sha, base_commit, hypothesis, category,"
@@ -42,7 +35,6 @@ async def test_those_whose_reason_said_so_wait(tmp_path: Path, status: str, reas
                 " '', 0, 0, '{}', ?4, ?5)",
                 [f"mar8-{number}", number, status, reason, numbers],
             )
-        await connection.commit()
     async with Store.open(path) as store:
         found = (await store.experiments.get("mar8-1")).numbers
         assert found is not None

@@ -3,14 +3,14 @@
 import time
 from pathlib import Path
 
-import aiosqlite
 import pytest
 
 from mcp_server.machine.store import Store
-from mcp_server.machine.store.schema import MIGRATIONS, scores_by_row
+from mcp_server.machine.store.schema import scores_by_row
 from mcp_server.research.experiment import Ending, Experiment, Run
 from mcp_server.research.rows import Rows, RowScores
 from mcp_server.research.task import Task
+from tests.machine.store.versions import store_before
 
 pytestmark = pytest.mark.anyio
 
@@ -46,15 +46,8 @@ async def test_rows_come_into_the_case_of_what_they_are_compared_with(tmp_path: 
 
 
 async def test_a_store_of_the_version_before_has_no_rows(tmp_path: Path) -> None:
-    path, before = tmp_path / "research.db", MIGRATIONS[: MIGRATIONS.index(scores_by_row)]
-    async with aiosqlite.connect(path) as connection:
-        for migration in before:
-            await migration(connection)
-        await connection.execute(f"PRAGMA user_version = {len(before)}")
-        await connection.execute(
-            "INSERT INTO runs (tag, branch, base_commit, task, device_kind, platform, created_at)"
-            " VALUES ('mar8', 'b', 'c0', '{}', 'cpu', '{}', 1)"
-        )
+    path = tmp_path / "research.db"
+    async with store_before(path, scores_by_row) as connection:
         await connection.execute(
             "INSERT INTO experiments (id, tag, number, agent, commit_sha, base_commit, hypothesis, category, request,"
             " registered_at, status, description, source, diff_summary, lines_added, lines_removed, changes)"
@@ -64,7 +57,6 @@ async def test_a_store_of_the_version_before_has_no_rows(tmp_path: Path) -> None
             "INSERT INTO trials (id, experiment_id, attempt, seed, device_type, status, came_from, commit_sha,"
             " queued_at) VALUES ('mar8-1.1', 'mar8-1', 1, 42, 'cpu', 'finished', 'registered', 'c1', 1)"
         )
-        await connection.commit()
     async with Store.open(path) as store:
         case = await store.verdicts.case("mar8-1")
         assert ([trial.id for trial in case.subject.trials], case.rows) == (["mar8-1.1"], {})
