@@ -86,9 +86,9 @@ def _limits(dots: Sequence[Dot], direction: str) -> tuple[float, float]:
     gain = (max(kept) - min(kept)) or max(abs(kept[0]) * 0.02, 1e-6)
     low, high = min(kept), max(kept)
     if direction == "minimize":
-        high = min(max(values or [high]), high + REACH * gain)
+        low, high = min([low, *values]), min(max(values or [high]), high + REACH * gain)
     else:
-        low = max(min(values or [low]), low - REACH * gain)
+        low, high = max(min(values or [low]), low - REACH * gain), max([high, *values])
     margin = 0.16 * (high - low or gain)
     return low - margin, high + margin
 

@@ -57,3 +57,9 @@ def test_long_hypotheses_are_cut() -> None:
     assert chart._dot(1, {"status": "keep", "value": "nan", "hypothesis": "x"}) == chart.Dot(
         1, "keep", None, "baseline"
     )
+
+
+@pytest.mark.parametrize(("direction", "better"), [("minimize", 0.7), ("maximize", 1.3)])
+def test_what_was_better_and_not_kept_is_on_the_better_side(direction: str, better: float) -> None:
+    low, high = chart._limits([chart.Dot(1, "keep", 1.0, ""), chart.Dot(2, "discard", better, "")], direction)
+    assert low < better < high
